@@ -1,0 +1,367 @@
+// Package mandate turns the consent that a CSP partner gave once into the
+// access tokens that a marketplace application needs every hour, and lets
+// nobody have more of it than a rule says.
+//
+// A [Broker] is the heart of it. It asks its [Policy] whether the caller may
+// have a token for this partner, this tenant, this audience, for this purpose;
+// writes the decision to the log; redeems the stored refresh token with Entra
+// once for everybody who waits; stores the refresh token that comes back
+// before anybody gets the access token; and compares what came back with the
+// rule. [Broker.Consent] is the other half: it makes a grant out of an
+// authorization code, and only if MFA is proven and every audience answers.
+//
+// The package is Microsoft's Secure Application Model in terms of types. It
+// knows nothing of HTTP, SQL or Key Vault: each of those is an adapter in a
+// subpackage, wired by internal/app.
+package mandate
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+)
+
+// An Audience is the resource URI of an API, such as
+// "https://graph.microsoft.com". Policy, cache and log see only this form;
+// aliases like "graph" become it at the door.
+type Audience string
+
+// A CallerID names a workload that asks for tokens, such as "billing", or
+// "uid:1000" for a user of the operator socket.
+type CallerID string
+
+// A Scope is a delegated permission's name as the audience calls it, such as
+// "User.Read", without the resource in front.
+type Scope = string
+
+// Identity is a user of a tenant: the only thing users are keyed by. A UPN or
+// an e-mail address can be given to somebody else.
+type Identity struct {
+	Tenant TenantID `json:"tenant"`
+	Object ObjectID `json:"object"`
+}
+
+// A GrantKey says whose consent to what: one application, one partner, in one
+// cloud.
+type GrantKey struct {
+	Cloud       string   `json:"cloud"`
+	Application AppID    `json:"application"`
+	Partner     TenantID `json:"partner"`
+}
+
+// A Partner is a CSP partner that was invited or has consented.
+type Partner struct {
+	Name        string // short name, unique: "contoso"
+	Key         GrantKey
+	DisplayName string // what its people call it: "Contoso CSP"
+	Created     time.Time
+}
+
+// A State says what may be done with a grant.
+type State string
+
+// The states of a grant. Only an active grant serves tokens.
+const (
+	StateActive    State = "active"
+	StateSuspended State = "suspended" // kept, serves nothing
+	StateReplaced  State = "replaced"  // an earlier generation; its token is destroyed
+	StateWithdrawn State = "withdrawn" // destroyed for good
+)
+
+// A Grant is what one consent gave.
+type Grant struct {
+	Key        GrantKey
+	Generation int64 // 1 for the first consent, one more with each
+	Version    int64 // grows with every change of the stored refresh token
+	State      State
+
+	User        Identity // who consented
+	UserName    string   // that user's UPN at the time; for people to read, never a key
+	Consented   time.Time
+	Until       time.Time // the end that the partner agreed to
+	Redeemed    time.Time // when a refresh token was last stored
+	Evidence    Evidence
+	Audiences   []GrantedAudience
+	AgentGroups []string // "AdminAgents", "SalesAgents", "HelpdeskAgents"
+
+	Refresh Secret // zero unless the grant was opened
+}
+
+// A GrantedAudience is an audience that was redeemed when the consent was
+// given, and what its token carried.
+type GrantedAudience struct {
+	Audience Audience `json:"audience"`
+	Scopes   []Scope  `json:"scopes"`
+}
+
+// Evidence is what proved MFA, as facts, each with the token or answer that it
+// came from. None of it was carried by a browser.
+type Evidence struct {
+	// PartnerCenter is the verdict of Partner Center on the partner's own
+	// token (isMfaCompliant); it is always true in a stored grant.
+	PartnerCenter bool `json:"partner_center"`
+
+	// AMR lists, for every token that has such a claim, its authentication
+	// methods. Every one of them includes "mfa" in a stored grant.
+	AMR []TokenAMR `json:"amr"`
+
+	// AuthTime is when the user signed in, if the ID token says so and says a
+	// time after the consent began; else it is zero, and MFA is proven but
+	// its time is not.
+	AuthTime time.Time `json:"auth_time,omitzero"`
+}
+
+// TokenAMR is the amr claim of one token.
+type TokenAMR struct {
+	Token   string   `json:"token"` // "id_token", or the audience of an access token
+	Methods []string `json:"methods"`
+}
+
+// A Use is what a token is wanted for.
+type Use string
+
+// The uses. A token that is handed out can be used for anything within its
+// scopes until it expires; one that stays is used for a single call.
+const (
+	UseToken Use = "token" // the token is handed to the caller
+	UseCall  Use = "call"  // this server makes the call, the token stays
+)
+
+// A Request asks for one token.
+type Request struct {
+	Caller      CallerID
+	Use         Use
+	Partner     Partner
+	Tenant      TenantID      // the partner's own, or a customer's
+	Audience    Audience      // which API
+	Scopes      []Scope       // asked; sorted; empty means everything consented
+	Purpose     string        // required; a name that policy knows
+	Ticket      string        // optional reference
+	Claims      string        // a claims challenge in the form of [ParseClaims], or ""
+	MinLifetime time.Duration // the token must live at least this long
+	Address     netip.Addr    // where the request came from; zero for a local one
+}
+
+// OwnTenant reports whether the token is for the partner's own tenant.
+func (r *Request) OwnTenant() bool { return r.Tenant == r.Partner.Key.Partner }
+
+// A Decision is what policy answered, and by which rule.
+type Decision struct {
+	Allowed bool
+	Rule    string // the rule's name, or "" if no rule speaks of the request
+	Reason  string // a sentence for the caller and the record
+	Policy  string // version of the policy that decided
+
+	// Consented allows whatever scopes the token carries; otherwise they must
+	// all be in Scopes.
+	Consented bool
+	Scopes    []Scope
+
+	// MaxTokenLife is the longest remaining life of a token that may be
+	// handed out under the rule. Zero means Entra's own limit.
+	MaxTokenLife time.Duration
+}
+
+// A Token is an access token and what is known of it.
+type Token struct {
+	Access        Secret
+	Expires       time.Time
+	Tenant        TenantID
+	Audience      Audience
+	Scopes        []Scope // granted: what the token carries
+	Generation    int64   // of the grant that it was redeemed from
+	Fingerprint   string  // SHA-256 of the access token, hex
+	UTI           string  // Entra's id of the token, joins its sign-in log
+	CorrelationID string  // Entra's id of the redemption
+	Rule          string  // by which it was handed out
+	Receipt       Receipt // of the record that it was handed out
+}
+
+// A Redemption presents a refresh token, together with the application's own
+// credential, for one audience in one tenant.
+type Redemption struct {
+	Key      GrantKey
+	Tenant   TenantID
+	Audience Audience
+	Scopes   []Scope
+	Claims   string
+	Refresh  Secret
+}
+
+// A CodeRedemption presents an authorization code.
+type CodeRedemption struct {
+	Key         GrantKey
+	Code        Secret
+	Verifier    Secret // PKCE
+	RedirectURI string // exactly as in the authorization request
+	Nonce       string // which the ID token must carry
+	Audience    Audience
+}
+
+// Redeemed is what the token endpoint answered.
+type Redeemed struct {
+	Access        Secret
+	Expires       time.Time
+	Scopes        []Scope   // of the audience; sorted; OpenID Connect's own left out
+	Refresh       Secret    // the replacing refresh token; zero if none came
+	User          *IDToken  // verified; nil if none came
+	AMR           []string  // the access token's; nil if it carries none
+	IssuedAt      time.Time // the access token's iat; zero if unreadable
+	UTI           string
+	CorrelationID string
+}
+
+// An IDToken is the verified content of one.
+type IDToken struct {
+	Identity
+	UserName string    // preferred_username or upn; for people to read
+	Name     string    // display name
+	Guest    bool      // a guest of the tenant, or a personal account
+	AMR      []string  // nil if the token carries none, as those of v2 do not
+	AuthTime time.Time // zero if absent
+}
+
+// An Authority is Entra, as far as the broker needs it; package entra has the
+// real one. Its errors are [*Fault]s, except that RedeemCode's may also be
+// [*Refusal]s about the ID token.
+type Authority interface {
+	// Redeem redeems a refresh token. It asks for an ID token too, so that
+	// the answer can be compared with the grant's user.
+	Redeem(context.Context, Redemption) (Redeemed, error)
+
+	// RedeemCode redeems an authorization code at the partner's authority and
+	// verifies the ID token in full: signature, issuer, audience, tenant,
+	// nonce and times.
+	RedeemCode(context.Context, CodeRedemption) (Redeemed, error)
+}
+
+// A Prober asks the APIs about a user whose consent is not yet stored.
+// Implementations return a [*Fault] if they get no clear answer.
+type Prober interface {
+	// MFACompliant asks Partner Center, with ValidateMfa, what it thinks of
+	// the token. It is true only for an unambiguous yes: an absent,
+	// unparsable or contradicted verdict is false with a reason.
+	MFACompliant(ctx context.Context, key GrantKey, token Secret) (ok bool, reason string, err error)
+
+	// AgentGroups returns which of AdminAgents, SalesAgents and
+	// HelpdeskAgents the token's user is in, according to Graph.
+	AgentGroups(ctx context.Context, key GrantKey, token Secret) ([]string, error)
+}
+
+// A Vault keeps grants, sealed. Package vault has implementations and the
+// conformance test for others.
+type Vault interface {
+	// Head returns the active generation of a grant without its refresh
+	// token, or an error wrapping [ErrNoGrant] that says why there is none.
+	Head(context.Context, GrantKey) (Grant, error)
+
+	// Open returns the active generation with its refresh token.
+	Open(context.Context, GrantKey) (Grant, error)
+
+	// Rotate replaces the refresh token of g by next if the stored row still
+	// has g's generation and version, is active, and the epoch is still
+	// epoch. When it returns nil the new token survives a crash. It returns
+	// an error wrapping [ErrRotated] if only the version moved on, and
+	// [ErrSuperseded] if generation, state or epoch did.
+	Rotate(ctx context.Context, g Grant, next Secret, epoch int64) error
+
+	// Activate stores g, which must be opened, as the next generation after
+	// previous (zero if there was none), destroys the refresh token of the
+	// earlier one, and raises the epoch, all at once. It returns the stored
+	// grant, or an error wrapping [ErrSuperseded] if the active generation is
+	// no longer previous.
+	Activate(ctx context.Context, g Grant, previous int64) (Grant, error)
+}
+
+// An Epoch tells the number that grows with every change of security state. A
+// decision is valid only under the epoch that it was made in.
+type Epoch interface {
+	// Epoch returns the current epoch, or an error wrapping [ErrUnavailable]
+	// if it is not known for certain. It is called on every request and must
+	// not wait.
+	Epoch() (int64, error)
+}
+
+// A Policy decides who may have what, for which purpose, until when.
+type Policy interface {
+	// Decide never fails: what it cannot evaluate it denies.
+	Decide(*Request) Decision
+}
+
+// A Recorder is the audit log.
+type Recorder interface {
+	// Record returns once the record is durable. If it returns an error,
+	// which wraps [ErrUnavailable], whatever was to be recorded must not
+	// happen.
+	Record(context.Context, Record) (Receipt, error)
+}
+
+// A Receipt proves that a record was written.
+type Receipt struct {
+	Index int64  `json:"index"` // from 0
+	Hash  string `json:"hash"`  // of the record as written, hex SHA-256
+}
+
+// The kinds of [Record].
+const (
+	KindDecided   = "decided"   // a request was allowed; Entra has not been asked yet
+	KindDenied    = "denied"    // a request was denied
+	KindIssued    = "issued"    // a token was handed out, or used for a call
+	KindFailed    = "failed"    // an allowed request got no token
+	KindRefreshed = "refreshed" // a token was renewed ahead of its expiry; nobody got it yet
+	KindConsented = "consented" // a grant was activated
+	KindRefused   = "refused"   // a consent was refused
+	KindChanged   = "changed"   // an operator changed something
+)
+
+// A Record is one line of the audit log. It holds no secret and no token.
+type Record struct {
+	Time     time.Time `json:"time"` // set by the recorder
+	Kind     string    `json:"kind"`
+	Request  string    `json:"request,omitempty"` // joins decided with issued or failed
+	Epoch    int64     `json:"epoch"`
+	Emulated bool      `json:"emulated,omitempty"` // set by the recorder in a custom cloud
+
+	Caller      CallerID  `json:"caller,omitempty"`
+	Address     string    `json:"address,omitempty"`
+	Use         Use       `json:"use,omitempty"`
+	Purpose     string    `json:"purpose,omitempty"`
+	Ticket      string    `json:"ticket,omitempty"`
+	Partner     string    `json:"partner,omitempty"` // short name
+	Grant       *GrantKey `json:"grant,omitempty"`
+	Generation  int64     `json:"generation,omitempty"`
+	Tenant      TenantID  `json:"tenant,omitzero"`
+	Audience    Audience  `json:"audience,omitempty"`
+	Asked       []Scope   `json:"asked,omitempty"`
+	Granted     []Scope   `json:"granted,omitempty"`
+	Rule        string    `json:"rule,omitempty"`
+	Policy      string    `json:"policy,omitempty"`
+	Reason      string    `json:"reason,omitempty"`
+	Fingerprint string    `json:"fingerprint,omitempty"`
+	UTI         string    `json:"uti,omitempty"`
+	Correlation string    `json:"correlation,omitempty"`
+	Expires     time.Time `json:"expires,omitzero"`
+	Cached      bool      `json:"cached,omitempty"`
+	User        *Identity `json:"user,omitempty"`
+	Evidence    *Evidence `json:"evidence,omitempty"`
+	Detail      string    `json:"detail,omitempty"` // what was changed or called, without query
+}
+
+// openIDScopes are not permissions on an API; Entra lists them with the
+// others.
+var openIDScopes = []Scope{"openid", "profile", "email", "offline_access"}
+
+// NormalScopes returns the scopes in the form in which they are compared:
+// sorted, each once, OpenID Connect's own left out.
+func NormalScopes(scopes []Scope) []Scope {
+	out := make([]Scope, 0, len(scopes))
+	for _, s := range scopes {
+		if s != "" && !slices.Contains(openIDScopes, strings.ToLower(s)) {
+			out = append(out, s)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
