@@ -3,6 +3,7 @@ package mandate
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -28,7 +29,8 @@ var (
 	ErrUnknownPartner = errors.New("unknown partner")
 
 	// ErrNoGrant: the partner has no active grant: it has not consented yet,
-	// or has withdrawn, or its grant is suspended or past its end.
+	// or has withdrawn, or its grant is suspended or past its end. A vault's
+	// error is a [*NoGrantError].
 	ErrNoGrant = errors.New("no active grant")
 
 	// ErrRotated: the stored refresh token is newer than the one that was to
@@ -83,6 +85,25 @@ type DeniedError struct{ Decision Decision }
 
 func (e *DeniedError) Error() string { return "denied: " + e.Decision.Reason }
 func (e *DeniedError) Unwrap() error { return ErrDenied }
+
+// A NoGrantError says why there is no active grant. It wraps [ErrNoGrant].
+type NoGrantError struct {
+	Generation int64 // the last one, in whatever state; 0 if there never was one
+	State      State // of that generation; "" if there never was one
+}
+
+func (e *NoGrantError) Error() string {
+	switch e.State {
+	case StateSuspended:
+		return "the grant is suspended; an operator can resume it"
+	case StateWithdrawn:
+		return "the grant was withdrawn; the partner must consent again"
+	case "":
+		return "the partner has not consented yet; invite it"
+	}
+	return "no grant is active; the last generation is " + string(e.State)
+}
+func (e *NoGrantError) Unwrap() error { return ErrNoGrant }
 
 // A WiderError reports a token whose scopes or lifetime go beyond the rule. It
 // wraps [ErrWiderThanRule].
@@ -182,6 +203,20 @@ func (f *Fault) Code() int {
 	return f.Codes[0]
 }
 
+// MFA reports whether a fresh proof of MFA would end the fault.
+func (f *Fault) MFA() bool {
+	return f.has(50072, 50074, 50076, 50078, 50079, 50158, 900421)
+}
+
+// ConditionalAccess reports whether a policy of the tenant's refused.
+func (f *Fault) ConditionalAccess() bool {
+	return f.has(53000, 53001, 53002, 53003, 53004, 53011, 530032, 530033, 530034, 530035, 70043, 900309)
+}
+
+func (f *Fault) has(codes ...int) bool {
+	return slices.ContainsFunc(f.Codes, func(c int) bool { return slices.Contains(codes, c) })
+}
+
 // A Reason says why a consent was refused. Each has a page of its own on the
 // onboarding site.
 type Reason string
@@ -203,6 +238,7 @@ const (
 	ReasonInvitation   Reason = "invitation"    // the invitation is unknown, used or expired
 	ReasonOtherUser    Reason = "other_user"    // a grant of another user is active; an operator must decide
 	ReasonWeaker       Reason = "weaker"        // the new consent is weaker than the active one; an operator must decide
+	ReasonSuspended    Reason = "suspended"     // an operator suspended the grant, and must decide
 	ReasonApplication  Reason = "application"   // our own credential or registration was refused
 	ReasonUnavailable  Reason = "unavailable"   // Entra or Partner Center did not answer
 	ReasonEntra        Reason = "entra"         // Entra answered with another error

@@ -142,6 +142,7 @@ type Request struct {
 	Claims      string        // a claims challenge in the form of [ParseClaims], or ""
 	MinLifetime time.Duration // the token must live at least this long
 	Address     netip.Addr    // where the request came from; zero for a local one
+	Detail      string        // what is called with the token, for the record: "GET /v1/customers"
 }
 
 // OwnTenant reports whether the token is for the partner's own tenant.
@@ -254,7 +255,8 @@ type Prober interface {
 // conformance test for others.
 type Vault interface {
 	// Head returns the active generation of a grant without its refresh
-	// token, or an error wrapping [ErrNoGrant] that says why there is none.
+	// token, or a [*NoGrantError] that says why there is none. A grant past
+	// its end is still active here: the broker looks at Until.
 	Head(context.Context, GrantKey) (Grant, error)
 
 	// Open returns the active generation with its refresh token.
@@ -267,12 +269,13 @@ type Vault interface {
 	// [ErrSuperseded] if generation, state or epoch did.
 	Rotate(ctx context.Context, g Grant, next Secret, epoch int64) error
 
-	// Activate stores g, which must be opened, as the next generation after
-	// previous (zero if there was none), destroys the refresh token of the
-	// earlier one, and raises the epoch, all at once. It returns the stored
-	// grant, or an error wrapping [ErrSuperseded] if the active generation is
-	// no longer previous.
-	Activate(ctx context.Context, g Grant, previous int64) (Grant, error)
+	// Activate stores g, with its refresh token, as the active generation. If
+	// an earlier one is active it becomes [StateReplaced] and its refresh
+	// token is destroyed; the epoch is raised; all of it at once. g.Generation
+	// must be one more than the last generation in any state, and a suspended
+	// grant must not be replaced: otherwise the error wraps [ErrSuperseded].
+	// When it returns nil the grant survives a crash.
+	Activate(ctx context.Context, g Grant) error
 }
 
 // An Epoch tells the number that grows with every change of security state. A

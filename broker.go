@@ -1,0 +1,295 @@
+package mandate
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+)
+
+// Config is the configuration of a [Broker].
+type Config struct {
+	Authority Authority // required
+	Prober    Prober    // required by Consent
+	Vault     Vault     // required
+	Policy    Policy    // required
+	Audit     Recorder  // required
+	Epoch     Epoch     // required
+
+	// Early is how long before its expiry a cached token is no longer handed
+	// out. Zero means one minute.
+	Early time.Duration
+
+	// Timeout bounds one redemption, whoever waits for it. Zero means 30
+	// seconds.
+	Timeout time.Duration
+
+	// MaxTokens bounds the cache. Zero means 200,000, some 500 MB of tokens.
+	MaxTokens int
+
+	// Log takes what nobody is there to be told: a failed background
+	// renewal. Nil discards it.
+	Log *slog.Logger
+}
+
+const (
+	// rounds is how often a request is decided anew when security state
+	// changes under it.
+	rounds = 5
+
+	// recordTimeout bounds the wait for a record that must be written though
+	// its caller is gone.
+	recordTimeout = 10 * time.Second
+
+	// retryRenewal is how long a failed renewal ahead of expiry is not tried
+	// again; until then the valid token serves.
+	retryRenewal = 30 * time.Second
+)
+
+// A Broker issues access tokens. Its methods may be called concurrently.
+type Broker struct {
+	cfg        Config
+	cache      *tokenCache
+	flight     singleflight.Group // keyed by flight.String
+	background sync.WaitGroup     // renewals ahead of expiry
+	challenges budget
+
+	mu    sync.Mutex // guards heads
+	heads map[GrantKey]head
+}
+
+// New returns a Broker for cfg. It starts nothing; see [Broker.Run].
+func New(cfg Config) (*Broker, error) {
+	if cfg.Authority == nil || cfg.Vault == nil || cfg.Policy == nil || cfg.Audit == nil || cfg.Epoch == nil {
+		return nil, errors.New("mandate.New: Authority, Vault, Policy, Audit and Epoch are required")
+	}
+	cfg.Early = cmp.Or(cfg.Early, time.Minute)
+	cfg.Timeout = cmp.Or(cfg.Timeout, 30*time.Second)
+	cfg.MaxTokens = cmp.Or(cfg.MaxTokens, 200_000)
+	cfg.Log = cmp.Or(cfg.Log, slog.New(slog.DiscardHandler))
+	return &Broker{cfg: cfg, cache: newTokenCache(cfg.MaxTokens), heads: make(map[GrantKey]head)}, nil
+}
+
+// Run forgets expired tokens every minute until ctx is done, then waits for
+// renewals under way. Nothing may call Token any more by then.
+func (b *Broker) Run(ctx context.Context) error {
+	tick := time.NewTicker(time.Minute)
+	defer tick.Stop()
+	for {
+		select {
+		case now := <-tick.C:
+			b.cache.sweep(now)
+			b.challenges.sweep(now)
+		case <-ctx.Done():
+			b.background.Wait()
+			return nil
+		}
+	}
+}
+
+// Token returns an access token for req.
+//
+// The decision is recorded before Entra is asked, and what came of it before
+// the token is released; if either cannot be recorded there is no token. A
+// change of security state in between discards whatever was obtained, and the
+// request is decided anew.
+//
+// The error wraps one of the package's sentinels: [ErrInvalid], [ErrDenied],
+// [ErrWiderThanRule], [ErrNoGrant], [ErrUpstream], [ErrRateLimited],
+// [ErrUnavailable], or it is ctx's.
+func (b *Broker) Token(ctx context.Context, req Request) (Token, error) {
+	if err := req.Check(); err != nil {
+		return Token{}, err
+	}
+	a := attempt{Broker: b, req: &req, id: rand.Text()}
+	for range rounds {
+		tok, err := a.run(ctx)
+		if !errors.Is(err, ErrSuperseded) {
+			return tok, err
+		}
+	}
+	return Token{}, fmt.Errorf("%w: security state kept changing while this was decided", ErrUnavailable)
+}
+
+// An attempt is one request on its way through one epoch.
+type attempt struct {
+	*Broker
+	req      *Request
+	id       string // joins its records
+	epoch    int64
+	decision Decision
+	head     Grant
+}
+
+func (a *attempt) run(ctx context.Context) (Token, error) {
+	var err error
+	if a.epoch, err = a.cfg.Epoch.Epoch(); err != nil {
+		return Token{}, err
+	}
+	a.decision = a.cfg.Policy.Decide(a.req)
+	if !a.decision.Allowed {
+		return Token{}, a.deny(ctx)
+	}
+	if a.head, err = a.headOf(ctx, a.req.Partner.Key, a.epoch); err != nil {
+		return Token{}, a.fail(ctx, err)
+	}
+	f := flight{
+		redemption: Redemption{Key: a.req.Partner.Key, Tenant: a.req.Tenant, Audience: a.req.Audience, Scopes: a.req.Scopes, Claims: a.req.Claims},
+		generation: a.head.Generation,
+		epoch:      a.epoch,
+		atLeast:    max(a.cfg.Early, a.req.MinLifetime),
+	}
+	k := f.cacheKey()
+	if t := a.cache.get(&k, time.Now(), f.atLeast); t != nil {
+		a.renewAhead(ctx, f, t)
+		return a.hand(ctx, t, true)
+	}
+	if err := a.record(ctx, KindDecided, nil); err != nil {
+		return Token{}, err
+	}
+	if a.req.Claims != "" && !a.challenges.take(a.req.Caller, a.req.Partner.Key, time.Now()) {
+		return Token{}, a.fail(ctx, fmt.Errorf("%w: claims challenges for this partner; at most %d a minute", ErrRateLimited, challengeBudget))
+	}
+	t, err := a.await(ctx, f)
+	if err != nil {
+		return Token{}, a.fail(ctx, err)
+	}
+	return a.hand(ctx, t, false)
+}
+
+// hand releases t: within the rule, recorded, and only if the epoch that it
+// was decided in still holds when everything else is done.
+func (a *attempt) hand(ctx context.Context, t *cached, wasCached bool) (Token, error) {
+	if err := a.decision.covers(&t.Token, time.Now()); err != nil {
+		return Token{}, a.fail(ctx, err)
+	}
+	if err := a.unchangedSince(a.epoch); err != nil {
+		return Token{}, a.fail(ctx, err)
+	}
+	tok := t.Token
+	r := a.newRecord(KindIssued)
+	r.Granted, r.Fingerprint, r.UTI, r.Correlation = tok.Scopes, tok.Fingerprint, tok.UTI, tok.CorrelationID
+	r.Expires, r.Cached = tok.Expires, wasCached
+	receipt, err := a.cfg.Audit.Record(ctx, r)
+	if err != nil {
+		return Token{}, fmt.Errorf("record token: %w", err)
+	}
+	if err := a.unchangedSince(a.epoch); err != nil {
+		return Token{}, a.fail(ctx, err)
+	}
+	tok.Rule, tok.Receipt = a.decision.Rule, receipt
+	return tok, nil
+}
+
+// unchangedSince returns [ErrSuperseded] if the epoch is no longer then.
+func (b *Broker) unchangedSince(then int64) error {
+	now, err := b.cfg.Epoch.Epoch()
+	if err == nil && now != then {
+		err = ErrSuperseded
+	}
+	return err
+}
+
+func (a *attempt) deny(ctx context.Context) error {
+	err := &DeniedError{a.decision}
+	if rerr := a.record(ctx, KindDenied, err); rerr != nil {
+		return rerr
+	}
+	return err
+}
+
+// fail records that the request got no token, and returns why. The record is
+// written though the caller may have hung up.
+func (a *attempt) fail(ctx context.Context, err error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
+	defer cancel()
+	if rerr := a.record(ctx, KindFailed, err); rerr != nil {
+		return errors.Join(err, rerr)
+	}
+	return err
+}
+
+func (a *attempt) record(ctx context.Context, kind string, why error) error {
+	r := a.newRecord(kind)
+	if why != nil {
+		r.Reason = why.Error()
+	}
+	var f *Fault
+	if errors.As(why, &f) {
+		r.Correlation = f.CorrelationID
+	}
+	if _, err := a.cfg.Audit.Record(ctx, r); err != nil {
+		return fmt.Errorf("record decision: %w", err)
+	}
+	return nil
+}
+
+func (a *attempt) newRecord(kind string) Record {
+	r := Record{
+		Kind: kind, Request: a.id, Epoch: a.epoch,
+		Caller: a.req.Caller, Use: a.req.Use, Purpose: a.req.Purpose, Ticket: a.req.Ticket, Detail: a.req.Detail,
+		Partner: a.req.Partner.Name, Grant: &a.req.Partner.Key, Generation: a.head.Generation,
+		Tenant: a.req.Tenant, Audience: a.req.Audience, Asked: a.req.Scopes,
+		Rule: a.decision.Rule, Policy: a.decision.Policy, Reason: a.decision.Reason,
+	}
+	if a.req.Address.IsValid() {
+		r.Address = a.req.Address.String()
+	}
+	return r
+}
+
+// covers returns a [*WiderError] if t goes beyond what the rule allows.
+func (d *Decision) covers(t *Token, now time.Time) error {
+	if life := t.Expires.Sub(now); d.MaxTokenLife > 0 && life > d.MaxTokenLife {
+		return &WiderError{Rule: d.Rule, MaxLife: d.MaxTokenLife, Life: life}
+	}
+	if d.Consented {
+		return nil
+	}
+	for _, s := range t.Scopes {
+		if !slices.Contains(d.Scopes, s) {
+			return &WiderError{Rule: d.Rule, Allowed: d.Scopes, Granted: t.Scopes}
+		}
+	}
+	return nil
+}
+
+// A head is what is known of a grant without opening it, valid in one epoch:
+// whatever changes a grant's state or generation raises the epoch.
+type head struct {
+	epoch int64
+	grant Grant
+	err   error // wraps ErrNoGrant
+}
+
+// headOf returns the active generation of a grant, from memory unless the
+// epoch has moved on since it was read.
+func (b *Broker) headOf(ctx context.Context, k GrantKey, epoch int64) (Grant, error) {
+	b.mu.Lock()
+	h, ok := b.heads[k]
+	b.mu.Unlock()
+	if !ok || h.epoch != epoch {
+		g, err := b.cfg.Vault.Head(ctx, k)
+		if err != nil && !errors.Is(err, ErrNoGrant) {
+			return Grant{}, fmt.Errorf("read grant: %w", err)
+		}
+		if ok && h.grant.Generation != g.Generation {
+			b.cache.drop(k)
+		}
+		h = head{epoch, g, err}
+		b.mu.Lock()
+		b.heads[k] = h
+		b.mu.Unlock()
+	}
+	if h.err == nil && !time.Now().Before(h.grant.Until) {
+		return Grant{}, fmt.Errorf("%w: the grant ended on %s; the partner can renew it", ErrNoGrant, h.grant.Until.UTC().Format(time.DateOnly))
+	}
+	return h.grant, h.err
+}
