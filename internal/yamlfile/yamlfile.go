@@ -1,0 +1,129 @@
+// Package yamlfile reads the YAML files that operators write, strictly: an
+// unknown key, a key given twice or a value of the wrong type is refused with
+// its line, and where a key looks misspelt the likely one is named.
+package yamlfile
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"reflect"
+	"regexp"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+)
+
+// MaxSize is the largest file that is read, in bytes.
+const MaxSize = 1 << 20
+
+// Read decodes the file at path into v, as [Decode] does.
+func Read(path string, v any) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, MaxSize+1))
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return Decode(path, data, v)
+}
+
+// Decode decodes data into v, a pointer to a struct with yaml tags. Its errors
+// begin with name and the line.
+func Decode(name string, data []byte, v any) error {
+	if len(data) > MaxSize {
+		return fmt.Errorf("%s: longer than %d bytes", name, MaxSize)
+	}
+	d := yaml.NewDecoder(bytes.NewReader(data), yaml.Strict())
+	if err := d.Decode(v); err != nil && !errors.Is(err, io.EOF) {
+		return describe(name, err, v)
+	}
+	if err := d.Decode(new(any)); !errors.Is(err, io.EOF) {
+		return fmt.Errorf("%s: has more than one YAML document", name)
+	}
+	return nil
+}
+
+var unknownField = regexp.MustCompile(`unknown field "([^"]*)"`)
+
+// describe rewrites goccy's error as "name:line:column: what", adding a
+// suggestion for an unknown key. Source lines are left out: a secret that
+// somebody wrote into a configuration must not end up in a log.
+func describe(name string, err error, v any) error {
+	msg := err.Error()
+	var yerr yaml.Error
+	if errors.As(err, &yerr) {
+		msg = yerr.GetMessage()
+		if tk := yerr.GetToken(); tk != nil && tk.Position != nil {
+			name = fmt.Sprintf("%s:%d:%d", name, tk.Position.Line, tk.Position.Column)
+		}
+	}
+	if m := unknownField.FindStringSubmatch(msg); m != nil {
+		msg = fmt.Sprintf("unknown key %q", m[1])
+		if s := Suggest(m[1], keys(reflect.TypeOf(v), nil)); s != "" {
+			msg += fmt.Sprintf("; did you mean %q?", s)
+		}
+	}
+	return fmt.Errorf("%s: %s", name, strings.TrimSpace(msg))
+}
+
+// keys lists the yaml keys of t and of what it contains.
+func keys(t reflect.Type, seen []reflect.Type) []string {
+	switch t.Kind() {
+	case reflect.Pointer, reflect.Slice, reflect.Array, reflect.Map:
+		return keys(t.Elem(), seen)
+	case reflect.Struct:
+	default:
+		return nil
+	}
+	for _, s := range seen {
+		if s == t {
+			return nil
+		}
+	}
+	var out []string
+	for f := range t.Fields() {
+		if tag, _, _ := strings.Cut(f.Tag.Get("yaml"), ","); tag != "" && tag != "-" {
+			out = append(out, tag)
+		}
+		out = append(out, keys(f.Type, append(seen, t))...)
+	}
+	return out
+}
+
+// Suggest returns the one of known that is nearest to s by edit distance, or
+// "" if none is near.
+func Suggest(s string, known []string) string {
+	best, limit := "", max(1, len(s)/3)+1
+	for _, k := range known {
+		if d := distance(s, k); d < limit {
+			best, limit = k, d
+		}
+	}
+	return best
+}
+
+// distance is the Levenshtein distance of a and b, in bytes.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diag := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diag
+			if a[i] != b[j] {
+				cost = 1 + min(diag, row[j], row[j+1])
+			}
+			diag, row[j+1] = row[j+1], cost
+		}
+	}
+	return row[len(b)]
+}

@@ -1,0 +1,80 @@
+package yamlfile
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+type doc struct {
+	Listen string `yaml:"listen"`
+	Portal struct {
+		PublicURL string `yaml:"public_url"`
+	} `yaml:"portal"`
+	Rules []struct {
+		Name string `yaml:"name"`
+	} `yaml:"rules"`
+}
+
+func TestDecode(t *testing.T) {
+	for _, tt := range []struct{ name, in, want string }{
+		{"good", "listen: a\nportal:\n  public_url: b\nrules:\n- name: c\n", ""},
+		{"empty", "", ""},
+		{"unknown", "listen: a\nportal:\n  publc_url: b\n", `f.yaml:3:3: unknown key "publc_url"; did you mean "public_url"?`},
+		{"unknown, nothing near", "zebra: a\n", `f.yaml:1:1: unknown key "zebra"`},
+		{"unknown in a list", "rules:\n- nam: x\n", `f.yaml:2:3: unknown key "nam"; did you mean "name"?`},
+		{"twice", "listen: a\nlisten: b\n", `f.yaml:2:1: `},
+		{"wrong type", "rules: 7\n", "f.yaml:1:8: "},
+		{"two documents", "listen: a\n---\nlisten: b\n", "more than one YAML document"},
+		{"not YAML", "listen: [", "f.yaml:1:"},
+		{"too long", strings.Repeat("#", MaxSize+1), "longer than"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var d doc
+			err := Decode("f.yaml", []byte(tt.in), &d)
+			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+				t.Errorf("Decode(%.40q) = %v, want %q", tt.in, err, tt.want)
+			}
+		})
+	}
+}
+
+// A secret written into a configuration by mistake must not be repeated by
+// the error about the line beside it.
+func TestDecodeShowsNoSource(t *testing.T) {
+	err := Decode("f", []byte("listen: canary-secret\nlitsen: canary-secret\n"), &doc{})
+	if err == nil || strings.Contains(err.Error(), "canary") {
+		t.Errorf("error %v, want one without the source", err)
+	}
+}
+
+func TestRead(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "c.yaml")
+	if err := Read(path, &doc{}); !os.IsNotExist(err) {
+		t.Errorf("Read of a missing file = %v", err)
+	}
+	os.WriteFile(path, []byte("listen: x"), 0o600)
+	var d doc
+	if err := Read(path, &d); err != nil || d.Listen != "x" {
+		t.Errorf("Read = %+v, %v", d, err)
+	}
+}
+
+func TestSuggest(t *testing.T) {
+	known := []string{"listen", "public_url", "name"}
+	for in, want := range map[string]string{"listn": "listen", "publicurl": "public_url", "nmae": "", "name": "name", "x": ""} {
+		if got := Suggest(in, known); got != want {
+			t.Errorf("Suggest(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	f.Add([]byte("listen: a\nportal: {public_url: b}\n"))
+	f.Add([]byte("a: &a [*a]"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var d doc
+		Decode("f", data, &d)
+	})
+}
