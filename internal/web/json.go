@@ -1,0 +1,196 @@
+package web
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/mandate-sam/mandate"
+)
+
+// maxBody is the longest request body that [Read] and [ReadForm] accept, in
+// bytes.
+const maxBody = 64 << 10
+
+// Read decodes the request body, a JSON object, into a T, which must be a
+// struct. It refuses other content types, bodies over 64 KiB, fields that T
+// does not have, fields given twice (two parsers might see two requests), text
+// that is not UTF-8, and anything after the object. The error is a
+// [*mandate.InvalidError] that names the field.
+func Read[T any](w http.ResponseWriter, r *http.Request) (T, error) {
+	var v T
+	body, err := readBody(w, r, "application/json")
+	if err != nil {
+		return v, err
+	}
+	if !utf8.Valid(body) {
+		return v, mandate.Invalid("body", "is not UTF-8")
+	}
+	if err := checkKeys(body); err != nil {
+		return v, err
+	}
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.DisallowUnknownFields()
+	return v, fieldError(d.Decode(&v))
+}
+
+// fieldError names the field in an error of encoding/json.
+func fieldError(err error) error {
+	var invalid *mandate.InvalidError
+	var mistyped *json.UnmarshalTypeError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &invalid):
+		return invalid
+	case errors.As(err, &mistyped) && mistyped.Field != "":
+		return mandate.Invalid(mistyped.Field, "must not be a JSON %s", mistyped.Value)
+	}
+	// encoding/json has no type for this one.
+	if name, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
+		return mandate.Invalid(strings.Trim(name, `"`), "is not a field of this request")
+	}
+	return mandate.Invalid("body", "is not the JSON that was expected: %v", err)
+}
+
+// checkKeys reports a body that is not exactly one JSON object, or that has a
+// key twice in any object. Keys that differ only in case are the same to
+// encoding/json, and so here.
+func checkKeys(body []byte) error {
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.UseNumber()
+	t, err := d.Token()
+	if err != nil || t != json.Delim('{') {
+		return mandate.Invalid("body", "must be a JSON object")
+	}
+	if err := checkObject(d); err != nil {
+		return err
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return mandate.Invalid("body", "has something after the JSON object")
+	}
+	return nil
+}
+
+// checkObject reads to the end of an object whose brace was just read.
+func checkObject(d *json.Decoder) error {
+	seen := map[string]bool{}
+	for d.More() {
+		t, err := d.Token()
+		if err != nil {
+			return fieldError(err)
+		}
+		name, _ := t.(string)
+		key := strings.ToLower(strings.ToUpper(name))
+		if seen[key] {
+			return mandate.Invalid(name, "is given twice")
+		}
+		seen[key] = true
+		if err := checkValue(d); err != nil {
+			return err
+		}
+	}
+	return end(d)
+}
+
+// checkValue reads one value of any kind.
+func checkValue(d *json.Decoder) error {
+	t, err := d.Token()
+	if err != nil {
+		return fieldError(err)
+	}
+	switch t {
+	case json.Delim('{'):
+		return checkObject(d)
+	case json.Delim('['):
+		for d.More() {
+			if err := checkValue(d); err != nil {
+				return err
+			}
+		}
+		return end(d)
+	}
+	return nil
+}
+
+// end reads a closing brace or bracket.
+func end(d *json.Decoder) error {
+	_, err := d.Token()
+	return fieldError(err)
+}
+
+// ReadForm returns the fields of a form in the request body, and only of the
+// body: what a link puts into the query is not part of a form. It refuses
+// other content types and bodies over 64 KiB. Fields may be there twice; see
+// [Duplicate].
+func ReadForm(w http.ResponseWriter, r *http.Request) (url.Values, error) {
+	body, err := readBody(w, r, "application/x-www-form-urlencoded")
+	if err != nil {
+		return nil, err
+	}
+	form, err := url.ParseQuery(string(body))
+	if err != nil {
+		return nil, mandate.Invalid("body", "is not a form")
+	}
+	return form, nil
+}
+
+// Duplicate returns the name of a field that form has more than once, or "".
+func Duplicate(form url.Values) string {
+	for name, values := range form {
+		if len(values) > 1 {
+			return name
+		}
+	}
+	return ""
+}
+
+// readBody returns the body of r, which must be of the given media type.
+func readBody(w http.ResponseWriter, r *http.Request, media string) ([]byte, error) {
+	got, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	charset := params["charset"]
+	if err != nil || got != media || charset != "" && !strings.EqualFold(charset, "utf-8") {
+		return nil, mandate.Invalid("Content-Type", "must be %s", media)
+	}
+	if r.Header.Get("Content-Encoding") != "" {
+		return nil, mandate.Invalid("Content-Encoding", "must not be used")
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	var tooLong *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLong):
+		return nil, mandate.Invalid("body", "is longer than %d bytes", maxBody)
+	case err != nil:
+		return nil, mandate.Invalid("body", "could not be read to its end")
+	}
+	return body, nil
+}
+
+// Write answers with v as JSON. Nothing that this program answers may be
+// cached: much of it is secret.
+func Write(w http.ResponseWriter, status int, v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("encode response: %w", err)
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(data, '\n')) // too late to tell anybody
+	return nil
+}
+
+func writeProblem(w http.ResponseWriter, _ *http.Request, p Problem) error {
+	return Write(w, p.Status, struct {
+		Error Problem `json:"error"`
+	}{p})
+}
