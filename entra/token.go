@@ -1,0 +1,194 @@
+package entra
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/mandate-sam/mandate"
+)
+
+// maxAnswer is the longest answer that is read, in bytes. A token response with
+// every group claim there is has a tenth of that.
+const maxAnswer = 1 << 20
+
+// Redeem implements [mandate.Authority].
+//
+// It always asks for an ID token, whose tenant must be the one redeemed at. In
+// a customer's tenant its user may be marked a guest; that is how delegated
+// administration looks there. An ID token that does not verify is a [*Fault]
+// and not a token: an answer that is wrong about who it is for is not trusted
+// in the rest.
+func (c *Client) Redeem(ctx context.Context, r mandate.Redemption) (mandate.Redeemed, error) {
+	own := r.Tenant == r.Key.Partner
+	if f := c.refuse(r.Key, r.Tenant, r.Audience, r.Scopes); f != nil {
+		return mandate.Redeemed{}, f
+	}
+	form := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {r.Refresh.Reveal()}}
+	c.name(form, r.Audience, r.Scopes)
+	if r.Claims != "" {
+		form.Set("claims", r.Claims)
+	}
+	a, err := c.ask(ctx, r.Tenant, r.Audience, form, own)
+	if err != nil || a.idToken == "" {
+		return a.Redeemed, err
+	}
+	user, _, err := c.verify(ctx, a.idToken, r.Tenant)
+	if err != nil {
+		return mandate.Redeemed{}, asFault(err, own, a.CorrelationID)
+	}
+	a.User = user
+	return a.Redeemed, nil
+}
+
+// RedeemCode implements [mandate.Authority]. A missing ID token is a refusal,
+// as is one without the nonce.
+func (c *Client) RedeemCode(ctx context.Context, r mandate.CodeRedemption) (mandate.Redeemed, error) {
+	if f := c.refuse(r.Key, r.Key.Partner, r.Audience, nil); f != nil {
+		return mandate.Redeemed{}, f
+	}
+	if r.Nonce == "" || r.Verifier.IsZero() {
+		return mandate.Redeemed{}, &mandate.Refusal{Reason: mandate.ReasonTransaction, Detail: "the transaction has no nonce or no PKCE verifier"}
+	}
+	form := url.Values{
+		"grant_type":    {"authorization_code"},
+		"code":          {r.Code.Reveal()},
+		"code_verifier": {r.Verifier.Reveal()},
+		"redirect_uri":  {r.RedirectURI},
+	}
+	c.name(form, r.Audience, nil)
+	a, err := c.ask(ctx, r.Key.Partner, r.Audience, form, true)
+	if err != nil {
+		return mandate.Redeemed{}, err
+	}
+	user, err := c.verifyCode(ctx, a.idToken, r)
+	if err != nil {
+		return mandate.Redeemed{}, asRefusal(err)
+	}
+	a.User = user
+	return a.Redeemed, nil
+}
+
+// refuse says why a redemption is not even sent: it is for another application
+// or cloud, whose refresh token is nothing to us, or it names something that
+// would change what is asked.
+func (c *Client) refuse(key mandate.GrantKey, tenant mandate.TenantID, a mandate.Audience, scopes []mandate.Scope) *mandate.Fault {
+	switch {
+	case key.Application != c.cfg.Application || key.Cloud != c.cfg.Cloud.Name:
+		return configure(mandate.DomainApplication, "the grant is of application %s in cloud %.40q, and this client is application %s in cloud %q",
+			key.Application, key.Cloud, c.cfg.Application, c.cfg.Cloud.Name)
+	case key.Partner.IsZero() || tenant.IsZero():
+		return configure(mandate.DomainGrant, "no tenant is named")
+	case !isScope(string(a)):
+		return configure(mandate.DomainAudience, "%.80q is not the name of an API", a)
+	}
+	if i := slices.IndexFunc(scopes, func(s mandate.Scope) bool { return !isScope(s) }); i >= 0 {
+		return configure(mandate.DomainAudience, "%.80q is not a scope", scopes[i])
+	}
+	return nil
+}
+
+func configure(d mandate.Domain, format string, args ...any) *mandate.Fault {
+	return &mandate.Fault{Domain: d, Remedy: mandate.RemedyConfigure, Description: fmt.Sprintf(format, args...)}
+}
+
+// isScope reports whether s is one scope-token of RFC 6749, section 3.3. A
+// space in it would ask for a second scope.
+func isScope(s string) bool {
+	return s != "" && len(s) <= 512 && strings.IndexFunc(s, func(r rune) bool { return r <= ' ' || r == '"' || r == '\\' || r > '~' }) < 0
+}
+
+// ask sends a form to the token endpoint of a tenant, once. Its error is a
+// [*mandate.Fault] in which nothing of the form can be read.
+func (c *Client) ask(ctx context.Context, tenant mandate.TenantID, a mandate.Audience, form url.Values, own bool) (answer, error) {
+	tokenURL := c.endpoint(tenant, "token")
+	form.Set("client_id", c.cfg.Application.String())
+	if err := c.cfg.Credential.Authenticate(ctx, form, c.cfg.Application, tokenURL); err != nil {
+		return answer{}, credentialFault(ctx, censor(form), err)
+	}
+	x := exchange{id: uuid(), sent: time.Now(), audience: a, own: own, censor: censor(form)}
+	status, header, body, err := c.post(ctx, tokenURL, x.id, form)
+	if err != nil {
+		return answer{}, transport(x.id, x.censor, err)
+	}
+	out, f := x.read(status, header, body)
+	if f != nil {
+		return answer{}, f
+	}
+	return out, nil
+}
+
+// credentialFault says that we could not even prove who we are.
+func credentialFault(ctx context.Context, r *strings.Replacer, err error) *mandate.Fault {
+	if ctx.Err() != nil {
+		return transport("", r, ctx.Err())
+	}
+	f := &mandate.Fault{Domain: mandate.DomainApplication, Remedy: mandate.RemedyCredential, Cause: hide(r, err)}
+	if !errors.Is(err, mandate.ErrInvalid) { // a remote signer that did not answer
+		f.Remedy = mandate.RemedyRetry
+	}
+	return f
+}
+
+// transport is the fault of an exchange without an answer.
+func transport(id string, r *strings.Replacer, err error) *mandate.Fault {
+	return &mandate.Fault{Domain: mandate.DomainTransient, Remedy: mandate.RemedyRetry, Cause: hide(r, err), CorrelationID: id}
+}
+
+// post sends a form once. What net/http repeats by itself is only what provably
+// never reached the server.
+func (c *Client) post(ctx context.Context, tokenURL, id string, form url.Values) (int, http.Header, []byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, tokenURL, strings.NewReader(form.Encode()))
+	if err != nil {
+		return 0, nil, nil, err
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("client-request-id", id)
+	req.Header.Set("return-client-request-id", "true")
+	return do(c.http, req)
+}
+
+// do returns the whole of a bounded answer, whatever its status. Its error does
+// not repeat the URL.
+func do(h *http.Client, req *http.Request) (int, http.Header, []byte, error) {
+	resp, err := h.Do(req)
+	if err != nil {
+		if u, ok := errors.AsType[*url.Error](err); ok {
+			err = u.Err
+		}
+		return 0, nil, nil, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	if err != nil {
+		return 0, nil, nil, fmt.Errorf("read answer: %w", err)
+	}
+	if len(body) > maxAnswer {
+		return 0, nil, nil, fmt.Errorf("the answer is longer than %d bytes", maxAnswer)
+	}
+	return resp.StatusCode, resp.Header, body, nil
+}
+
+// isJSON reports whether an answer says that it is JSON. Proxies and captive
+// portals answer in HTML.
+func isJSON(h http.Header) bool {
+	t, _, err := mime.ParseMediaType(h.Get("Content-Type"))
+	return err == nil && t == "application/json"
+}
+
+// uuid returns a random UUID (RFC 9562, version 4).
+func uuid() string {
+	var b [16]byte
+	rand.Read(b[:])
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
