@@ -1,0 +1,173 @@
+package emulator
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/mandate-sam/mandate/emulator/internal/entra"
+)
+
+// Register adds an application, or replaces the one with its id. A Name,
+// Publisher, Tenant or Access left empty is taken from the application that
+// is replaced. Consents given to it stay.
+func (e *Emulator) Register(a Application) error { return e.directory.Register(a) }
+
+// Application returns the application with that id.
+func (e *Emulator) Application(id string) (Application, bool) { return e.directory.Application(id) }
+
+// Tenants returns all tenants.
+func (e *Emulator) Tenants() []Tenant { return e.directory.Tenants() }
+
+// Users returns the users of the tenant, which may be named by id or domain.
+func (e *Emulator) Users(tenant string) []User {
+	t, _ := e.directory.Tenant(tenant)
+	return e.directory.Users(t.ID, 0)
+}
+
+// User returns the user with that UPN or mail address, whatever the tenant.
+func (e *Emulator) User(name string) (User, bool) {
+	_, domain, _ := strings.Cut(name, "@")
+	if t, ok := e.directory.Tenant(domain); ok {
+		return e.directory.User(t.ID, name)
+	}
+	for _, t := range e.directory.Tenants() {
+		if u, ok := e.directory.User(t.ID, name); ok {
+			return u, true
+		}
+	}
+	return User{}, false
+}
+
+// Dial lets f turn the dials. All that f sets is in force when Dial returns.
+func (e *Emulator) Dial(f func(*Dials)) { e.dials.Set(f) }
+
+// Dials returns the dials in force.
+func (e *Emulator) Dials() Dials { return e.dials.Dials() }
+
+// Revoke makes every token of the user that exists now worthless: refresh
+// tokens are refused with 50173, access tokens by the services.
+func (e *Emulator) Revoke(upn string) error {
+	u, ok := e.User(upn)
+	if !ok {
+		return fmt.Errorf("revoke tokens of %q: %w user", upn, errUnknown)
+	}
+	e.directory.Revoke(u.ID, time.Now())
+	return nil
+}
+
+// Consent gives the application the scopes of the resource in the tenant, for
+// everyone there, as an administrator or a partner's pre-consent does.
+// Without scopes it gives what the application's registration asks for. The
+// tenant is an id or a domain, the resource any of its names.
+func (e *Emulator) Consent(tenant, application, resource string, scopes ...string) error {
+	t, a, r, err := e.parties(tenant, application, resource)
+	if err != nil {
+		return fmt.Errorf("consent: %w", err)
+	}
+	if len(scopes) == 0 {
+		scopes = e.registered(a, r)
+	}
+	e.directory.Consent(t, a, "", r, scopes...)
+	return nil
+}
+
+// RemoveConsent takes back every consent of the application in the tenant for
+// the resource. With an empty resource it removes the application from the
+// tenant altogether.
+func (e *Emulator) RemoveConsent(tenant, application, resource string) error {
+	t, a, r, err := e.parties(tenant, application, resource)
+	if err != nil {
+		return fmt.Errorf("remove consent: %w", err)
+	}
+	e.directory.RemoveConsent(t, a, r)
+	return nil
+}
+
+func (e *Emulator) parties(tenant, application, resource string) (t, a, r string, err error) {
+	found, ok := e.directory.Tenant(tenant)
+	if !ok {
+		return "", "", "", fmt.Errorf("%w tenant %q", errUnknown, tenant)
+	}
+	app, ok := e.directory.Application(application)
+	if !ok {
+		return "", "", "", fmt.Errorf("%w application %q", errUnknown, application)
+	}
+	res, ok := e.directory.Resource(resource)
+	if !ok && resource != "" {
+		return "", "", "", fmt.Errorf("%w resource %q", errUnknown, resource)
+	}
+	return found.ID, app.ID, res.ID, nil
+}
+
+func (e *Emulator) registered(application, resource string) []string {
+	app, _ := e.directory.Application(application)
+	for _, x := range app.Access {
+		if r, ok := e.directory.Resource(x.Resource); ok && r.ID == resource {
+			return x.Scopes
+		}
+	}
+	return nil
+}
+
+// Delegate gives the partner delegated administration of the customer.
+func (e *Emulator) Delegate(partner, customer string) { e.directory.Delegate(partner, customer) }
+
+// Undelegate ends it: tokens in the customer's tenant are refused (50020), and
+// Partner Center no longer knows the customer as the partner's.
+func (e *Emulator) Undelegate(partner, customer string) { e.directory.Undelegate(partner, customer) }
+
+// TokenRequests returns the log of requests to the token endpoint, oldest
+// first. It keeps at least the last 100,000.
+func (e *Emulator) TokenRequests() []TokenRequest { return e.entra.Requests() }
+
+// RefreshTokens returns the ledger: every refresh token issued, by number,
+// without its value.
+func (e *Emulator) RefreshTokens() []RefreshToken {
+	all := e.ledger.List()
+	for i, t := range all {
+		u, _ := e.directory.UserByID(t.User)
+		all[i].Revoked = t.Issued.Before(u.ValidFrom)
+	}
+	return all
+}
+
+// RefreshTokenNumber returns the number of the refresh token with that value.
+func (e *Emulator) RefreshTokenNumber(value string) (int, bool) {
+	t, _, ok := e.ledger.Find(value)
+	return t.Number, ok
+}
+
+// Errors returns the table of errors: every code that a [Refusal] may name.
+func Errors() []ErrorEntry { return entra.Errors() }
+
+// hold is the channel that Hold has put into the dials.
+type hold struct {
+	// mu guards gate.
+	mu   sync.Mutex
+	gate chan struct{}
+}
+
+// Hold keeps the answers of the token endpoint back until Release. It is the
+// dial Hold with a channel of the emulator's own. To know that a request has
+// arrived, look at TokenRequests: it is logged before its answer is held.
+func (e *Emulator) Hold() {
+	e.hold.mu.Lock()
+	defer e.hold.mu.Unlock()
+	if e.hold.gate == nil {
+		e.hold.gate = make(chan struct{})
+		e.dials.Set(func(d *Dials) { d.Hold = e.hold.gate })
+	}
+}
+
+// Release lets all held answers go. Without a Hold it does nothing.
+func (e *Emulator) Release() {
+	e.hold.mu.Lock()
+	defer e.hold.mu.Unlock()
+	if e.hold.gate != nil {
+		e.dials.Set(func(d *Dials) { d.Hold = nil })
+		close(e.hold.gate)
+		e.hold.gate = nil
+	}
+}

@@ -1,0 +1,66 @@
+package directory
+
+import "slices"
+
+// Consent records that the application may have the scopes of the resource
+// in the tenant, on behalf of the user, or of everyone if user is empty. It
+// adds to what was consented before. The application is then installed in the
+// tenant: it has a service principal there.
+func (d *Directory) Consent(tenant, app, user, resource string, scopes ...string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.installed[[2]string{tenant, app}] = true
+	k := consent{tenant, app, resource, user}
+	have := slices.Clone(d.consents[k])
+	for _, s := range scopes {
+		if !slices.Contains(have, s) {
+			have = append(have, s)
+		}
+	}
+	d.consents[k] = have
+}
+
+// Install gives the application a service principal in the tenant.
+func (d *Directory) Install(tenant, app string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.installed[[2]string{tenant, app}] = true
+}
+
+// RemoveConsent removes every consent that the application has in the tenant
+// for the resource. With an empty resource it removes them all, and the
+// application's service principal too.
+func (d *Directory) RemoveConsent(tenant, app, resource string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for k := range d.consents {
+		if k.tenant == tenant && k.app == app && (resource == "" || k.resource == resource) {
+			delete(d.consents, k)
+		}
+	}
+	if resource == "" && d.apps[app].Tenant != tenant {
+		delete(d.installed, [2]string{tenant, app})
+	}
+}
+
+// Consented returns the scopes of the resource that the application may use
+// for the user in the tenant, by the user's consent or everyone's.
+func (d *Directory) Consented(tenant, app, user, resource string) []string {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	have := slices.Clone(d.consents[consent{tenant, app, resource, ""}])
+	for _, s := range d.consents[consent{tenant, app, resource, user}] {
+		if !slices.Contains(have, s) {
+			have = append(have, s)
+		}
+	}
+	return have
+}
+
+// Installed reports whether the application has a service principal in the
+// tenant.
+func (d *Directory) Installed(tenant, app string) bool {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.installed[[2]string{tenant, app}]
+}

@@ -1,0 +1,316 @@
+package directory
+
+import (
+	"cmp"
+	"crypto/rsa"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// A Directory holds the emulator's tenants and everything in them. It is safe
+// for concurrent use. The zero value is not usable; see [New].
+type Directory struct {
+	// mu guards everything below.
+	mu        sync.RWMutex
+	resources []Resource
+	tenants   map[string]Tenant      // by id
+	domains   map[string]string      // lower-case domain to tenant id
+	users     map[string]User        // by object id
+	members   map[string][]string    // tenant id to object ids, in order of creation
+	names     map[string]string      // tenant id + "/" + lower-case UPN or mail, to object id
+	apps      map[string]Application // by lower-case id
+	customers map[string][]string    // partner's tenant id to customers' tenant ids
+	partners  map[string][]string    // the other way round
+	consents  map[consent][]string   // to scopes
+	installed map[[2]string]bool     // tenant id and application id with a service principal
+}
+
+// consent is the key of a consent. User is empty if it was given for everyone.
+type consent struct{ tenant, app, resource, user string }
+
+// New returns a directory that knows the resources and no tenant.
+func New() *Directory {
+	d := &Directory{}
+	d.Clear()
+	return d
+}
+
+// Clear forgets everything but the resources.
+func (d *Directory) Clear() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.resources == nil {
+		d.resources = resources()
+	}
+	d.tenants = map[string]Tenant{}
+	d.domains = map[string]string{}
+	d.users = map[string]User{}
+	d.members = map[string][]string{}
+	d.names = map[string]string{}
+	d.apps = map[string]Application{}
+	d.customers = map[string][]string{}
+	d.partners = map[string][]string{}
+	d.consents = map[consent][]string{}
+	d.installed = map[[2]string]bool{}
+}
+
+// NameResource adds an identifier URI to the resource with that application
+// id, such as the URL at which the emulator serves it.
+func (d *Directory) NameResource(id, uri string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for i := range d.resources {
+		if d.resources[i].ID == id {
+			d.resources[i].URIs = append(slices.Clone(d.resources[i].URIs), uri)
+		}
+	}
+}
+
+// Resource returns the resource with that application id or identifier URI.
+// A trailing slash and the case of letters do not matter.
+func (d *Directory) Resource(name string) (Resource, bool) {
+	name = strings.TrimSuffix(name, "/")
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	for _, r := range d.resources {
+		if r.named(name) {
+			return r, true
+		}
+	}
+	return Resource{}, false
+}
+
+// AddTenant adds or replaces a tenant.
+func (d *Directory) AddTenant(t Tenant) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.tenants[t.ID] = t
+	d.domains[strings.ToLower(t.Domain)] = t.ID
+}
+
+// AddUser adds or replaces a user of a tenant that exists.
+func (d *Directory) AddUser(u User) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if _, ok := d.users[u.ID]; !ok {
+		d.members[u.Tenant] = append(d.members[u.Tenant], u.ID)
+	}
+	d.users[u.ID] = u
+	d.names[u.Tenant+"/"+strings.ToLower(u.UPN)] = u.ID
+	if u.Mail != "" {
+		d.names[u.Tenant+"/"+strings.ToLower(u.Mail)] = u.ID
+	}
+}
+
+// Delegate gives the partner delegated administration of the customer. The
+// right belongs to the partner's AdminAgents; see [Directory.MayAct].
+func (d *Directory) Delegate(partner, customer string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !slices.Contains(d.customers[partner], customer) {
+		d.customers[partner] = append(d.customers[partner], customer)
+		d.partners[customer] = append(d.partners[customer], partner)
+	}
+}
+
+// Undelegate ends the partner's delegated administration of the customer.
+func (d *Directory) Undelegate(partner, customer string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	is := func(id string) func(string) bool { return func(s string) bool { return s == id } }
+	d.customers[partner] = slices.DeleteFunc(slices.Clone(d.customers[partner]), is(customer))
+	d.partners[customer] = slices.DeleteFunc(slices.Clone(d.partners[customer]), is(partner))
+}
+
+// Tenant returns the tenant with that id or verified domain, in any case.
+func (d *Directory) Tenant(name string) (Tenant, bool) {
+	name = strings.ToLower(name)
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	if id, ok := d.domains[name]; ok {
+		name = id
+	}
+	t, ok := d.tenants[name]
+	return t, ok
+}
+
+// Tenants returns all tenants: vendors, then partners, then customers, each
+// by name.
+func (d *Directory) Tenants() []Tenant {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	all := make([]Tenant, 0, len(d.tenants))
+	for _, t := range d.tenants {
+		all = append(all, t)
+	}
+	rank := map[string]int{KindVendor: 0, KindPartner: 1, KindCustomer: 2}
+	slices.SortFunc(all, func(a, b Tenant) int {
+		return cmp.Or(rank[a.Kind]-rank[b.Kind], strings.Compare(a.Name, b.Name))
+	})
+	return all
+}
+
+// User returns the tenant's user with that UPN or mail address, in any case.
+func (d *Directory) User(tenant, name string) (User, bool) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	u, ok := d.users[d.names[tenant+"/"+strings.ToLower(name)]]
+	return u, ok
+}
+
+// UserByID returns the user with that object id.
+func (d *Directory) UserByID(id string) (User, bool) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	u, ok := d.users[id]
+	return u, ok
+}
+
+// Users returns up to limit users of the tenant, in order of creation; all of
+// them if limit is 0.
+func (d *Directory) Users(tenant string, limit int) []User {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	ids := d.members[tenant]
+	if limit > 0 && len(ids) > limit {
+		ids = ids[:limit]
+	}
+	users := make([]User, 0, len(ids))
+	for _, id := range ids {
+		users = append(users, d.users[id])
+	}
+	return users
+}
+
+// Revoke makes every token of the user that was issued before at worthless.
+func (d *Directory) Revoke(user string, at time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if u, ok := d.users[user]; ok {
+		u.ValidFrom = at
+		d.users[user] = u
+	}
+}
+
+// Customers returns the customers of the partner, in the order in which they
+// were added.
+func (d *Directory) Customers(partner string) []Tenant {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	all := make([]Tenant, 0, len(d.customers[partner]))
+	for _, id := range d.customers[partner] {
+		all = append(all, d.tenants[id])
+	}
+	return all
+}
+
+// IsCustomer reports whether the customer has a relationship with the partner.
+func (d *Directory) IsCustomer(partner, customer string) bool {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return slices.Contains(d.partners[customer], partner)
+}
+
+// MayAct reports whether the user may get tokens in the tenant: it is the
+// user's own, or a customer of the user's, who is an AdminAgent there and no
+// guest.
+func (d *Directory) MayAct(u User, tenant string) bool {
+	if u.Tenant == tenant {
+		return true
+	}
+	return !u.Guest() && u.In(AdminAgents) && d.IsCustomer(u.Tenant, tenant)
+}
+
+// Register adds an application or replaces the one with its id. A Name,
+// Publisher, Tenant or Access that is empty is taken from the one replaced.
+// It returns an error if a field makes no sense, and changes nothing then.
+func (d *Directory) Register(a Application) error {
+	a.ID = strings.ToLower(a.ID)
+	old, _ := d.Application(a.ID)
+	a.Name = cmp.Or(a.Name, old.Name)
+	a.Publisher = cmp.Or(a.Publisher, old.Publisher)
+	a.Tenant = cmp.Or(a.Tenant, old.Tenant)
+	if a.Access == nil {
+		a.Access = old.Access
+	}
+	if err := d.check(a); err != nil {
+		return fmt.Errorf("register application %q: %w", a.ID, err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.apps[a.ID] = a
+	d.installed[[2]string{a.Tenant, a.ID}] = true
+	return nil
+}
+
+func (d *Directory) check(a Application) error {
+	if a.ID == "" {
+		return errors.New("an application needs an id")
+	}
+	if _, ok := d.Tenant(a.Tenant); !ok {
+		return fmt.Errorf("home tenant %q does not exist", a.Tenant)
+	}
+	for _, u := range a.RedirectURIs {
+		if p, err := url.Parse(u); err != nil || !p.IsAbs() || p.Fragment != "" {
+			return fmt.Errorf("redirect URI %q is not an absolute URL without fragment", u)
+		}
+	}
+	for _, der := range a.Certificates {
+		if err := checkCertificate(der); err != nil {
+			return err
+		}
+	}
+	return d.checkAccess(a.Access)
+}
+
+func (d *Directory) checkAccess(access []Access) error {
+	for _, x := range access {
+		r, ok := d.Resource(x.Resource)
+		if !ok {
+			return fmt.Errorf("resource %q is unknown", x.Resource)
+		}
+		for _, s := range x.Scopes {
+			if _, ok := r.Scope(s); !ok {
+				return fmt.Errorf("resource %q has no scope %q", x.Resource, s)
+			}
+		}
+	}
+	return nil
+}
+
+func checkCertificate(der []byte) error {
+	c, err := x509.ParseCertificate(der)
+	if err != nil {
+		return fmt.Errorf("parse certificate: %w", err)
+	}
+	if _, ok := c.PublicKey.(*rsa.PublicKey); !ok {
+		return fmt.Errorf("the key of certificate %q is not RSA", c.Subject)
+	}
+	return nil
+}
+
+// Application returns the application with that id.
+func (d *Directory) Application(id string) (Application, bool) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	a, ok := d.apps[strings.ToLower(id)]
+	return a, ok
+}
+
+// Applications returns all applications, by name.
+func (d *Directory) Applications() []Application {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	all := make([]Application, 0, len(d.apps))
+	for _, a := range d.apps {
+		all = append(all, a)
+	}
+	slices.SortFunc(all, func(a, b Application) int { return strings.Compare(a.Name+a.ID, b.Name+b.ID) })
+	return all
+}

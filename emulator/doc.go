@@ -1,0 +1,77 @@
+// Package emulator is a stand-in for the Microsoft side of the Secure
+// Application Model: Entra ID, Partner Center, Graph and Azure Resource
+// Manager, on loopback, with its own certificate authority.
+//
+//	e, err := emulator.Start(emulator.Config{})
+//	if err != nil { … }
+//	defer e.Close()
+//
+// It is stricter than production and forgetful on purpose: all state is in
+// memory and lost at exit, and keys are new at every start. It is written from
+// Microsoft's public documentation and shares no code with the clients of this
+// module, so that a misreading is not shared either. It is not made by or for
+// Microsoft, and none of its pages looks as if it were.
+//
+// # Fixture
+//
+// One control panel vendor (Northwind Panels) with a multi-tenant application
+// ([ApplicationID]), two partners (contoso.example, fabrikam.example) and five
+// customers. Each partner has the users
+//
+//	admin@, admin2@  AdminAgents, Global Administrator, second factor
+//	sales@           SalesAgents, may consent, second factor
+//	helpdesk@        HelpdeskAgents, may not consent (90094), second factor
+//	nomfa@           AdminAgents, Global Administrator, no second factor
+//	tech@            no agent group, may consent, second factor
+//	guest@adventure-works.example   a guest in AdminAgents
+//
+// and each customer owner@, ines@ and omar@. The application is consented in
+// every customer but Wingtip, and in no partner. Only a partner's AdminAgents
+// reach its customers.
+//
+// # Pages
+//
+// A sign-in starts at /{tenant}/oauth2/authorize or /oauth2/v2.0/authorize and
+// goes through pages at /signin/{id}. Every form posts to the page's own
+// address and is answered with 303 to the next page, or with the way back to
+// the application. A page appears only if there is something to ask; its main
+// element has the id page-NAME:
+//
+//	page-account    form#account        button name=account value=<UPN>
+//	                form#account-other  input#other name=account
+//	page-signin     form#signin         button#signin-yes name=signin value=yes, button#signin-other value=other
+//	page-mfa        form#mfa            input#otp name=otp; #otp-shown shows the code; button#mfa-verify;
+//	                                    button#mfa-skip name=skip value=yes, unless the tenant demands MFA
+//	page-consent    form#consent        button#consent-accept name=decision value=accept, button#consent-cancel
+//	                                    value=cancel; input#organization name=organization value=yes (administrators)
+//	page-approval   form#approval       button name=decision value=return: only an administrator may consent
+//	page-form_post  form#form_post      submits itself; button#continue where scripts are off
+//	page-error      #error-code, #error-text: nothing goes back to the application
+//
+// Cookies tie a sign-in to its browser, and remember it for the next one
+// unless that asks for prompt=login or select_account.
+//
+// # Dials
+//
+// [Dials] make the cloud slow, strict, silent or wrong. They are turned in
+// process ([Emulator.Dial]) or over the admin API, which also shows what no
+// real cloud would: the numbers of refresh tokens. Its paths are under
+// /emulator/ at the admin endpoint; every request but GET /emulator/health
+// needs the header "X-Emulator-Admin: 1".
+//
+//	GET    /emulator/health
+//	GET    /emulator/state                  seed, endpoints, tenants with users, applications
+//	GET    /emulator/dials
+//	PATCH  /emulator/dials                  what is not named stays; maps merge, lists are replaced
+//	PUT    /emulator/applications/{id}      register
+//	GET    /emulator/refresh-tokens
+//	POST   /emulator/refresh-tokens/lookup  {"token"}
+//	GET    /emulator/token-requests
+//	POST   /emulator/revocations            {"user"}
+//	POST   /emulator/consents               {"tenant","application","resource","scopes"}
+//	DELETE /emulator/consents?tenant=&application=&resource=
+//	POST   /emulator/hold                   hold the token endpoint's answers
+//	DELETE /emulator/hold                   let them go
+//	GET    /emulator/errors                 the table of errors
+//	POST   /emulator/reset
+package emulator

@@ -1,0 +1,206 @@
+package emulator
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"crypto/tls"
+
+	"github.com/mandate-sam/mandate/emulator/directory"
+	"github.com/mandate-sam/mandate/emulator/fault"
+	"github.com/mandate-sam/mandate/emulator/internal/arm"
+	"github.com/mandate-sam/mandate/emulator/internal/bearer"
+	"github.com/mandate-sam/mandate/emulator/internal/entra"
+	"github.com/mandate-sam/mandate/emulator/internal/graph"
+	"github.com/mandate-sam/mandate/emulator/internal/partnercenter"
+	"github.com/mandate-sam/mandate/emulator/internal/seed"
+	"github.com/mandate-sam/mandate/emulator/internal/token"
+)
+
+// Config says how to start an emulator. Its zero value works.
+type Config struct {
+	// CA issues the services' certificates; nil means a new one.
+	CA *CA
+
+	// Seed makes ids and choices repeatable; 0 means a random one. Keys and
+	// certificates are new at every start whatever the seed.
+	Seed uint64
+
+	// Ports says where to listen.
+	Ports Ports
+
+	// Log receives what happens, without secrets; nil means nowhere.
+	Log *slog.Logger
+}
+
+// Ports of the services. A port of 0 means any that is free.
+type Ports struct{ Login, PartnerCenter, Graph, ARM, Admin int }
+
+// Endpoints are the base URLs of the services, each https://localhost:PORT
+// without a trailing slash. That of a resource also names the resource in
+// token requests, beside its Microsoft name.
+type Endpoints struct {
+	Login         string `json:"login"`
+	PartnerCenter string `json:"partner_center"`
+	Graph         string `json:"graph"`
+	ARM           string `json:"arm"`
+	Admin         string `json:"admin"`
+}
+
+// Types that the packages below this one define.
+type (
+	Application  = directory.Application
+	Access       = directory.Access
+	Tenant       = directory.Tenant
+	User         = directory.User
+	Dials        = fault.Dials
+	Refusal      = fault.Refusal
+	Throttle     = fault.Throttle
+	TokenRequest = entra.TokenRequest
+	RefreshToken = token.Refresh
+	ErrorEntry   = entra.ErrorEntry
+)
+
+// An Emulator is a running cloud. Its methods are safe for concurrent use.
+type Emulator struct {
+	seed      uint64
+	ca        *CA
+	endpoints Endpoints
+	log       *slog.Logger
+
+	directory *directory.Directory
+	dials     *fault.Panel
+	ledger    *token.Ledger
+	chance    *seed.Source
+	entra     *entra.Server
+
+	servers   *servers
+	transport *http.Transport
+	hold      hold
+}
+
+// Start returns an emulator that is listening, with the fixture loaded. The
+// caller closes it.
+func Start(cfg Config) (*Emulator, error) {
+	e := &Emulator{seed: cfg.Seed, ca: cfg.CA, log: cfg.Log, directory: directory.New(), dials: &fault.Panel{}, ledger: &token.Ledger{}}
+	if err := e.fill(); err != nil {
+		return nil, fmt.Errorf("start emulator: %w", err)
+	}
+	key, err := token.NewKey()
+	if err != nil {
+		return nil, fmt.Errorf("start emulator: %w", err)
+	}
+	if err := e.directory.Load(); err != nil {
+		return nil, fmt.Errorf("start emulator: load fixture: %w", err)
+	}
+	if err := e.listen(cfg.Ports, key); err != nil {
+		return nil, fmt.Errorf("start emulator: %w", err)
+	}
+	return e, nil
+}
+
+// fill makes what the configuration left out.
+func (e *Emulator) fill() (err error) {
+	if e.log == nil {
+		e.log = slog.New(slog.DiscardHandler)
+	}
+	for e.seed == 0 {
+		var b [8]byte
+		rand.Read(b[:]) // never fails
+		e.seed = binary.LittleEndian.Uint64(b[:])
+	}
+	e.chance = seed.New(e.seed)
+	if e.ca == nil {
+		e.ca, err = NewCA()
+	}
+	return err
+}
+
+// listen opens all ports and only then serves, so that an emulator that
+// cannot start leaves nothing behind.
+func (e *Emulator) listen(ports Ports, key *token.Key) error {
+	cert, err := e.ca.Issue("localhost", "127.0.0.1", "::1")
+	if err != nil {
+		return err
+	}
+	var open []*listener
+	urls := []*string{&e.endpoints.Login, &e.endpoints.PartnerCenter, &e.endpoints.Graph, &e.endpoints.ARM, &e.endpoints.Admin}
+	for i, port := range []int{ports.Login, ports.PartnerCenter, ports.Graph, ports.ARM, ports.Admin} {
+		l, err := listen(port)
+		if err != nil {
+			for _, l := range open {
+				l.close()
+			}
+			return err
+		}
+		*urls[i] = l.url
+		open = append(open, l)
+	}
+	e.serve(open, cert, key)
+	return nil
+}
+
+func (e *Emulator) serve(open []*listener, cert tls.Certificate, key *token.Key) {
+	e.directory.NameResource(directory.PartnerCenter, e.endpoints.PartnerCenter)
+	e.directory.NameResource(directory.Graph, e.endpoints.Graph)
+	e.directory.NameResource(directory.ARM, e.endpoints.ARM)
+	e.entra = entra.New(entra.Config{
+		URL: e.endpoints.Login, Directory: e.directory, Dials: e.dials, Key: key, Ledger: e.ledger, Chance: e.chance, Log: e.log,
+	})
+	cfg := bearer.Config{Login: e.endpoints.Login, Directory: e.directory, Dials: e.dials, Key: key, Chance: e.chance, Log: e.log}
+	e.servers = newServers()
+	e.transport = &http.Transport{TLSClientConfig: &tls.Config{RootCAs: e.ca.pool()}, ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 100, IdleConnTimeout: time.Minute}
+	for i, h := range []http.Handler{e.entra.Handler(), partnercenter.New(cfg).Handler(), graph.New(cfg).Handler(), arm.New(cfg).Handler(), e.admin()} {
+		e.servers.serve(open[i], cert, h)
+	}
+}
+
+// Endpoints returns where the services are.
+func (e *Emulator) Endpoints() Endpoints { return e.endpoints }
+
+// Seed returns the seed in use, for a run that repeats this one.
+func (e *Emulator) Seed() uint64 { return e.seed }
+
+// CA returns the certificate authority of the services.
+func (e *Emulator) CA() *CA { return e.ca }
+
+// Client returns a client that trusts only the emulator's CA and follows no
+// redirects. All clients share one transport, which Close empties.
+func (e *Emulator) Client() *http.Client {
+	return &http.Client{
+		Transport:     e.transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// Close ends the emulator and waits for everything that it started. Answers
+// under way are cut off. All state is lost. It may be called again.
+func (e *Emulator) Close() error {
+	e.servers.close()
+	e.transport.CloseIdleConnections()
+	return nil
+}
+
+// Reset brings back the state after Start: fixture, dials, ledger, sign-ins.
+// Ports, keys and certificates stay, so tokens issued before still verify;
+// applications registered since are gone.
+func (e *Emulator) Reset() error {
+	e.Release()
+	e.dials.Set(func(d *Dials) { *d = Dials{} })
+	e.ledger.Clear()
+	e.entra.Clear()
+	e.chance.Reset(e.seed)
+	e.directory.Clear()
+	if err := e.directory.Load(); err != nil {
+		return fmt.Errorf("reset: %w", err)
+	}
+	return nil
+}
+
+// errUnknown is returned for a name that the directory does not have.
+var errUnknown = errors.New("unknown")

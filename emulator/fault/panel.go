@@ -1,0 +1,131 @@
+package fault
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"sync/atomic"
+)
+
+// A Panel holds the dials in force. It is safe for concurrent use. The zero
+// value has every dial at zero.
+type Panel struct {
+	// mu is held while the dials change; reading needs no lock.
+	mu  sync.Mutex
+	now atomic.Pointer[Dials]
+}
+
+// Dials returns the dials in force. The caller must not change what its maps
+// and slices hold.
+func (p *Panel) Dials() Dials {
+	if d := p.now.Load(); d != nil {
+		return *d
+	}
+	return Dials{}
+}
+
+// Set lets f change the dials, one caller at a time. What f sets is in force
+// when Set returns, all of it at once.
+func (p *Panel) Set(f func(*Dials)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	d := p.Dials().clone()
+	f(&d)
+	p.now.Store(&d)
+}
+
+// Patch changes the dials as the JSON object says: what it does not name stays,
+// maps are merged, lists are replaced. It returns an error, and changes
+// nothing, if the object names a dial that does not exist.
+func (p *Panel) Patch(r io.Reader) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	d := p.Dials().clone()
+	w := d.wire()
+	dec := json.NewDecoder(r)
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(w); err != nil {
+		return fmt.Errorf("read dials: %w", err)
+	}
+	w.apply(&d)
+	p.now.Store(&d)
+	return nil
+}
+
+func (w *wire) apply(d *Dials) {
+	hold := d.Hold
+	*d = Dials(*w.fields)
+	d.Hold = hold
+	d.TokenLatency = durationOf(w.TokenLatency)
+	d.AccessTokenLifetime = durationOf(w.AccessTokenLifetime)
+	d.CodeLifetime = durationOf(w.CodeLifetime)
+}
+
+// An Attempt is what a Refusal's conditions are held against.
+type Attempt struct {
+	Grant, Tenant, Client, User string
+
+	// Names reports whether a name is one of the resource asked for.
+	Names func(name string) bool
+}
+
+// Refuse returns the first refusal that matches the attempt, and counts it.
+func (p *Panel) Refuse(a Attempt) (Refusal, bool) {
+	if len(p.Dials().Refusals) == 0 {
+		return Refusal{}, false
+	}
+	var hit Refusal
+	var ok bool
+	p.Set(func(d *Dials) {
+		for i, r := range d.Refusals {
+			if !r.matches(a) {
+				continue
+			}
+			hit, ok = r, true
+			if r.Times == 1 {
+				d.Refusals = append(d.Refusals[:i], d.Refusals[i+1:]...)
+			} else if r.Times > 1 {
+				d.Refusals[i].Times--
+			}
+			return
+		}
+	})
+	return hit, ok
+}
+
+func (r Refusal) matches(a Attempt) bool {
+	return is(r.Grant, a.Grant) && is(r.Tenant, a.Tenant) && is(r.Client, a.Client) && is(r.User, a.User) &&
+		(r.Resource == "" || a.Names != nil && a.Names(r.Resource))
+}
+
+func is(condition, value string) bool {
+	return condition == "" || strings.EqualFold(condition, value)
+}
+
+// Throttled returns the throttle that the service's next request meets, and
+// counts it.
+func (p *Panel) Throttled(service string) (Throttle, bool) {
+	if len(p.Dials().Throttles) == 0 {
+		return Throttle{}, false
+	}
+	var hit Throttle
+	var ok bool
+	p.Set(func(d *Dials) {
+		for i, t := range d.Throttles {
+			if !is(t.Service, service) {
+				continue
+			}
+			hit, ok = t, true
+			if d.Throttles[i].Times--; d.Throttles[i].Times <= 0 {
+				d.Throttles = append(d.Throttles[:i], d.Throttles[i+1:]...)
+			}
+			break
+		}
+	})
+	if hit.Status == 0 {
+		hit.Status = 429
+	}
+	return hit, ok
+}

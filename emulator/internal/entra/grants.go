@@ -1,0 +1,250 @@
+package entra
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"strings"
+	"time"
+
+	"github.com/mandate-sam/mandate/emulator/directory"
+	"github.com/mandate-sam/mandate/emulator/internal/token"
+)
+
+const (
+	codeLifetime = 10 * time.Minute
+	inactivity   = 90 * 24 * time.Hour
+)
+
+// redeemCode is the authorization code grant (RFC 6749, 4.1.3).
+func (s *Server) redeemCode(a *attempt) (any, *refusal) {
+	value := a.form.Get("code")
+	if value == "" {
+		return nil, refuse(900144, "code")
+	}
+	c, e := s.takeCode(a, value)
+	if e != nil {
+		return nil, e
+	}
+	want, e := s.wantedByCode(a, c)
+	if e != nil {
+		return nil, e
+	}
+	return s.issue(a, issuance{user: c.user, tenant: c.tenant, signIn: c.signIn, ask: want, fromCode: true})
+}
+
+// takeCode checks everything about a code, and uses it up. A request that is
+// not entitled to the code leaves it unused.
+func (s *Server) takeCode(a *attempt, value string) (*code, *refusal) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, ok := s.codes[value]
+	if !ok || c.request.client.ID != a.client.ID {
+		return nil, refuse(70000)
+	}
+	a.log.User = c.user.ID
+	life := s.cfg.Dials.Dials().CodeLifetime
+	if life == 0 {
+		life = codeLifetime
+	}
+	if time.Since(c.issued) >= life {
+		return nil, refuse(70008)
+	}
+	if a.tenant != "" && a.tenant != c.tenant {
+		return nil, refuse(700005)
+	}
+	if e := c.checkRedirect(a); e != nil {
+		return nil, e
+	}
+	if !c.request.verifies(a.form.Get("code_verifier")) {
+		return nil, refuse(501481)
+	}
+	if c.used {
+		return nil, refuse(54005)
+	}
+	c.used = true
+	return c, nil
+}
+
+// checkRedirect compares the redirect URI with that of the authorization
+// request. It may be missing if the registration has only one.
+func (c *code) checkRedirect(a *attempt) *refusal {
+	uri := a.form.Get("redirect_uri")
+	if uri == "" && len(c.request.client.RedirectURIs) == 1 {
+		return nil
+	}
+	if uri == "" {
+		return refuse(900144, "redirect_uri")
+	}
+	if uri != c.request.redirectURI {
+		return refuse(500112, uri, c.request.redirectURI)
+	}
+	return nil
+}
+
+// verifies checks the PKCE verifier. An empty one is none, and one without a
+// challenge is an attack or a mistake: both are refused.
+func (q *request) verifies(verifier string) bool {
+	if q.challenge == "" || verifier == "" {
+		return q.challenge == verifier
+	}
+	if q.method == "S256" {
+		sum := sha256.Sum256([]byte(verifier))
+		verifier = base64.RawURLEncoding.EncodeToString(sum[:])
+	}
+	return subtle.ConstantTimeCompare([]byte(verifier), []byte(q.challenge)) == 1
+}
+
+// wantedByCode is what the redemption asks for: what its own parameters say,
+// else what the authorization request did.
+func (s *Server) wantedByCode(a *attempt, c *code) (ask, *refusal) {
+	if a.version == 2 {
+		if a.form.Get("scope") == "" {
+			return c.request.asAsk(s)
+		}
+		return s.parseScope(a.form.Get("scope"))
+	}
+	name := a.form.Get("resource")
+	if name == "" {
+		name = c.signIn.Resource
+	}
+	t, e := s.parseResource(name, s.tenantName(c.tenant))
+	if e != nil {
+		return ask{}, e
+	}
+	if r, ok := s.cfg.Directory.Resource(c.request.resource); ok && r.ID != t.resource.ID {
+		return ask{}, refuse(90023, "resource")
+	}
+	return v1Ask(t), nil
+}
+
+// asAsk is what the authorization request asked for, of whatever version.
+func (q *request) asAsk(s *Server) (ask, *refusal) {
+	if q.version == 2 {
+		return q.ask, nil
+	}
+	t, e := s.parseResource(q.resource, s.tenantName(q.tenant))
+	return v1Ask(t), e
+}
+
+// v1Ask is a v1 request for the target: always with an ID token and a refresh
+// token.
+func v1Ask(t target) ask {
+	return ask{oidc: []string{"openid", "profile", "email", "offline_access"}, targets: []target{t}}
+}
+
+// redeemRefresh is the refresh token grant (RFC 6749, 6). A refresh token is
+// bound to user and client: it is good for any resource, in any tenant in
+// which the user may act. Using it does not end it.
+func (s *Server) redeemRefresh(a *attempt) (any, *refusal) {
+	value := a.form.Get("refresh_token")
+	if value == "" {
+		return nil, refuse(900144, "refresh_token")
+	}
+	rt, in, ok := s.cfg.Ledger.Find(value)
+	if !ok {
+		return nil, refuse(70000)
+	}
+	a.log.Presented, a.log.User = rt.Number, rt.User
+	if rt.Client != a.client.ID {
+		return nil, refuse(70000)
+	}
+	u, ok := s.cfg.Directory.UserByID(rt.User)
+	if !ok {
+		return nil, refuse(50034, rt.User, rt.Tenant)
+	}
+	if e := alive(rt, u); e != nil {
+		return nil, e
+	}
+	tenant := a.tenant
+	if tenant == "" {
+		tenant = rt.Tenant
+	}
+	a.log.Tenant = tenant
+	want, e := s.wantedByRefresh(a, in)
+	if e != nil {
+		return nil, e
+	}
+	body, e := s.issue(a, issuance{user: u, tenant: tenant, signIn: in, ask: want})
+	if e == nil {
+		s.cfg.Ledger.Use(rt.Number, time.Now())
+	}
+	return body, e
+}
+
+// alive refuses a refresh token that was revoked or lay idle for too long.
+func alive(rt token.Refresh, u directory.User) *refusal {
+	if rt.Issued.Before(u.ValidFrom) {
+		const iso = "2006-01-02T15:04:05.0000000Z"
+		return refuse(50173, rt.Issued.UTC().Format(iso), u.ValidFrom.UTC().Format(iso))
+	}
+	if last := maxTime(rt.Issued, rt.Used); time.Since(last) > inactivity {
+		return refuse(700082, rt.Issued.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+func maxTime(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+func (s *Server) wantedByRefresh(a *attempt, in token.SignIn) (ask, *refusal) {
+	if a.version == 2 {
+		if a.form.Get("scope") == "" {
+			return ask{}, refuse(900144, "scope")
+		}
+		return s.parseScope(a.form.Get("scope"))
+	}
+	name := a.form.Get("resource")
+	if name == "" {
+		name = in.Resource
+	}
+	t, e := s.parseResource(name, s.tenantName(a.tenant))
+	want := v1Ask(t)
+	if !contains(strings.Fields(a.form.Get("scope")), "openid") {
+		want.oidc = []string{"offline_access"}
+	}
+	return want, e
+}
+
+// clientCredentials is the client credentials grant (RFC 6749, 4.4).
+func (s *Server) clientCredentials(a *attempt) (any, *refusal) {
+	if a.tenant == "" {
+		return nil, refuse(50059)
+	}
+	t, e := s.appTarget(a)
+	if e != nil {
+		return nil, e
+	}
+	a.log.Resource = t.audience
+	if e := s.refusedByDial(a, a.tenant, "", t); e != nil {
+		return nil, e
+	}
+	if !s.cfg.Directory.Installed(a.tenant, a.client.ID) {
+		return nil, refuse(700016, a.client.ID, s.tenantName(a.tenant))
+	}
+	return s.issueToApp(a, t)
+}
+
+// appTarget is the resource that an application asks for on its own behalf.
+// Scopes of OpenID Connect are ignored, because clients add them to anything.
+func (s *Server) appTarget(a *attempt) (target, *refusal) {
+	if a.version == 1 {
+		if a.form.Get("resource") == "" {
+			return target{}, refuse(900144, "resource")
+		}
+		return s.parseResource(a.form.Get("resource"), s.tenantName(a.tenant))
+	}
+	scope := a.form.Get("scope")
+	want, e := s.parseScope(scope)
+	if e != nil {
+		return target{}, e
+	}
+	if len(want.targets) != 1 || len(want.targets[0].scopes) > 0 {
+		return target{}, refuse(70011, scope)
+	}
+	return want.targets[0], nil
+}

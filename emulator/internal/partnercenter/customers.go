@@ -1,0 +1,201 @@
+package partnercenter
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/mandate-sam/mandate/emulator/directory"
+)
+
+const maxSize = 500
+
+// customers lists the partner's customers, a page at a time.
+func (s *Server) customers(c call) (map[string]any, error) {
+	q := c.URL.Query()
+	size, err := pageSize(q)
+	if err != nil {
+		return nil, err
+	}
+	all, err := filter(s.cfg.Directory.Customers(c.partner.ID), q.Get("filter"))
+	if err != nil {
+		return nil, err
+	}
+	start, err := s.start(c, q)
+	if err != nil || start > len(all) {
+		return nil, errBadRequest
+	}
+	end := min(start+size, len(all))
+	items := []any{}
+	for _, t := range all[start:end] {
+		items = append(items, summary(t))
+	}
+	body := collection(items, "/customers?"+c.URL.RawQuery)
+	if end < len(all) {
+		next(body, size, continuation(c.partner.ID, end))
+	}
+	return body, nil
+}
+
+// collection is a list as the API writes it. Links are relative to /v1.
+func collection(items []any, self string) map[string]any {
+	return map[string]any{
+		"totalCount": len(items),
+		"items":      items,
+		"links":      map[string]any{"self": link(strings.TrimSuffix(self, "?"))},
+		"attributes": map[string]any{"objectType": "Collection"},
+	}
+}
+
+func link(uri string) map[string]any {
+	return map[string]any{"uri": uri, "method": "GET", "headers": []any{}}
+}
+
+// next adds where the next page is. The token goes into a header, not into
+// the link.
+func next(body map[string]any, size int, token string) {
+	l := link("/customers?size=" + strconv.Itoa(size) + "&seekOperation=Next")
+	l["headers"] = []any{map[string]any{"key": "MS-ContinuationToken", "value": token}}
+	body["links"].(map[string]any)["next"] = l
+	body["continuationToken"] = token
+}
+
+func pageSize(q url.Values) (int, error) {
+	if !q.Has("size") {
+		return maxSize, nil
+	}
+	n, err := strconv.Atoi(q.Get("size"))
+	if err != nil || n < 1 || n > maxSize {
+		return 0, errBadRequest
+	}
+	return n, nil
+}
+
+// continuation says where a listing goes on, and whose it is.
+func continuation(partner string, at int) string {
+	return base64.RawURLEncoding.EncodeToString([]byte(partner + ":" + strconv.Itoa(at)))
+}
+
+// start reads where the page starts. Only seekOperation=Next with the token
+// that came with the page before is known.
+func (s *Server) start(c call, q url.Values) (int, error) {
+	token := c.Header.Get("MS-ContinuationToken")
+	if token == "" {
+		token = q.Get("continuationToken")
+	}
+	op := q.Get("seekOperation")
+	if op == "" && token == "" {
+		return 0, nil
+	}
+	if !strings.EqualFold(op, "Next") || token == "" {
+		return 0, errBadRequest
+	}
+	b, err := base64.RawURLEncoding.DecodeString(token)
+	if err != nil {
+		return 0, errBadRequest
+	}
+	partner, at, _ := strings.Cut(string(b), ":")
+	n, err := strconv.Atoi(at)
+	if err != nil || n < 0 || partner != c.partner.ID {
+		return 0, errBadRequest
+	}
+	return n, nil
+}
+
+// filter keeps the customers whose name or domain starts as the filter says.
+func filter(all []directory.Tenant, raw string) ([]directory.Tenant, error) {
+	if raw == "" {
+		return all, nil
+	}
+	var f struct{ Field, Value, Operator string }
+	if json.Unmarshal([]byte(raw), &f) != nil || !strings.EqualFold(f.Operator, "starts_with") {
+		return nil, errBadRequest
+	}
+	field := func(t directory.Tenant) string { return t.Name }
+	switch strings.ToLower(f.Field) {
+	case "companyname":
+	case "domain":
+		field = func(t directory.Tenant) string { return t.Domain }
+	default:
+		return nil, errBadRequest
+	}
+	var kept []directory.Tenant
+	for _, t := range all {
+		if strings.HasPrefix(strings.ToLower(field(t)), strings.ToLower(f.Value)) {
+			kept = append(kept, t)
+		}
+	}
+	return kept, nil
+}
+
+// summary is a customer as lists show it.
+func summary(t directory.Tenant) map[string]any {
+	return map[string]any{
+		"id": t.ID,
+		"companyProfile": map[string]any{
+			"tenantId": t.ID, "domain": t.Domain, "companyName": t.Name,
+			"links":      map[string]any{"self": link("/customers/" + t.ID + "/profiles/company")},
+			"attributes": map[string]any{"objectType": "CustomerCompanyProfile"},
+		},
+		"relationshipToPartner": "reseller",
+		"links":                 map[string]any{"self": link("/customers/" + t.ID)},
+		"attributes":            map[string]any{"objectType": "Customer"},
+	}
+}
+
+// mine returns the customer of the path, if it is the partner's.
+func (s *Server) mine(c call) (directory.Tenant, error) {
+	t, ok := s.cfg.Directory.Tenant(c.PathValue("customer"))
+	if !ok || !s.cfg.Directory.IsCustomer(c.partner.ID, t.ID) {
+		return t, errNotFound
+	}
+	return t, nil
+}
+
+func (s *Server) customer(c call) (map[string]any, error) {
+	t, err := s.mine(c)
+	if err != nil {
+		return nil, err
+	}
+	body := summary(t)
+	body["commerceId"] = t.ID
+	body["billingProfile"] = map[string]any{
+		"companyName": t.Name, "email": "owner@" + t.Domain, "culture": "en-US", "language": "en",
+		"attributes": map[string]any{"objectType": "CustomerBillingProfile"},
+	}
+	body["allowDelegatedAccess"] = true
+	body["customDomains"] = []string{t.Domain}
+	body["associatedPartnerId"] = c.partner.ID
+	body["attributes"] = map[string]any{"objectType": "Customer", "etag": base64.StdEncoding.EncodeToString([]byte(t.ID))}
+	return body, nil
+}
+
+func (s *Server) users(c call) (map[string]any, error) {
+	t, err := s.mine(c)
+	if err != nil {
+		return nil, err
+	}
+	items := []any{}
+	for _, u := range s.cfg.Directory.Users(t.ID, 0) {
+		items = append(items, map[string]any{
+			"id": u.ID, "userPrincipalName": u.UPN, "firstName": u.GivenName, "lastName": u.Surname, "displayName": u.Name,
+			"usageLocation": "US", "userDomainType": "managed", "state": "active",
+			"links":      map[string]any{"self": link("/customers/" + t.ID + "/users/" + u.ID)},
+			"attributes": map[string]any{"objectType": "CustomerUser"},
+		})
+	}
+	return collection(items, "/customers/"+t.ID+"/users"), nil
+}
+
+// organization is the profile of the partner itself.
+func (s *Server) organization(c call) (map[string]any, error) {
+	return map[string]any{
+		"id": c.partner.ID, "tenantId": c.partner.ID, "companyName": c.partner.Name, "domain": c.partner.Domain,
+		"email": "admin@" + c.partner.Domain, "language": "en", "culture": "en-US",
+		"defaultAddress": map[string]any{"country": "US", "city": "Redmond", "addressLine1": "1 Example Way", "postalCode": "98052"},
+		"links":          map[string]any{"self": link("/profiles/organization")},
+		"attributes":     map[string]any{"objectType": "OrganizationProfile"},
+	}, nil
+}
