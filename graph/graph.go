@@ -1,0 +1,213 @@
+// Package graph speaks Microsoft Graph, as far as a consent needs it: which of
+// the partner's agent groups a user is in.
+//
+// It never asks twice by itself, follows no redirect and no link to another
+// host, and reads no answer beyond its limit.
+package graph
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/mandate-sam/mandate"
+)
+
+const (
+	requestTimeout = 30 * time.Second
+	maxAnswer      = 4 << 20 // bytes
+	maxPages       = 100     // of up to 999 groups; Entra allows a user far fewer
+)
+
+// A Config says where Graph is.
+type Config struct {
+	// URL is scheme, host and port, as in the cloud's endpoint for
+	// [mandate.Graph].
+	URL string
+
+	// HTTP makes the requests. Its redirect policy and cookie jar are not
+	// used: a token must not follow a redirect. A zero Timeout means 30
+	// seconds.
+	HTTP *http.Client
+}
+
+// A Client calls Graph with whatever token each call brings. It may be used by
+// many goroutines.
+type Client struct {
+	http *http.Client
+	base *url.URL // …/v1.0
+}
+
+// New returns a client for cfg, or an error wrapping [mandate.ErrInvalid].
+func New(cfg Config) (*Client, error) {
+	u, err := url.Parse(cfg.URL)
+	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
+		return nil, mandate.Invalid("url", "%.100q must be https://host or https://host:port, and nothing else", cfg.URL)
+	}
+	if cfg.HTTP == nil {
+		return nil, mandate.Invalid("http", "is missing")
+	}
+	h := *cfg.HTTP
+	h.Jar = nil
+	h.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	if h.Timeout == 0 {
+		h.Timeout = requestTimeout
+	}
+	return &Client{http: &h, base: &url.URL{Scheme: u.Scheme, Host: u.Host, Path: "/v1.0"}}, nil
+}
+
+// agentGroups are the groups by which Partner Center gives its agent roles.
+// They are groups of the partner's directory and no directory roles, so no wids
+// claim shows them.
+var agentGroups = []string{"AdminAgents", "HelpdeskAgents", "SalesAgents"}
+
+// An object is what memberOf lists: a group, a role or an administrative unit.
+type object struct {
+	Type            string  `json:"@odata.type"`
+	Name            *string `json:"displayName"`
+	SecurityEnabled *bool   `json:"securityEnabled"`
+}
+
+// group reports whether the object is a group that can carry an agent role. A
+// Microsoft 365 group that anybody may make up under the same name cannot.
+func (o object) group() bool {
+	return strings.EqualFold(o.Type, "#microsoft.graph.group") && (o.SecurityEnabled == nil || *o.SecurityEnabled)
+}
+
+// AgentGroups returns which of AdminAgents, HelpdeskAgents and SalesAgents the
+// token's user is a direct member of, in that order.
+//
+// No error and no group means that Graph listed the user's groups and none was
+// there. If it hid the names of some, as it does when the token lacks the
+// permission to read groups, that would be a guess, and the answer is a
+// [*mandate.Fault]; as is everything else that is not a clear answer.
+func (c *Client) AgentGroups(ctx context.Context, token mandate.Secret) ([]string, error) {
+	found, hidden := map[string]bool{}, false
+	at := c.base.JoinPath("me/memberOf")
+	at.RawQuery = url.Values{"$select": {"displayName,securityEnabled"}, "$top": {"999"}}.Encode()
+	for n := 0; at != nil; n++ {
+		if n == maxPages {
+			return nil, unusable("the user's groups fill more than %d pages", maxPages)
+		}
+		objects, next, err := c.page(ctx, token, at)
+		if err != nil {
+			return nil, err
+		}
+		for _, o := range objects {
+			switch {
+			case !o.group():
+			case o.Name == nil:
+				hidden = true
+			default:
+				found[*o.Name] = true
+			}
+		}
+		at = next
+	}
+	in := slices.DeleteFunc(slices.Clone(agentGroups), func(name string) bool { return !found[name] })
+	if len(in) == 0 && hidden {
+		return nil, &mandate.Fault{Domain: mandate.DomainAudience, Remedy: mandate.RemedyConfigure,
+			Description: "Graph hides the names of the user's groups; the application needs the delegated permission GroupMember.Read.All or Directory.Read.All"}
+	}
+	return in, nil
+}
+
+// page returns one page of memberOf and where the next is, or nil.
+func (c *Client) page(ctx context.Context, token mandate.Secret, at *url.URL) ([]object, *url.URL, error) {
+	header, body, err := c.get(ctx, token, at)
+	if err != nil {
+		return nil, nil, err
+	}
+	var p struct {
+		Value *[]object `json:"value"`
+		Next  string    `json:"@odata.nextLink"`
+	}
+	if !isJSON(header) || json.Unmarshal(body, &p) != nil || p.Value == nil {
+		return nil, nil, unusable("the answer is not a list in JSON")
+	}
+	if p.Next == "" {
+		return *p.Value, nil, nil
+	}
+	next, err := c.next(p.Next)
+	return *p.Value, next, err
+}
+
+// next returns the address of a following page if it is Graph's: the token goes
+// there.
+func (c *Client) next(link string) (*url.URL, error) {
+	u, err := url.Parse(link)
+	if err != nil || u.Scheme != c.base.Scheme || u.Host != c.base.Host || u.User != nil || !strings.HasPrefix(path.Clean(u.Path), c.base.Path+"/") {
+		return nil, unusable("the link to the next page leads elsewhere")
+	}
+	return u, nil
+}
+
+// get asks for a URL of Graph's, and returns the answer if its status is 200.
+// Every other outcome is a [*mandate.Fault].
+func (c *Client) get(ctx context.Context, token mandate.Secret, u *url.URL) (http.Header, []byte, error) {
+	id := uuid()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return nil, nil, transport(err, id, token)
+	}
+	req.Header.Set("Authorization", "Bearer "+token.Reveal())
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("client-request-id", id)
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, nil, transport(err, id, token)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	if err == nil && len(body) > maxAnswer {
+		err = fmt.Errorf("the answer is longer than %d bytes", maxAnswer)
+	}
+	if err != nil {
+		return nil, nil, transport(err, id, token)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, nil, fault(resp.StatusCode, resp.Header, body, id, token)
+	}
+	return resp.Header, body, nil
+}
+
+// transport is the fault of an exchange without an answer. The URL is left out:
+// it may hold a continuation token.
+func transport(err error, id string, token mandate.Secret) *mandate.Fault {
+	if u, ok := errors.AsType[*url.Error](err); ok {
+		err = u.Err
+	}
+	if text := hide(err.Error(), token); text != err.Error() {
+		err = errors.New(text)
+	}
+	return &mandate.Fault{Domain: mandate.DomainTransient, Remedy: mandate.RemedyRetry,
+		CorrelationID: id, Cause: fmt.Errorf("ask Graph: %w", err)}
+}
+
+// unusable is the fault of an answer that cannot be what Graph meant.
+func unusable(format string, args ...any) *mandate.Fault {
+	return &mandate.Fault{Domain: mandate.DomainTransient, Remedy: mandate.RemedyRetry, Description: "Graph: " + fmt.Sprintf(format, args...)}
+}
+
+func isJSON(h http.Header) bool {
+	t, _, err := mime.ParseMediaType(h.Get("Content-Type"))
+	return err == nil && t == "application/json"
+}
+
+// uuid returns a random UUID (RFC 9562, version 4).
+func uuid() string {
+	var b [16]byte
+	rand.Read(b[:])
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
