@@ -16,7 +16,7 @@ type flight struct {
 	generation int64
 	epoch      int64
 	atLeast    time.Duration
-	renewal    bool // ahead of expiry: a token that is due for renewal does not do
+	renews     string // fingerprint of a token that will not do, since it is to be renewed
 }
 
 func (f *flight) cacheKey() cacheKey {
@@ -52,7 +52,7 @@ func (b *Broker) await(ctx context.Context, f flight) (*cached, error) {
 // token that came back before anybody gets the access token.
 func (b *Broker) redeem(ctx context.Context, f flight) (*cached, error) {
 	k := f.cacheKey()
-	if t := b.cache.get(&k, time.Now(), f.atLeast); t != nil && !(f.renewal && t.due(time.Now())) {
+	if t := b.cache.get(&k, time.Now(), f.atLeast); t != nil && t.Fingerprint != f.renews {
 		return t, nil
 	}
 	g, r, err := b.present(ctx, f)
@@ -132,6 +132,3 @@ func newCached(f flight, r Redeemed, now time.Time) *cached {
 	c.refresh.Store(now.Add(life*7/10 + time.Duration(mathrand.Int64N(int64(life/10)+1))).UnixNano())
 	return c
 }
-
-// due reports whether t should be renewed ahead of its expiry.
-func (t *cached) due(now time.Time) bool { return now.UnixNano() >= t.refresh.Load() }

@@ -14,7 +14,7 @@ func (a *attempt) renewAhead(ctx context.Context, f flight, t *cached) {
 	if a.req.Claims != "" || now.UnixNano() < due || !t.refresh.CompareAndSwap(due, now.Add(retryRenewal).UnixNano()) {
 		return
 	}
-	f.renewal = true
+	f.renews = t.Fingerprint
 	renewal := *a
 	renewal.id = rand.Text()
 	ctx = context.WithoutCancel(ctx)

@@ -1,0 +1,352 @@
+package mandate
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+func mustTenant(s string) TenantID {
+	t, err := ParseTenantID(s)
+	if err != nil {
+		panic(err)
+	}
+	return t
+}
+
+func mustApp(s string) AppID {
+	a, err := ParseAppID(s)
+	if err != nil {
+		panic(err)
+	}
+	return a
+}
+
+func mustObject(s string) ObjectID {
+	o, err := ParseObjectID(s)
+	if err != nil {
+		panic(err)
+	}
+	return o
+}
+
+var (
+	contoso = mustTenant("11111111-0000-0000-0000-000000000001")
+	adatum  = mustTenant("22222222-0000-0000-0000-000000000002")
+	litware = mustTenant("33333333-0000-0000-0000-000000000003")
+	testApp = mustApp("aaaaaaaa-0000-0000-0000-00000000000a")
+	adele   = Identity{contoso, mustObject("dddddddd-0000-0000-0000-00000000000d")}
+	mallory = Identity{contoso, mustObject("eeeeeeee-0000-0000-0000-00000000000e")}
+	testKey = GrantKey{"global", testApp, contoso}
+	partner = Partner{Name: "contoso", Key: testKey}
+)
+
+const (
+	pc    = Audience("https://api.partnercenter.microsoft.com")
+	graph = Audience("https://graph.microsoft.com")
+)
+
+// A world is a broker with fakes around it, each with dials.
+type world struct {
+	*Broker
+	entra  *fakeEntra
+	prober *fakeProber
+	vault  *fakeVault
+	policy *fakePolicy
+	audit  *fakeAudit
+}
+
+func newWorld(t testing.TB) *world {
+	t.Helper()
+	w := &world{
+		entra:  &fakeEntra{life: time.Hour, user: adele, scopes: []Scope{"user_impersonation"}, amr: []string{"pwd", "mfa"}},
+		prober: &fakeProber{ok: true, groups: []string{"AdminAgents"}},
+		vault:  &fakeVault{},
+		policy: &fakePolicy{decision: Decision{Allowed: true, Rule: "r", Consented: true}},
+		audit:  &fakeAudit{},
+	}
+	w.vault.grants = []Grant{{
+		Key: testKey, Generation: 1, Version: 1, State: StateActive, User: adele,
+		Until: time.Now().AddDate(1, 0, 0), Refresh: NewSecret("rt-0"),
+		Audiences: []GrantedAudience{{pc, []Scope{"user_impersonation"}}},
+	}}
+	w.entra.trace, w.vault.trace, w.audit.trace = &w.audit.events, &w.audit.events, &w.audit.events
+	var err error
+	w.Broker, err = New(Config{Authority: w.entra, Prober: w.prober, Vault: w.vault, Policy: w.policy, Audit: w.audit, Epoch: &w.vault.epoch})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+func ask(change ...func(*Request)) Request {
+	r := Request{Caller: "billing", Use: UseToken, Partner: partner, Tenant: contoso, Audience: pc, Purpose: "invoice"}
+	for _, c := range change {
+		c(&r)
+	}
+	return r
+}
+
+// events is what happened, in order, across the fakes.
+type events struct {
+	mu  sync.Mutex // guards all
+	all []string
+}
+
+func (e *events) add(format string, args ...any) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.all = append(e.all, fmt.Sprintf(format, args...))
+}
+
+func (e *events) list() []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Clone(e.all)
+}
+
+// fakeEntra answers redemptions with numbered tokens.
+type fakeEntra struct {
+	trace  *events
+	calls  atomic.Int64
+	life   time.Duration
+	delay  time.Duration
+	user   Identity
+	noUser bool
+	guest  bool
+	upn    string
+	auth   time.Time
+	amr    []string
+	idAMR  []string
+	scopes []Scope
+	noRT   bool
+	hook   func(Redemption) error // runs before the answer
+	code   func(CodeRedemption) error
+}
+
+func (e *fakeEntra) Redeem(ctx context.Context, r Redemption) (Redeemed, error) {
+	n := e.calls.Add(1)
+	e.trace.add("redeem %s", r.Refresh.Reveal())
+	select {
+	case <-time.After(e.delay):
+	case <-ctx.Done():
+		return Redeemed{}, &Fault{Domain: DomainTransient, Cause: ctx.Err()}
+	}
+	if e.hook != nil {
+		if err := e.hook(r); err != nil {
+			return Redeemed{}, err
+		}
+	}
+	return e.answer(n), nil
+}
+
+func (e *fakeEntra) answer(n int64) Redeemed {
+	r := Redeemed{
+		Access: NewSecret(fmt.Sprintf("at-%d", n)), Expires: time.Now().Add(e.life), Scopes: e.scopes, AMR: e.amr,
+		Refresh: NewSecret(fmt.Sprintf("rt-%d", n)), UTI: fmt.Sprintf("uti-%d", n), CorrelationID: fmt.Sprintf("corr-%d", n),
+		User: &IDToken{Identity: e.user, UserName: e.upn, Guest: e.guest, AMR: e.idAMR, AuthTime: e.auth},
+	}
+	if e.noUser {
+		r.User = nil
+	}
+	if e.noRT {
+		r.Refresh = Secret{}
+	}
+	return r
+}
+
+func (e *fakeEntra) RedeemCode(_ context.Context, r CodeRedemption) (Redeemed, error) {
+	e.trace.add("redeem code %s", r.Code.Reveal())
+	if e.code != nil {
+		if err := e.code(r); err != nil {
+			return Redeemed{}, err
+		}
+	}
+	return e.answer(e.calls.Add(1)), nil
+}
+
+type fakeProber struct {
+	ok         bool
+	why        string
+	mfaErr     error
+	groups     []string
+	groupsErr  error
+	mfaToken   string
+	groupToken string
+}
+
+func (p *fakeProber) MFACompliant(_ context.Context, _ GrantKey, s Secret) (bool, string, error) {
+	p.mfaToken = s.Reveal()
+	return p.ok, p.why, p.mfaErr
+}
+
+func (p *fakeProber) AgentGroups(_ context.Context, _ GrantKey, s Secret) ([]string, error) {
+	p.groupToken = s.Reveal()
+	return p.groups, p.groupsErr
+}
+
+// fakeEpoch can be raised and lost.
+type fakeEpoch struct {
+	n    atomic.Int64
+	lost atomic.Bool
+}
+
+func (e *fakeEpoch) Epoch() (int64, error) {
+	if e.lost.Load() {
+		return 0, ErrUnavailable
+	}
+	return e.n.Load(), nil
+}
+
+// fakeVault keeps one partner's grants in memory.
+type fakeVault struct {
+	trace *events
+	epoch fakeEpoch
+
+	mu        sync.Mutex // guards grants
+	grants    []Grant
+	rotateErr error
+	onRotate  func() // runs before the refresh token is stored
+	heads     atomic.Int64
+}
+
+func (v *fakeVault) Head(_ context.Context, k GrantKey) (Grant, error) {
+	v.heads.Add(1)
+	g, err := v.active(k)
+	g.Refresh = Secret{}
+	return g, err
+}
+
+func (v *fakeVault) Open(_ context.Context, k GrantKey) (Grant, error) { return v.active(k) }
+
+func (v *fakeVault) active(k GrantKey) (Grant, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	none := &NoGrantError{}
+	for _, g := range v.grants {
+		if g.Key == k && g.State == StateActive {
+			return g, nil
+		}
+		none = &NoGrantError{g.Generation, g.State}
+	}
+	return Grant{}, none
+}
+
+func (v *fakeVault) Rotate(_ context.Context, g Grant, next Secret, epoch int64) error {
+	if v.onRotate != nil {
+		v.onRotate()
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.rotateErr != nil {
+		return v.rotateErr
+	}
+	if now, _ := v.epoch.Epoch(); now != epoch {
+		return ErrSuperseded
+	}
+	for i := range v.grants {
+		if h := &v.grants[i]; h.Generation == g.Generation && h.State == StateActive {
+			if h.Version != g.Version {
+				return ErrRotated
+			}
+			h.Refresh = next
+			h.Version++
+			v.trace.add("store %s", next.Reveal())
+			return nil
+		}
+	}
+	return ErrSuperseded
+}
+
+func (v *fakeVault) Activate(_ context.Context, g Grant) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.rotateErr != nil {
+		return v.rotateErr
+	}
+	var last int64
+	for i := range v.grants {
+		last = v.grants[i].Generation
+		if v.grants[i].State == StateActive {
+			v.grants[i].State = StateReplaced
+			v.grants[i].Refresh = Secret{}
+		}
+	}
+	if g.Generation != last+1 {
+		return ErrSuperseded
+	}
+	v.grants = append(v.grants, g)
+	v.epoch.n.Add(1)
+	v.trace.add("activate %d %s", g.Generation, g.Refresh.Reveal())
+	return nil
+}
+
+type fakePolicy struct {
+	mu       sync.Mutex // guards decision
+	decision Decision
+	onDecide func(*Request)
+}
+
+func (p *fakePolicy) Decide(r *Request) Decision {
+	p.mu.Lock()
+	d := p.decision
+	p.mu.Unlock()
+	if p.onDecide != nil {
+		p.onDecide(r)
+	}
+	return d
+}
+
+func (p *fakePolicy) set(d Decision) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.decision = d
+}
+
+// fakeAudit keeps records, and fails for those of kind failKind.
+type fakeAudit struct {
+	trace    *events
+	events   events
+	failKind atomic.Value // string
+	onRecord func(Record)
+
+	mu      sync.Mutex // guards records
+	records []Record
+}
+
+func (a *fakeAudit) Record(ctx context.Context, r Record) (Receipt, error) {
+	if a.onRecord != nil {
+		a.onRecord(r)
+	}
+	if k := a.failKind.Load(); k == r.Kind || k == "all" {
+		return Receipt{}, ErrUnavailable
+	}
+	if err := ctx.Err(); err != nil {
+		return Receipt{}, err
+	}
+	a.trace.add("record %s", r.Kind)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.records = append(a.records, r)
+	return Receipt{Index: int64(len(a.records) - 1), Hash: "h"}, nil
+}
+
+func (a *fakeAudit) kinds() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var out []string
+	for _, r := range a.records {
+		out = append(out, r.Kind)
+	}
+	return out
+}
+
+func (a *fakeAudit) last() Record {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.records[len(a.records)-1]
+}
