@@ -1,0 +1,84 @@
+package database
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"path/filepath"
+	"runtime"
+
+	_ "modernc.org/sqlite" // the driver "sqlite"
+)
+
+// A Dialect is what differs between databases in otherwise the same SQL.
+type Dialect struct {
+	Name  string
+	Bytes string // the type that BYTES in a migration stands for
+}
+
+// SQLite is the dialect of the embedded database.
+var SQLite = Dialect{Name: "SQLite", Bytes: "BLOB"}
+
+// connect opens the file, which must exist, as one writer and several readers.
+func connect(file string) (*DB, error) {
+	writer, err := sql.Open("sqlite", source(file, "_txlock=immediate"))
+	if err != nil {
+		return nil, err
+	}
+	writer.SetMaxOpenConns(1)
+	reader, err := sql.Open("sqlite", source(file, "_query_only=1"))
+	if err != nil {
+		writer.Close()
+		return nil, err
+	}
+	n := max(4, runtime.GOMAXPROCS(0))
+	reader.SetMaxOpenConns(n)
+	reader.SetMaxIdleConns(n)
+	d := &DB{file: file, dialect: SQLite, reader: reader, writer: writer, slot: make(chan struct{}, 1)}
+	d.closing, d.close = context.WithCancel(context.Background())
+	return d, nil
+}
+
+// source returns SQLite's name for the file. Every commit is synced to the
+// disk before it returns; pages are overwritten with zeros when what they held
+// is deleted; mode=rw leaves the creation of the file, and so its permissions,
+// to us.
+func source(file, option string) string {
+	if abs, err := filepath.Abs(file); err == nil {
+		file = abs
+	}
+	u := url.URL{Scheme: "file", Path: file}
+	return u.String() + "?mode=rw&_busy_timeout=5000&_journal_mode=WAL&_synchronous=FULL&_foreign_keys=1&_defensive=1&_dqs=0" +
+		"&_pragma=secure_delete(1)&" + option
+}
+
+// Scrub takes what was overwritten or deleted out of the files as far as the
+// database can: it moves everything committed from the write-ahead log into
+// the main file, where deleted bytes are zeroed, and empties the log. Copies
+// made by the file system, the disk or a backup are out of its reach.
+func (d *DB) Scrub(ctx context.Context) error {
+	if err := d.take(ctx); err != nil {
+		return err
+	}
+	defer d.give()
+	c, err := d.writer.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	// It waits for readers of an older state, and writers wait for it.
+	if _, err := c.ExecContext(ctx, `PRAGMA busy_timeout = 250`); err != nil {
+		return err
+	}
+	defer c.ExecContext(context.WithoutCancel(ctx), `PRAGMA busy_timeout = 5000`)
+	var busy, pages, moved int64
+	if err := c.QueryRowContext(ctx, `PRAGMA wal_checkpoint(TRUNCATE)`).Scan(&busy, &pages, &moved); err != nil {
+		return fmt.Errorf("empty the write-ahead log: %w", err)
+	}
+	if busy != 0 {
+		return errors.New("empty the write-ahead log: somebody is reading; it will be emptied later")
+	}
+	return nil
+}

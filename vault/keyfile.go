@@ -1,0 +1,160 @@
+package vault
+
+import (
+	"context"
+	"crypto/hkdf"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/mandate-sam/mandate/internal/database"
+)
+
+// A KeyFile is a [KeyWrapper] whose keys are in a file beside the program, for
+// where there is no Key Vault. Whoever has the file and the database has the
+// refresh tokens; either alone yields nothing.
+type KeyFile struct {
+	path    string
+	current string            // ID of the key that wraps
+	keys    map[string][]byte // by ID; 32 bytes each
+}
+
+// OpenKeyFile reads the keys in the file at path. If there is no file it makes
+// one with a new key, which survives a crash when OpenKeyFile returns: nothing
+// is ever sealed with a key that could be lost.
+//
+// A file that others may read or write, that is a symbolic link, that belongs
+// to somebody else or lies in a directory where others could replace it is
+// refused.
+func OpenKeyFile(path string) (*KeyFile, error) {
+	k, err := readKeyFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := createKeyFile(path); err != nil {
+			return nil, fmt.Errorf("create key file: %w", err)
+		}
+		k, err = readKeyFile(path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open key file: %w", err)
+	}
+	return k, nil
+}
+
+func readKeyFile(path string) (*KeyFile, error) {
+	if err := database.PrivateDir(filepath.Dir(path)); err != nil {
+		return nil, err
+	}
+	f, err := database.OpenPrivate(path, os.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxKeyFile+1))
+	if err != nil {
+		return nil, err
+	}
+	defer clear(text)
+	keys, err := parseKeys(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	k := &KeyFile{path: path, current: keys[0].id, keys: make(map[string][]byte)}
+	for _, key := range keys {
+		k.keys[key.id] = key.bytes
+	}
+	return k, nil
+}
+
+// createKeyFile makes a key file that is either whole or absent, whenever the
+// machine stops: it is written and synced under another name, and then given
+// its own, which fails if somebody else was first. That one then serves.
+func createKeyFile(path string) error {
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".new-*") // 0600, O_EXCL
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	text := newKey().file()
+	defer clear(text)
+	if _, err := f.Write(text); err != nil {
+		f.Close()
+		return err
+	}
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Link(f.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return syncDir(dir)
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// KeyID returns the ID of the key that wraps.
+func (k *KeyFile) KeyID() string { return k.current }
+
+// Wrap implements [KeyWrapper].
+func (k *KeyFile) Wrap(_ context.Context, plain []byte) (string, []byte, error) {
+	salt := make([]byte, saltSize)
+	rand.Read(salt)
+	sub, err := subkey(k.keys[k.current], salt)
+	if err != nil {
+		return "", nil, err
+	}
+	defer clear(sub)
+	aead, err := newGCM(sub)
+	if err != nil {
+		return "", nil, err
+	}
+	return k.current, aead.Seal(salt, nil, plain, []byte(k.current)), nil
+}
+
+// Unwrap implements [KeyWrapper].
+func (k *KeyFile) Unwrap(_ context.Context, keyID string, wrapped []byte) ([]byte, error) {
+	key, ok := k.keys[keyID]
+	if !ok {
+		return nil, fmt.Errorf("the grant was sealed with key %.64q, which the key file %s does not have; put that key back from the file's backup", keyID, k.path)
+	}
+	if len(wrapped) < saltSize {
+		return nil, errors.New("the wrapped data key is cut short")
+	}
+	sub, err := subkey(key, wrapped[:saltSize])
+	if err != nil {
+		return nil, err
+	}
+	defer clear(sub)
+	aead, err := newGCM(sub)
+	if err != nil {
+		return nil, err
+	}
+	plain, err := aead.Open(nil, nil, wrapped[saltSize:], []byte(keyID))
+	if err != nil {
+		return nil, fmt.Errorf("the data key was not wrapped by key %.64q as it is in the key file, or was altered", keyID)
+	}
+	return plain, nil
+}
+
+const saltSize = 32
+
+// subkey derives the key for one wrapping. With a random salt each has its
+// own, so that there is no limit on how many data keys a file's key may wrap;
+// the label keeps this use apart from any later one of the same key.
+func subkey(key, salt []byte) ([]byte, error) {
+	return hkdf.Key(sha256.New, key, salt, "mandate key file 1: wrap data key", 32)
+}
