@@ -26,11 +26,18 @@ func (s *Server) redeemCode(a *attempt) (any, *refusal) {
 	if e != nil {
 		return nil, e
 	}
+	u, ok := s.cfg.Directory.UserByID(c.user.ID)
+	if !ok {
+		return nil, refuse(50034, c.user.UPN, c.tenant)
+	}
+	if e := fresh(c.issued, u); e != nil {
+		return nil, e
+	}
 	want, e := s.wantedByCode(a, c)
 	if e != nil {
 		return nil, e
 	}
-	return s.issue(a, issuance{user: c.user, tenant: c.tenant, signIn: c.signIn, ask: want, fromCode: true})
+	return s.issue(a, issuance{user: u, tenant: c.tenant, signIn: c.signIn, ask: want, fromCode: true})
 }
 
 // takeCode checks everything about a code, and uses it up. A request that is
@@ -174,14 +181,22 @@ func (s *Server) redeemRefresh(a *attempt) (any, *refusal) {
 
 // alive refuses a refresh token that was revoked or lay idle for too long.
 func alive(rt token.Refresh, u directory.User) *refusal {
-	if rt.Issued.Before(u.ValidFrom) {
-		const iso = "2006-01-02T15:04:05.0000000Z"
-		return refuse(50173, rt.Issued.UTC().Format(iso), u.ValidFrom.UTC().Format(iso))
+	if e := fresh(rt.Issued, u); e != nil {
+		return e
 	}
 	if last := maxTime(rt.Issued, rt.Used); time.Since(last) > inactivity {
 		return refuse(700082, rt.Issued.UTC().Format(time.RFC3339))
 	}
 	return nil
+}
+
+// fresh refuses what was issued before the user's tokens were revoked.
+func fresh(issued time.Time, u directory.User) *refusal {
+	if !issued.Before(u.ValidFrom) {
+		return nil
+	}
+	const iso = "2006-01-02T15:04:05.0000000Z"
+	return refuse(50173, issued.UTC().Format(iso), u.ValidFrom.UTC().Format(iso))
 }
 
 func maxTime(a, b time.Time) time.Time {
