@@ -136,7 +136,10 @@ func (p *Problem) describe(err error) {
 		refusal *mandate.Refusal
 		fault   *mandate.Fault
 	)
-	switch {
+	switch { // in the order of the table
+	case errors.As(err, &refusal):
+		p.Message, p.Reason = "consent refused: "+string(refusal.Reason), string(refusal.Reason)
+		p.describeFault(refusal.Fault)
 	case errors.As(err, &invalid):
 		p.Message, p.Field, p.Reason = invalid.Error(), invalid.Field, invalid.Reason
 	case errors.As(err, &denied):
@@ -147,9 +150,6 @@ func (p *Problem) describe(err error) {
 		p.MaxLife, p.Life = seconds(wider.MaxLife), seconds(wider.Life)
 	case errors.As(err, &noGrant):
 		p.Message, p.Generation, p.State = noGrant.Error(), noGrant.Generation, noGrant.State
-	case errors.As(err, &refusal):
-		p.Message, p.Reason = "consent refused: "+string(refusal.Reason), string(refusal.Reason)
-		p.describeFault(refusal.Fault)
 	case errors.As(err, &fault):
 		p.Message = faultMessage(fault)
 		p.describeFault(fault)
@@ -194,8 +194,8 @@ func (p *Problem) Err() error {
 		return &mandate.DeniedError{Decision: mandate.Decision{Rule: p.Rule, Reason: p.Reason, Policy: p.Policy}}
 	case sentinel == mandate.ErrWiderThanRule:
 		return &mandate.WiderError{Rule: p.Rule, Allowed: p.Allowed, Granted: p.Granted, MaxLife: duration(p.MaxLife), Life: duration(p.Life)}
-	case sentinel == mandate.ErrNoGrant:
-		return &mandate.NoGrantError{Generation: p.Generation, State: p.State}
+	case sentinel == mandate.ErrNoGrant && p.typedNoGrant().Error() == p.Message:
+		return p.typedNoGrant()
 	case sentinel == mandate.ErrRefused:
 		return &mandate.Refusal{Reason: mandate.Reason(p.Reason), Fault: p.fault()}
 	case sentinel == mandate.ErrUpstream && p.Domain != "":
@@ -205,6 +205,12 @@ func (p *Problem) Err() error {
 	default:
 		return &remoteError{p.Message, sentinel}
 	}
+}
+
+// typedNoGrant returns what a vault's error would be. A plain ErrNoGrant looks
+// the same on the wire but for its message.
+func (p *Problem) typedNoGrant() *mandate.NoGrantError {
+	return &mandate.NoGrantError{Generation: p.Generation, State: p.State}
 }
 
 func (p *Problem) fault() *mandate.Fault {

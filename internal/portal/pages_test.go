@@ -1,0 +1,570 @@
+package portal_test
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/internal/portal"
+	"github.com/mandate-sam/mandate/internal/web"
+)
+
+var quiet = slog.New(slog.DiscardHandler)
+
+func challenge(verifier string) string {
+	sum := sha256.Sum256([]byte(verifier))
+	return base64.RawURLEncoding.EncodeToString(sum[:])
+}
+
+func join(audiences []mandate.Audience) string {
+	var s []string
+	for _, a := range audiences {
+		s = append(s, string(a))
+	}
+	return strings.Join(s, " ")
+}
+
+// reasons reads the constants of type Reason from the source of package
+// mandate, so that a new one without a page fails.
+func reasons(t *testing.T) []mandate.Reason {
+	t.Helper()
+	var out []mandate.Reason
+	for _, name := range must(filepath.Glob("../../*.go")) {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		file := must(parser.ParseFile(token.NewFileSet(), name, nil, 0))
+		ast.Inspect(file, func(n ast.Node) bool {
+			spec, ok := n.(*ast.ValueSpec)
+			if !ok {
+				return true
+			}
+			if typ, ok := spec.Type.(*ast.Ident); ok && typ.Name == "Reason" {
+				for _, v := range spec.Values {
+					out = append(out, mandate.Reason(must(strconv.Unquote(v.(*ast.BasicLit).Value))))
+				}
+			}
+			return true
+		})
+	}
+	if len(out) < 20 {
+		t.Fatalf("found only %d reasons: %q", len(out), out)
+	}
+	return out
+}
+
+var heading = regexp.MustCompile(`<h1>([^<]+)</h1>`)
+
+func TestEveryReasonHasItsPage(t *testing.T) {
+	titles := map[string]mandate.Reason{}
+	for _, reason := range reasons(t) {
+		s := open(t)
+		s.broker.err = &mandate.Refusal{
+			Reason: reason, Detail: "detail-for-the-operator", Audience: global.Audiences["graph"].Resource,
+			Fault: &mandate.Fault{Codes: []int{50076}, Description: "Microsoft's own words", CorrelationID: "corr-77", TraceID: "trace-77", Timestamp: "2026-11-21 07:06:17Z"},
+		}
+		id, form := s.begin()
+		s.post(callback, form)
+		res := s.get("/consent/" + id)
+		if res.StatusCode != http.StatusOK || res.reason() != reason {
+			t.Errorf("%s: got status %d and reason %q\n%s", reason, res.StatusCode, res.reason(), res.text)
+			continue
+		}
+		title := heading.FindStringSubmatch(res.text)[1]
+		if other, ok := titles[title]; ok {
+			t.Errorf("%s and %s share the page %q", reason, other, title)
+		}
+		titles[title] = reason
+		for _, want := range []string{"What to do next", "Whose move it is", "<li>", "No consent was stored", "corr-77", "AADSTS50076", "Microsoft&#39;s own words", "help@fabrikam.example"} {
+			if !strings.Contains(res.text, want) {
+				t.Errorf("%s: the page lacks %q", reason, want)
+			}
+		}
+		for _, not := range []string{"detail-for-the-operator", "{publisher}", "{partner}", "{application}", "{user}", "{api}", "ZgotmplZ"} {
+			if strings.Contains(res.text, not) {
+				t.Errorf("%s: the page has %q", reason, not)
+			}
+		}
+		left := strings.Contains(res.text, "now exist</strong>") && strings.Contains(res.text, "Remove-MgServicePrincipal") && strings.Contains(res.text, appID.String())
+		none := reason == mandate.ReasonDeclined || reason == mandate.ReasonAdmin || reason == mandate.ReasonInvitation
+		if left == none {
+			t.Errorf("%s: says what is left in the tenant: %v, want %v", reason, left, !none)
+		}
+	}
+}
+
+func TestInvitationSaysEverything(t *testing.T) {
+	s := open(t)
+	text := s.get("/i/" + goodToken).text
+	for _, want := range []string{
+		"Fabrikam Marketplace", "Fabrikam Inc.", "Contoso CSP", tenant.String(), appID.String(), "alice@contoso.example",
+		"Microsoft Partner Center", "Microsoft Graph", "Azure Resource Manager", "Work in Partner Center with your rights",
+		"User.Read", "Directory.Read.All", "Manage Azure as you &lt;can&gt;.", "90 days", "your password", "How to withdraw",
+		"login.microsoftonline.com", "Continue to Microsoft", `lang="en"`, "Skip to the content",
+		time.Now().Add(90 * 24 * time.Hour).UTC().Format("2 January 2006"),
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+	if n := strings.Count(text, "<h1"); n != 1 {
+		t.Errorf("got %d h1, want 1", n)
+	}
+	if strings.Contains(text, "<script") || strings.Contains(text, "style=") || strings.Contains(text, "not finished") {
+		t.Error("the page has a script, an inline style or a sign-in that never was")
+	}
+}
+
+func TestInvitationIsNeverConsumed(t *testing.T) {
+	s := open(t)
+	for range 3 {
+		for _, method := range []string{"GET", "HEAD"} {
+			if res := s.do(s.request(method, "/i/"+goodToken, "")); res.StatusCode != 200 || len(res.Cookies()) != 0 {
+				t.Fatalf("%s: status %d, cookies %v", method, res.StatusCode, res.Cookies())
+			}
+		}
+	}
+	if s.store.changes != 0 {
+		t.Errorf("reading changed something %d times", s.store.changes)
+	}
+}
+
+func TestUnfinished(t *testing.T) {
+	s := open(t)
+	s.begin()
+	text := s.get("/i/" + goodToken).text
+	for _, want := range []string{"Your last sign-in is not finished", "AADSTS50011", "help@fabrikam.example", "correlation ID", "Continue to Microsoft"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+}
+
+func TestInvitationsThatDoNotOpen(t *testing.T) {
+	s := open(t)
+	_, form := s.begin()
+	late := s.form()
+	s.post(callback, form)
+	for _, tt := range []struct {
+		token    string
+		status   int
+		recorded int
+	}{
+		{"unknown-token", 404, 0},
+		{"bad!token", 404, 0},
+		{"x", 404, 0},
+		{strings.Repeat("x", 200), 404, 0},
+		{"expired-token-contoso", 410, 1},
+		{goodToken, 410, 1}, // used
+	} {
+		s.broker.refusals = nil
+		res := s.get("/i/" + tt.token)
+		if res.StatusCode != tt.status || res.reason() != mandate.ReasonInvitation || len(s.broker.refusals) != tt.recorded {
+			t.Errorf("GET %s: got %d %q, %d recorded; want %d, %d", tt.token, res.StatusCode, res.reason(), len(s.broker.refusals), tt.status, tt.recorded)
+		}
+		s.broker.refusals = nil
+		late.Set("invitation", tt.token)
+		res = s.post("/consent", late)
+		if res.StatusCode != tt.status || res.reason() != mandate.ReasonInvitation || len(s.broker.refusals) != tt.recorded {
+			t.Errorf("POST %s: got %d %q, %d recorded; want %d, %d", tt.token, res.StatusCode, res.reason(), len(s.broker.refusals), tt.status, tt.recorded)
+		}
+	}
+}
+
+func TestBeginRefusesBadForms(t *testing.T) {
+	for name, change := range map[string]func(*site, *http.Request, func(k string, v ...string)){
+		"no until":        func(_ *site, _ *http.Request, set func(string, ...string)) { set("until") },
+		"until malformed": func(_ *site, _ *http.Request, set func(string, ...string)) { set("until", "tomorrow") },
+		"until past": func(_ *site, _ *http.Request, set func(string, ...string)) {
+			set("until", time.Now().Add(-time.Hour).Format(time.RFC3339))
+		},
+		"until beyond the term": func(_ *site, _ *http.Request, set func(string, ...string)) {
+			set("until", time.Now().Add(91*24*time.Hour).Format(time.RFC3339))
+		},
+		"until twice":      func(_ *site, _ *http.Request, set func(string, ...string)) { set("until", "a", "b") },
+		"invitation twice": func(_ *site, _ *http.Request, set func(string, ...string)) { set("invitation", goodToken, goodToken) },
+	} {
+		s := open(t)
+		form := s.form()
+		change(s, nil, func(k string, v ...string) { form[k] = v })
+		res := s.post("/consent", form)
+		if res.StatusCode != 400 || s.store.changes != 0 || len(res.Cookies()) != 0 {
+			t.Errorf("%s: got %d, %d changes, cookies %v; want 400 and none", name, res.StatusCode, s.store.changes, res.Cookies())
+		}
+	}
+}
+
+// The cookie proves one sign-in, travels with Entra's cross-site POST and
+// lasts ten minutes; afterwards it shows the result, and needs to cross no
+// site any more.
+func TestCookies(t *testing.T) {
+	s := open(t)
+	res := s.post("/consent", s.form())
+	if len(res.Cookies()) != 1 {
+		t.Fatalf("got cookies %v, want one", res.Cookies())
+	}
+	c := res.Cookies()[0]
+	if !strings.HasPrefix(c.Name, "__Host-tx-") || c.SameSite != http.SameSiteNoneMode || !c.Secure || !c.HttpOnly || c.Path != "/" || c.Domain != "" || c.MaxAge != 600 {
+		t.Errorf("got cookie %+v", c)
+	}
+	_, form := s.begin()
+	res = s.post(callback, form)
+	c = res.Cookies()[0]
+	if !strings.HasPrefix(c.Name, "__Host-tx-") || c.SameSite != http.SameSiteLaxMode || !c.Secure || !c.HttpOnly || c.Path != "/" || c.MaxAge != 3600 {
+		t.Errorf("got cookie %+v", c)
+	}
+}
+
+func TestReceipt(t *testing.T) {
+	s := open(t)
+	id, form := s.begin()
+	s.post(callback, form)
+	text := s.get("/consent/" + id).text
+	for _, want := range []string{
+		"Contoso CSP", tenant.String(), "Fabrikam Marketplace", "alice@contoso.example", object.String(), "AdminAgents",
+		"MFA confirmed", "Partner Center, on your own token", "Signed in by pwd, mfa", "access token for Microsoft Graph", "MFA proven, time not proven",
+		"Scope.Of.graph", "Azure Resource Manager", "1, the first", strings.Repeat("c0ffee", 10), ">41<", "What happens next", "How to withdraw",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the receipt lacks %q", want)
+		}
+	}
+	if strings.Contains(text, canary) || strings.Contains(text, "[secret]") {
+		t.Error("the receipt speaks of the token")
+	}
+
+	s = open(t)
+	at := time.Date(2026, 11, 21, 7, 6, 0, 0, time.UTC)
+	s.broker.grant = func(g *mandate.Grant) { g.Evidence.AuthTime, g.Generation = at, 2 }
+	id, form = s.begin()
+	s.post(callback, form)
+	text = s.get("/consent/" + id).text
+	if !strings.Contains(text, "Signed in at 21 November 2026, 07:06 UTC") || strings.Contains(text, "not proven") || !strings.Contains(text, "replaces the earlier") {
+		t.Errorf("the receipt of a renewal with a known time:\n%s", text)
+	}
+}
+
+func TestResultOnlyInTheBrowserThatSignedIn(t *testing.T) {
+	s := open(t)
+	id, form := s.begin()
+	if res := s.get("/consent/" + id); res.StatusCode != 404 {
+		t.Errorf("before the end: got %d, want 404", res.StatusCode)
+	}
+	s.post(callback, form)
+	cookie := s.store.signIns[id].cookie
+	for _, tt := range []struct {
+		name, header string
+		status       int
+	}{
+		{"right", "__Host-tx-" + id + "=" + cookie, 200},
+		{"missing", "", 404},
+		{"empty", "__Host-tx-" + id + "=", 404},
+		{"wrong", "__Host-tx-" + id + "=wrong", 404},
+		{"twice", "__Host-tx-" + id + "=" + cookie + "; __Host-tx-" + id + "=wrong", 404},
+		{"of another", "__Host-tx-otherother=" + cookie, 404},
+	} {
+		s.client.Jar = nil
+		r := s.request("GET", "/consent/"+id, "")
+		if tt.header != "" {
+			r.Header.Set("Cookie", tt.header)
+		}
+		res := s.do(r)
+		if res.StatusCode != tt.status {
+			t.Errorf("cookie %s: got %d, want %d", tt.name, res.StatusCode, tt.status)
+		}
+		if leaks := strings.Contains(res.text, "alice@contoso.example"); leaks != (tt.status == 200) {
+			t.Errorf("cookie %s: result shown: %v", tt.name, leaks)
+		}
+	}
+}
+
+// The outcome goes through JSON into the store, and must come out the same.
+func TestOutcomeJSON(t *testing.T) {
+	s := open(t)
+	id, form := s.begin()
+	s.post(callback, form)
+	want := *s.store.signIns[id].outcome
+	data := must(json.Marshal(want))
+	var got portal.Outcome
+	if err := json.Unmarshal(data, &got); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(must(json.Marshal(got))), string(data)); diff != "" {
+		t.Error(diff)
+	}
+	if bytes.Contains(data, []byte("efresh")) || bytes.Contains(data, []byte("[secret]")) {
+		t.Errorf("the outcome speaks of the token: %s", data)
+	}
+}
+
+func TestCrossOrigin(t *testing.T) {
+	for _, tt := range []struct {
+		path, site, origin string
+		status             int // 403, or anything else for "let through"
+	}{
+		{"/consent", "same-origin", "", 303},
+		{"/consent", "none", "", 303},
+		{"/consent", "", "", 303}, // no browser
+		{"/consent", "same-origin", "null", 303},
+		{"/consent", "cross-site", "https://evil.example", 403},
+		{"/consent", "same-site", "https://other.example.test", 403},
+		{"/consent", "", "https://evil.example", 403},
+		{"/consent", "", "null", 403},
+		{callback, "cross-site", global.Authority, 400},
+		{callback, "", global.Authority, 400},
+		{callback + "/", "cross-site", "https://evil.example", 403},
+		{"/consent/callback/china", "cross-site", "https://evil.example", 403},
+		{"/consent/callback", "cross-site", "https://evil.example", 403},
+		{"//consent/callback/global", "cross-site", "https://evil.example", 403},
+		{"/i/" + goodToken, "cross-site", "https://evil.example", 403},
+		{"/", "cross-site", "https://evil.example", 403},
+	} {
+		s := open(t)
+		r := s.request("POST", tt.path, s.form().Encode())
+		for k, v := range map[string]string{"Sec-Fetch-Site": tt.site, "Origin": tt.origin} {
+			if v != "" {
+				r.Header.Set(k, v)
+			}
+		}
+		if res := s.do(r); res.StatusCode != tt.status {
+			t.Errorf("POST %s from %q %q: got %d, want %d\n%s", tt.path, tt.site, tt.origin, res.StatusCode, tt.status, res.text)
+		}
+	}
+	for _, method := range []string{"PUT", "DELETE", "PATCH"} {
+		s := open(t)
+		r := s.request(method, callback, "")
+		r.Header.Set("Sec-Fetch-Site", "cross-site")
+		if res := s.do(r); res.StatusCode != 403 {
+			t.Errorf("%s %s: got %d, want 403", method, callback, res.StatusCode)
+		}
+	}
+}
+
+func TestMethods(t *testing.T) {
+	s := open(t)
+	for _, tt := range []struct {
+		method, path string
+		status       int
+		allow        string
+	}{
+		{"GET", callback, 405, "POST"}, {"HEAD", callback, 405, "POST"}, {"PUT", callback, 405, "POST"},
+		{"GET", "/consent", 405, "POST"}, {"POST", "/i/" + goodToken, 405, "GET"}, {"POST", "/", 405, "GET"},
+		{"GET", "/nowhere", 404, ""}, {"POST", "/nowhere", 404, ""}, {"GET", "/consent/callback/china", 404, ""},
+		{"GET", "/", 200, ""}, {"GET", "/healthz", 200, ""}, {"GET", "/robots.txt", 200, ""}, {"GET", "/favicon.ico", 302, ""},
+	} {
+		res := s.do(s.request(tt.method, tt.path, ""))
+		if res.StatusCode != tt.status || res.Header.Get("Allow") != tt.allow {
+			t.Errorf("%s %s: got %d, Allow %q; want %d, %q", tt.method, tt.path, res.StatusCode, res.Header.Get("Allow"), tt.status, tt.allow)
+		}
+	}
+	if s.store.changes != 0 {
+		t.Errorf("%d changes by wrong methods", s.store.changes)
+	}
+}
+
+func TestHeadersOnEveryAnswer(t *testing.T) {
+	s := open(t)
+	id, form := s.begin()
+	replies := map[string]reply{
+		"front": s.get("/"), "invitation": s.get("/i/" + goodToken), "unknown": s.get("/i/unknown-token"), "404": s.get("/x"),
+		"405": s.get(callback), "begin": s.post("/consent", s.form()), "bad form": s.post("/consent", nil),
+		"callback": s.post(callback, form), "replay": s.post(callback, form), "result": s.get("/consent/" + id), "healthz": s.get("/healthz"),
+	}
+	for name, res := range replies {
+		action := "'self'"
+		if name == "invitation" {
+			action += " " + global.Authority
+		}
+		for header, want := range map[string]string{
+			"Content-Security-Policy":      "default-src 'none'; style-src 'self'; img-src 'self'; form-action " + action + "; base-uri 'none'; frame-ancestors 'none'",
+			"Referrer-Policy":              "no-referrer",
+			"X-Content-Type-Options":       "nosniff",
+			"Strict-Transport-Security":    "max-age=63072000",
+			"Cache-Control":                "no-store",
+			"Cross-Origin-Opener-Policy":   "same-origin",
+			"Cross-Origin-Resource-Policy": "same-origin",
+			"X-Frame-Options":              "DENY",
+			"X-Robots-Tag":                 "noindex, nofollow",
+		} {
+			if got := res.Header.Get(header); got != want {
+				t.Errorf("%s: %s is %q, want %q", name, header, got, want)
+			}
+		}
+		if res.Header.Get("X-Request-Id") == "" {
+			t.Errorf("%s: no request id", name)
+		}
+	}
+}
+
+var assets = regexp.MustCompile(`/assets/[^"]+`)
+
+func TestAssets(t *testing.T) {
+	s := open(t)
+	for _, path := range assets.FindAllString(s.get("/").text, -1) {
+		res := s.get(path)
+		if res.StatusCode != 200 || !strings.Contains(res.Header.Get("Cache-Control"), "immutable") || len(res.text) > 10<<10 {
+			t.Errorf("%s: status %d, Cache-Control %q, %d bytes", path, res.StatusCode, res.Header.Get("Cache-Control"), len(res.text))
+		}
+	}
+}
+
+func TestRedirectURIComesFromConfigurationAlone(t *testing.T) {
+	s := open(t)
+	r := s.request("POST", "/consent", s.form().Encode())
+	r.Host = "evil.example"
+	for k, v := range map[string]string{
+		"X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "http", "Forwarded": "host=evil.example;proto=http",
+		"X-Original-Host": "evil.example", "X-Forwarded-Prefix": "/evil", "Origin": "", "Referer": "https://evil.example/",
+	} {
+		r.Header.Set(k, v)
+	}
+	if res := s.do(r); res.StatusCode != 303 {
+		t.Fatalf("got %d\n%s", res.StatusCode, res.text)
+	}
+	if got, want := s.asked[0].RedirectURI, origin+callback; got != want {
+		t.Errorf("got redirect URI %q, want %q", got, want)
+	}
+}
+
+func TestAuthorizeURLMustBeAtTheAuthority(t *testing.T) {
+	for _, target := range []string{"https://evil.example/", global.Authority + ".evil.example/x", "http://login.microsoftonline.com/", "/relative"} {
+		s := open(t, func(c *portal.Config) {
+			c.Authorize = func(portal.AuthorizeRequest) (string, error) { return target, nil }
+		})
+		res := s.post("/consent", s.form())
+		if res.StatusCode != 500 || res.Header.Get("Location") != "" || len(res.Cookies()) != 0 {
+			t.Errorf("%s: got %d to %q", target, res.StatusCode, res.Header.Get("Location"))
+		}
+	}
+}
+
+func TestRateLimit(t *testing.T) {
+	limited := func(c *portal.Config) {
+		c.Limit = web.Limit{Every: time.Hour, Burst: 3}
+		c.TrustedProxies = web.Proxies{netip.MustParsePrefix("127.0.0.0/8")}
+	}
+	for _, tt := range []struct{ method, path string }{
+		{"GET", "/i/unknown-token"}, {"POST", "/consent"}, {"POST", callback}, {"GET", "/consent/abcdefgh"},
+	} {
+		s := open(t, limited)
+		var last reply
+		for i := range 4 {
+			r := s.request(tt.method, tt.path, "")
+			r.Header.Set("X-Forwarded-For", "10.9.8."+strconv.Itoa(i)+", 198.51.100.7") // the left is made up
+			last = s.do(r)
+			if i < 3 && last.StatusCode == 429 {
+				t.Fatalf("%s %s: limited at request %d", tt.method, tt.path, i+1)
+			}
+		}
+		if last.StatusCode != 429 || last.Header.Get("Retry-After") == "" || !strings.Contains(last.text, "Too many requests") {
+			t.Errorf("%s %s: got %d, Retry-After %q, want 429 with a page", tt.method, tt.path, last.StatusCode, last.Header.Get("Retry-After"))
+		}
+		r := s.request(tt.method, tt.path, "")
+		r.Header.Set("X-Forwarded-For", "198.51.100.8")
+		if res := s.do(r); res.StatusCode == 429 {
+			t.Errorf("%s %s: another address is limited too", tt.method, tt.path)
+		}
+		if res := s.get("/"); res.StatusCode != 200 {
+			t.Errorf("the front page is limited: %d", res.StatusCode)
+		}
+	}
+}
+
+func TestTooManyPending(t *testing.T) {
+	s := open(t)
+	form := s.form()
+	s.store.begin = mandate.ErrRateLimited
+	if res := s.post("/consent", form); res.StatusCode != 429 || len(res.Cookies()) != 0 {
+		t.Errorf("got %d, cookies %v; want 429 and none", res.StatusCode, res.Cookies())
+	}
+}
+
+func TestBanner(t *testing.T) {
+	fake := global
+	fake.Name, fake.Authority, fake.Custom = "emulator", "https://localhost:8443", true
+	fake.Audiences = map[string]mandate.Endpoint{}
+	for name, e := range global.Audiences {
+		fake.Audiences[name] = mandate.Endpoint{Resource: e.Resource, URL: "https://localhost:9443"}
+	}
+	for name, tt := range map[string]struct {
+		change func(*portal.Config)
+		want   bool
+	}{
+		"real":     {func(*portal.Config) {}, false},
+		"setting":  {func(c *portal.Config) { c.Emulated = true }, true},
+		"by cloud": {func(c *portal.Config) { c.Applications = append(c.Applications, application(fake)) }, true},
+	} {
+		s := open(t, tt.change)
+		for _, path := range []string{"/", "/i/" + goodToken, "/i/unknown-token", "/x"} {
+			if got := strings.Contains(s.get(path).text, "Emulated cloud"); got != tt.want {
+				t.Errorf("%s: %s has the banner: %v, want %v", name, path, got, tt.want)
+			}
+		}
+	}
+}
+
+func TestNewRefuses(t *testing.T) {
+	for name, change := range map[string]func(*portal.Config){
+		"http":                 func(c *portal.Config) { c.PublicURL = "http://consent.example.test" },
+		"path":                 func(c *portal.Config) { c.PublicURL = origin + "/" },
+		"query":                func(c *portal.Config) { c.PublicURL = origin + "?x" },
+		"user":                 func(c *portal.Config) { c.PublicURL = "https://u@consent.example.test" },
+		"empty":                func(c *portal.Config) { c.PublicURL = "" },
+		"no application":       func(c *portal.Config) { c.Applications = nil },
+		"application twice":    func(c *portal.Config) { c.Applications = append(c.Applications, c.Applications[0]) },
+		"no publisher":         func(c *portal.Config) { c.Applications[0].Publisher = "" },
+		"no graph":             func(c *portal.Config) { c.Applications[0].Audiences = c.Applications[0].Audiences[2:] },
+		"unexplained":          func(c *portal.Config) { c.Applications[0].Permissions[1].Scope = "Novel.Scope" },
+		"unknown API":          func(c *portal.Config) { c.Applications[0].Permissions[1].API = "novel" },
+		"audience unexplained": func(c *portal.Config) { c.Applications[0].Permissions = c.Applications[0].Permissions[:3] },
+		"cloud's name":         func(c *portal.Config) { c.Applications[0].Cloud.Name = "a/b" },
+		"cloud":                func(c *portal.Config) { c.Applications[0].Cloud.Authority = "http://x" },
+		"one name, two clouds": func(c *portal.Config) {
+			other := application(mandate.Clouds()["china"])
+			other.Cloud.Name = "global"
+			c.Applications = append(c.Applications, other)
+		},
+		"no broker":    func(c *portal.Config) { c.Consenter = nil },
+		"no store":     func(c *portal.Config) { c.Outcomes = nil },
+		"no log":       func(c *portal.Config) { c.Log = nil },
+		"no authorize": func(c *portal.Config) { c.Authorize = nil },
+	} {
+		s := &fakeStore{}
+		cfg := portal.Config{
+			PublicURL: origin, Applications: []portal.Application{application(global)}, Invitations: s, Transactions: s, Outcomes: s,
+			Consenter: &fakeBroker{}, Log: quiet,
+			Authorize: func(portal.AuthorizeRequest) (string, error) { return "", nil },
+			Callback:  func(string, string) *mandate.Refusal { return nil },
+		}
+		if _, err := portal.New(cfg); err != nil {
+			t.Fatalf("the good configuration: %v", err)
+		}
+		change(&cfg)
+		if _, err := portal.New(cfg); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+func TestStyleSheetIsSmall(t *testing.T) {
+	if data := must(os.ReadFile("site.css")); len(data) > 10<<10 {
+		t.Errorf("site.css has %d bytes, want at most %d", len(data), 10<<10)
+	}
+}
