@@ -1,0 +1,182 @@
+package mandate_test
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/mandate-sam/mandate"
+
+// a package as "go list -json" describes it.
+type listed struct {
+	ImportPath string
+	Imports    []string // of the package itself, without its tests
+	Deps       []string
+	Module     *struct{ Path, Version string }
+	Standard   bool
+}
+
+func goList(t *testing.T, args ...string) []listed {
+	t.Helper()
+	cmd := exec.Command("go", append([]string{"list", "-json=ImportPath,Imports,Deps,Module,Standard"}, args...)...)
+	cmd.Stderr = t.Output()
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list %v: %v", args, err)
+	}
+	var pkgs []listed
+	for d := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p listed
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			return pkgs
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		pkgs = append(pkgs, p)
+	}
+}
+
+// ranks is the map of docs/architecture.md: imports point downwards only.
+var ranks = map[string]int{
+	"":                   0,
+	"/internal/database": 0,
+	"/internal/yamlfile": 0,
+
+	"/entra":         1,
+	"/partnercenter": 1,
+	"/graph":         1,
+	"/vault":         1,
+	"/audit":         1,
+	"/policy":        1,
+	"/store":         1,
+	"/internal/web":  1,
+
+	"/api":             2,
+	"/internal/portal": 2,
+
+	"/internal/app": 3,
+
+	"/cmd/mandate":  4,
+	"/cmd/emulator": 4,
+	"/cmd/demo":     4,
+}
+
+// Imports within the module point downwards, never sideways.
+func TestImportsPointDownwards(t *testing.T) {
+	for _, p := range goList(t, "./...") {
+		name := strings.TrimPrefix(p.ImportPath, module)
+		if strings.HasPrefix(name, "/emulator") {
+			continue // see TestEmulatorStandsAlone
+		}
+		rank, ok := ranks[name]
+		if !ok {
+			t.Errorf("%s has no rank: add it to the map here and in docs/architecture.md", p.ImportPath)
+			continue
+		}
+		for _, imp := range p.Imports {
+			other := strings.TrimPrefix(imp, module)
+			if imp == other || strings.HasPrefix(other, "/emulator") {
+				continue
+			}
+			if ranks[other] >= rank && rank > 0 || rank == 0 {
+				t.Errorf("%s (rank %d) imports %s (rank %d): imports point downwards, so that a package can be read without its neighbours",
+					p.ImportPath, rank, imp, ranks[other])
+			}
+		}
+	}
+}
+
+// What a package must not depend on, even through others.
+func TestForbiddenDependencies(t *testing.T) {
+	for _, rule := range []struct{ pkg, deny, why string }{
+		{"", "net/http", "the core knows nothing of transport"},
+		{"", "database/sql", "the core knows nothing of storage"},
+		{"/internal/database", module, "the database knows no word of the domain"},
+		{"/internal/portal", module + "/entra", "the portal has no credential: it hands the code to the broker"},
+		{"/internal/portal", module + "/vault", "the portal has no key that opens grants"},
+		{"/api", module + "/entra", "handlers see the protocol only through the core"},
+		{"/api", module + "/vault", "handlers see grants only through the core"},
+		{"/cmd/mandate", module + "/emulator", "a production binary carries no identity provider of its own"},
+		{"/internal/app", module + "/emulator", "a production binary carries no identity provider of its own"},
+	} {
+		for _, p := range goList(t, module+rule.pkg) {
+			for _, dep := range p.Deps {
+				if dep == rule.deny || strings.HasPrefix(rule.deny, module+"/") && strings.HasPrefix(dep, rule.deny+"/") {
+					t.Errorf("%s depends on %s: %s", p.ImportPath, dep, rule.why)
+				}
+			}
+		}
+	}
+}
+
+// The emulator shares no code with the clients that are tested against it: one
+// misreading in both would pass every test.
+func TestEmulatorStandsAlone(t *testing.T) {
+	for _, p := range goList(t, "./emulator/...", "./cmd/emulator") {
+		for _, dep := range p.Deps {
+			if (dep == module || strings.HasPrefix(dep, module+"/")) && !strings.HasPrefix(dep, module+"/emulator") {
+				t.Errorf("%s depends on %s", p.ImportPath, dep)
+			}
+		}
+	}
+}
+
+// linked is the reviewed list of modules that are part of cmd/mandate. The
+// reasons are in docs/architecture.md.
+var linked = []string{
+	"github.com/coreos/go-oidc/v3 v3.21.0",
+	"github.com/dustin/go-humanize v1.0.1",
+	"github.com/go-jose/go-jose/v4 v4.1.8",
+	"github.com/goccy/go-yaml v1.19.2",
+	"github.com/jedib0t/go-pretty/v6 v6.8.3",
+	"github.com/spf13/cobra v1.10.2",
+	"modernc.org/libc v1.77.1",
+	"modernc.org/sqlite v1.60.1",
+}
+
+func TestLinkedModules(t *testing.T) {
+	var got []string
+	for _, p := range goList(t, "-deps", "./cmd/mandate") {
+		if p.Module == nil || p.Module.Path == module {
+			continue
+		}
+		if m := p.Module.Path + " " + p.Module.Version; !slices.Contains(got, m) {
+			got = append(got, m)
+		}
+	}
+	slices.Sort(got)
+	if !slices.Equal(got, linked) {
+		t.Errorf("cmd/mandate links\n\t%s\nthe reviewed list is\n\t%s\nreview the difference, say why in docs/architecture.md, and update the list",
+			strings.Join(got, "\n\t"), strings.Join(linked, "\n\t"))
+	}
+}
+
+// modernc.org/sqlite works only with the very version of libc that it was
+// built against.
+func TestSQLiteLibc(t *testing.T) {
+	out, err := exec.Command("go", "mod", "graph").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sqlite, want, have string
+	for _, line := range strings.Split(string(out), "\n") {
+		from, to, _ := strings.Cut(line, " ")
+		if from == module && strings.HasPrefix(to, "modernc.org/sqlite@") {
+			sqlite = to
+		}
+		if from == module && strings.HasPrefix(to, "modernc.org/libc@") {
+			have = to
+		}
+		if sqlite != "" && from == sqlite && strings.HasPrefix(to, "modernc.org/libc@") {
+			want = to
+		}
+	}
+	if want == "" || have != want {
+		t.Errorf("this module uses %q, %s wants %q", have, sqlite, want)
+	}
+}
