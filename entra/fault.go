@@ -49,7 +49,7 @@ func (x exchange) fault(status int, h http.Header, body []byte) *mandate.Fault {
 		f.Codes = codes
 	}
 	f.Suberror = clean(e.Suberror, maxID)
-	f.TraceID = first(clean(e.TraceID, maxID), f.TraceID, clean(h.Get("x-ms-request-id"), maxID))
+	f.TraceID = first(clean(e.TraceID, maxID), f.TraceID, clean(x.censor.Replace(h.Get("x-ms-request-id")), maxID))
 	f.Timestamp = first(clean(e.Timestamp, maxID), f.Timestamp)
 	f.CorrelationID = x.correlation(first(e.CorrelationID, f.CorrelationID), h)
 	f.Status = status

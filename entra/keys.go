@@ -46,6 +46,7 @@ type keySet struct {
 	keys    map[string]signingKey
 	fetched time.Time // when keys came
 	asked   time.Time // when the last request began
+	asking  bool      // it is still under way
 }
 
 func newKeySet(h *http.Client, url string) *keySet { return &keySet{http: h, url: url} }
@@ -68,7 +69,7 @@ func (s *keySet) get(ctx context.Context, id string) (signingKey, error) {
 
 // lookup returns the key with an id, and whether Entra should and may be asked:
 // because the keys are old or the id is unknown, and the last request is long
-// enough ago.
+// enough ago or is still to be answered.
 func (s *keySet) lookup(id string) (key signingKey, ok, ask bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -78,7 +79,7 @@ func (s *keySet) lookup(id string) (key signingKey, ok, ask bool) {
 		pause = keysRetry
 	}
 	stale := time.Since(s.fetched) >= keysLife
-	return key, ok, (!ok || stale) && time.Since(s.asked) >= pause
+	return key, ok, !ok && s.asking || (!ok || stale) && time.Since(s.asked) >= pause
 }
 
 func (s *keySet) missing(id string) error {
@@ -113,11 +114,12 @@ func (s *keySet) fetch(ctx context.Context) error {
 		return nil
 	}
 	keys, err := s.download(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.asking = false
 	if err != nil {
 		return keysFault(err)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.keys, s.fetched = keys, time.Now()
 	return nil
 }
@@ -130,7 +132,7 @@ func (s *keySet) begin() bool {
 	if time.Since(s.asked) < keysRetry {
 		return false
 	}
-	s.asked = time.Now()
+	s.asked, s.asking = time.Now(), true
 	return true
 }
 
