@@ -97,8 +97,8 @@ func (p *Portal) finish(w http.ResponseWriter, r *http.Request, cloud string, pr
 // none to redeem.
 func (p *Portal) answer(cloud string, tx *Transaction, form url.Values) (mandate.Secret, *mandate.Refusal) {
 	none := mandate.Secret{}
-	if tx.Partner.Key.Cloud != cloud {
-		return none, &mandate.Refusal{Reason: mandate.ReasonTransaction, Detail: "answer for another cloud, at " + cloud}
+	if app, err := p.application(tx.Partner.Key); err != nil || app.Cloud.Name != cloud || tx.Authority != app.Cloud.Authority || tx.RedirectURI != p.redirectURI(cloud) {
+		return none, &mandate.Refusal{Reason: mandate.ReasonTransaction, Detail: "the sign-in began at another authority, or its answer belongs to another address"}
 	}
 	if name := web.Duplicate(form); name != "" {
 		return none, &mandate.Refusal{Reason: mandate.ReasonUnacceptable, Detail: fmt.Sprintf("%.40q is there twice", name)}
@@ -133,7 +133,7 @@ func (p *Portal) errorAnswer(form url.Values) *mandate.Refusal {
 func (p *Portal) consent(r *http.Request, tx *Transaction, proof Proof, code mandate.Secret, o *Outcome) {
 	grant, record, err := p.cfg.Consenter.Consent(r.Context(), mandate.Consent{
 		Partner: tx.Partner, User: tx.User, Began: tx.Began, Until: tx.Until, Audiences: tx.Audiences,
-		Code: code, Verifier: proof.Verifier, RedirectURI: p.redirectURI(tx.Partner.Key.Cloud), Nonce: proof.Nonce,
+		Code: code, Verifier: proof.Verifier, RedirectURI: tx.RedirectURI, Nonce: proof.Nonce,
 		Address: address(r),
 	})
 	if err == nil {

@@ -138,6 +138,8 @@ func TestCallback(t *testing.T) {
 		{"form malformed", true, func(a *answer) { a.raw = a.form.Encode() + "&%zz" }, 400, mandate.ReasonUnacceptable, 0},
 		{"form too long", true, func(a *answer) { a.form.Set("code", strings.Repeat("x", 70<<10)) }, 400, mandate.ReasonUnacceptable, 0},
 		{"form empty", true, func(a *answer) { a.form = url.Values{} }, 400, mandate.ReasonTransaction, 0},
+		{"begun at another authority", false, func(a *answer) { a.store.signIns[a.id].Authority = "https://login.old.example" }, 303, mandate.ReasonTransaction, 0},
+		{"begun with another redirect URI", false, func(a *answer) { a.store.signIns[a.id].RedirectURI = "https://old.example.test" + callback }, 303, mandate.ReasonTransaction, 0},
 		{"another cloud's callback", false, func(a *answer) { a.path = "/consent/callback/china" }, 303, mandate.ReasonTransaction, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -66,11 +66,10 @@ func application(cloud mandate.Cloud) portal.Application {
 // A signIn is a row of the fake store.
 type signIn struct {
 	portal.Start
-	invitation portal.Invitation
-	cookie     string
-	began      time.Time
-	used       bool
-	outcome    *portal.Outcome
+	cookie  string
+	began   time.Time
+	used    bool
+	outcome *portal.Outcome
 }
 
 // A fakeStore keeps invitations and sign-ins in memory.
@@ -81,11 +80,10 @@ type fakeStore struct {
 	lookups     []string // cookies that a proof was derived from
 	changes     int      // calls that change something
 
-	lax     bool  // Consume takes any proof and any age: the portal's own checks stand alone
-	err     error // what every call returns
-	begin   error
-	finish  error
-	wrongly func(*portal.Proof) // distorts what Begin returns
+	lax    bool  // Consume takes any proof and any age: the portal's own checks stand alone
+	err    error // what every call returns
+	begin  error
+	finish error
 }
 
 func (s *fakeStore) Invitation(_ context.Context, token mandate.Secret) (portal.Invitation, error) {
@@ -102,7 +100,7 @@ func (s *fakeStore) Invitation(_ context.Context, token mandate.Secret) (portal.
 		return inv, portal.ErrInvitationExpired
 	}
 	for _, tx := range s.signIns {
-		if tx.Invitation.Reveal() != token.Reveal() {
+		if tx.Invitation.ID != inv.ID {
 			continue
 		}
 		if tx.outcome != nil && tx.outcome.Receipt != nil {
@@ -123,7 +121,7 @@ func (s *fakeStore) Begin(_ context.Context, start portal.Start) (portal.Proof, 
 		return portal.Proof{}, err
 	}
 	id, cookie := rand.Text(), rand.Text()
-	s.signIns[id] = &signIn{Start: start, invitation: s.invitations[start.Invitation.Reveal()], cookie: cookie, began: time.Now()}
+	s.signIns[id] = &signIn{Start: start, cookie: cookie, began: time.Now()}
 	return derive(id, cookie), nil
 }
 
@@ -154,7 +152,10 @@ func (s *fakeStore) Consume(_ context.Context, p portal.Proof) (portal.Transacti
 		return portal.Transaction{}, fmt.Errorf("consume: %w", portal.ErrTransaction)
 	}
 	tx.used = true
-	return portal.Transaction{Partner: tx.invitation.Partner, User: tx.invitation.User, Began: tx.began, Until: tx.Until, Audiences: tx.Audiences}, nil
+	return portal.Transaction{
+		Partner: tx.Invitation.Partner, User: tx.Invitation.User, Authority: tx.Authority, RedirectURI: tx.RedirectURI,
+		Began: tx.began, Until: tx.Until, Audiences: tx.Audiences,
+	}, nil
 }
 
 func (s *fakeStore) Finish(_ context.Context, id string, o portal.Outcome) error {
@@ -253,8 +254,8 @@ func open(t testing.TB, change ...func(*portal.Config)) *site {
 	s := &site{t: t, broker: &fakeBroker{}, log: &strings.Builder{}, store: &fakeStore{
 		signIns: map[string]*signIn{},
 		invitations: map[string]portal.Invitation{
-			goodToken:               {Partner: contoso, User: "alice@contoso.example", Term: 90 * 24 * time.Hour, Expires: time.Now().Add(time.Hour)},
-			"expired-token-contoso": {Partner: contoso, Term: time.Hour, Expires: time.Now().Add(-time.Hour)},
+			goodToken:               {ID: "1", Partner: contoso, User: "alice@contoso.example", Term: 90 * 24 * time.Hour, Expires: time.Now().Add(time.Hour)},
+			"expired-token-contoso": {ID: "2", Partner: contoso, Term: time.Hour, Expires: time.Now().Add(-time.Hour)},
 		},
 	}}
 	cfg := portal.Config{

@@ -95,8 +95,7 @@ func (p *Portal) begin(w http.ResponseWriter, r *http.Request) error {
 	if name := web.Duplicate(form); name != "" {
 		return mandate.Invalid(name, "is given twice")
 	}
-	token := form.Get("invitation")
-	inv, app, err := p.invited(r, token)
+	inv, app, err := p.invited(r, form.Get("invitation"))
 	if err != nil {
 		return p.uninvited(w, r, inv, err)
 	}
@@ -105,7 +104,8 @@ func (p *Portal) begin(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	proof, err := p.cfg.Transactions.Begin(r.Context(), Start{
-		Invitation: mandate.NewSecret(token), Until: until, Audiences: app.Audiences, Address: address(r),
+		Invitation: inv, Authority: app.Cloud.Authority, RedirectURI: p.redirectURI(app.Cloud.Name),
+		Until: until, Audiences: app.Audiences,
 	})
 	if err != nil {
 		return p.uninvited(w, r, inv, err)
@@ -157,7 +157,8 @@ func (p *Portal) authorize(app *Application, inv *Invitation, proof Proof) (stri
 	return target, nil
 }
 
-// redirectURI is the same in both legs of every sign-in.
+// redirectURI is where Entra answers for a cloud. It comes from the
+// configuration alone.
 func (p *Portal) redirectURI(cloud string) string { return p.cfg.PublicURL + callbackPath(cloud) }
 
 // state is what Entra carries to the callback: which sign-in, and a value that

@@ -45,6 +45,7 @@ var (
 
 // An Invitation asks one partner for consent to one application.
 type Invitation struct {
+	ID      string // names it; opens nothing
 	Partner mandate.Partner
 	User    string        // an object ID or user name; empty lets any user of the tenant consent
 	Term    time.Duration // how long the grant may last
@@ -64,12 +65,13 @@ type Invitations interface {
 	Invitation(ctx context.Context, token mandate.Secret) (Invitation, error)
 }
 
-// A Start is what a sign-in begins with.
+// A Start is what a sign-in begins with, and what its answer is held against.
 type Start struct {
-	Invitation mandate.Secret // its token
-	Until      time.Time      // the end of the grant, as the partner read it
-	Audiences  []mandate.Audience
-	Address    string // of the browser
+	Invitation  Invitation
+	Authority   string    // where the browser is sent
+	RedirectURI string    // where the answer must arrive
+	Until       time.Time // the end of the grant, as the partner read it
+	Audiences   []mandate.Audience
 }
 
 // A Proof is what one browser holds of one sign-in, and what is derived from
@@ -85,11 +87,13 @@ type Proof struct {
 
 // A Transaction is a sign-in that has come back.
 type Transaction struct {
-	Partner   mandate.Partner
-	User      string // as in the invitation
-	Began     time.Time
-	Until     time.Time
-	Audiences []mandate.Audience
+	Partner     mandate.Partner
+	User        string // as in the invitation
+	Authority   string // this and the next as they began
+	RedirectURI string
+	Began       time.Time
+	Until       time.Time
+	Audiences   []mandate.Audience
 }
 
 // Transactions keeps sign-ins between the moment a browser leaves for Entra
