@@ -1,0 +1,289 @@
+// Package api is the broker's HTTP API and its Go client: both ends in one
+// package, tested against each other.
+//
+// There are two doors to the same operations. [Server.Handler] is for callers,
+// who authenticate with an id and a secret and may ask for tokens.
+// [Server.Operator] is for a Unix socket: the kernel says which user is at the
+// other end, and that user may also invite partners, add callers, make calls
+// and read the audit log. Neither door leads past policy: an operator's token
+// needs a rule and a purpose like anybody's.
+//
+// The API is described in openapi.json, which both doors serve, and which the
+// tests hold against the server.
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/internal/web"
+)
+
+// A Broker issues tokens; [mandate.Broker] is one.
+type Broker interface {
+	// Token returns a token after it was decided and recorded, or an error
+	// that wraps a sentinel of package mandate.
+	Token(context.Context, mandate.Request) (mandate.Token, error)
+}
+
+// An Authenticator knows the callers' secrets.
+type Authenticator interface {
+	// Authenticate returns the caller whose id and secret these are. If there
+	// is none, the error wraps [mandate.ErrUnauthenticated] and does not say
+	// whether the id exists; comparing takes the same time in both cases.
+	Authenticate(id, secret string) (mandate.CallerID, error)
+}
+
+// Partners finds partners.
+type Partners interface {
+	// Partner returns the partner with that short name or tenant id, or an
+	// error wrapping [mandate.ErrUnknownPartner].
+	Partner(nameOrID string) (mandate.Partner, error)
+}
+
+// A Registry holds the partners for an operator.
+type Registry interface {
+	// Partners returns all partners, sorted by name.
+	Partners(context.Context) ([]mandate.Partner, error)
+
+	// Invite adds the partner if it is new, and returns the URL under which
+	// it can consent. The error wraps [mandate.ErrExists] if the name belongs
+	// to another tenant, or the tenant has another name.
+	Invite(context.Context, Invitation) (mandate.Secret, error)
+}
+
+// Callers holds the registered workloads.
+type Callers interface {
+	// Callers returns all of them, sorted by id.
+	Callers(context.Context) ([]Caller, error)
+
+	// AddCaller registers a caller and returns its new secret, which is
+	// stored as a hash only. The error wraps [mandate.ErrExists] if there is
+	// one of that id.
+	AddCaller(context.Context, mandate.CallerID) (mandate.Secret, error)
+}
+
+// Grants tells the state of consents; [mandate.Vault] is one.
+type Grants interface {
+	// Head returns the active generation without its refresh token, or a
+	// [*mandate.NoGrantError].
+	Head(context.Context, mandate.GrantKey) (mandate.Grant, error)
+}
+
+// An AuditLog is the log as operators read it.
+type AuditLog interface {
+	// Last returns the last n records as written, oldest first. Each has its
+	// number in "index".
+	Last(n int) ([]json.RawMessage, error)
+
+	// Count returns how many records there are.
+	Count() int64
+
+	// Wait returns when there are more than count records, or with ctx's
+	// error.
+	Wait(ctx context.Context, count int64) error
+}
+
+// An Application is one that partners can be invited to consent to.
+type Application struct {
+	Name  string // what operators call it
+	Cloud string
+	ID    mandate.AppID
+}
+
+// Config is what a [Server] serves and whom it asks. Every field without a
+// stated default is required.
+type Config struct {
+	Broker        Broker
+	Authenticator Authenticator
+	Partners      Partners
+	Registry      Registry
+	Callers       Callers
+	Grants        Grants
+	Audit         AuditLog
+	Recorder      mandate.Recorder
+	Epoch         mandate.Epoch
+
+	Clouds       map[string]mandate.Cloud // by name
+	Applications []Application
+
+	// Operators are the user ids that may use the operator socket. Nil means
+	// the one this process runs as.
+	Operators []int
+
+	// Transport makes the calls to Microsoft's APIs. Nil means
+	// [http.DefaultTransport].
+	Transport http.RoundTripper
+
+	// Ready says why requests cannot be served just now. Nil means that they
+	// always can.
+	Ready func(context.Context) error
+
+	// Failures limits failed authentications, for each client address and
+	// for each caller id. Zero means 20 at once, then one every ten seconds.
+	Failures web.Limit
+
+	TrustedProxies web.Proxies // whose X-Forwarded-For counts; none by default
+	Version        string      // shown by status
+	Log            *slog.Logger
+}
+
+// A Server answers API requests. Its methods may be called concurrently.
+type Server struct {
+	cfg       Config
+	started   time.Time
+	addresses *web.Limiter // failed authentications by client address
+	ids       *web.Limiter // and by caller id
+}
+
+// maxKeys is how many addresses, and how many caller ids, the limiters
+// remember.
+const maxKeys = 20_000
+
+// New returns a server for cfg, or an error that names what is missing.
+func New(cfg Config) (*Server, error) {
+	if err := cfg.check(); err != nil {
+		return nil, fmt.Errorf("api: %w", err)
+	}
+	if cfg.Operators == nil {
+		cfg.Operators = []int{os.Getuid()}
+	}
+	if cfg.Transport == nil {
+		cfg.Transport = http.DefaultTransport
+	}
+	if cfg.Ready == nil {
+		cfg.Ready = func(context.Context) error { return nil }
+	}
+	if cfg.Failures == (web.Limit{}) {
+		cfg.Failures = web.Limit{Every: 10 * time.Second, Burst: 20}
+	}
+	return &Server{
+		cfg: cfg, started: time.Now(),
+		addresses: web.NewLimiter(cfg.Failures, maxKeys), ids: web.NewLimiter(cfg.Failures, maxKeys),
+	}, nil
+}
+
+// check reports the first required field that is missing.
+func (c *Config) check() error {
+	switch {
+	case c.Broker == nil || c.Authenticator == nil || c.Partners == nil:
+		return errors.New("Broker, Authenticator and Partners are required")
+	case c.Registry == nil || c.Callers == nil || c.Grants == nil:
+		return errors.New("Registry, Callers and Grants are required")
+	case c.Audit == nil || c.Recorder == nil || c.Epoch == nil || c.Log == nil:
+		return errors.New("Audit, Recorder, Epoch and Log are required")
+	case len(c.Applications) == 0:
+		return errors.New("there is no application to ask consent for")
+	}
+	for _, a := range c.Applications {
+		if _, ok := c.Clouds[a.Cloud]; !ok {
+			return fmt.Errorf("application %q is in cloud %q, which is not configured", a.Name, a.Cloud)
+		}
+	}
+	return nil
+}
+
+// An action is an operation behind a door: who asks is known.
+type action func(s *Server, w http.ResponseWriter, r *http.Request, caller mandate.CallerID) error
+
+// A route is one operation.
+type route struct {
+	method, path string
+	do           action
+}
+
+// callerRoutes are for everybody who can authenticate.
+var callerRoutes = []route{
+	{"POST", "/v1/tokens", (*Server).token},
+}
+
+// operatorRoutes are for the operator socket only.
+var operatorRoutes = []route{
+	{"POST", "/v1/call", (*Server).call},
+	{"GET", "/v1/partners", (*Server).listPartners},
+	{"POST", "/v1/partners", (*Server).invite},
+	{"GET", "/v1/partners/{partner}", (*Server).showPartner},
+	{"GET", "/v1/callers", (*Server).listCallers},
+	{"POST", "/v1/callers", (*Server).addCaller},
+	{"GET", "/v1/audit", (*Server).audit},
+	{"GET", "/v1/status", (*Server).status},
+}
+
+// openRoutes ask nobody who they are.
+var openRoutes = []route{
+	{"GET", "/healthz", (*Server).healthz},
+	{"GET", "/readyz", (*Server).readyz},
+	{"GET", "/openapi.json", (*Server).openAPI},
+}
+
+// Handler returns what callers reach over the network. It wants to be at the
+// root of its host.
+func (s *Server) Handler() http.Handler {
+	return s.handler(s.basic, callerRoutes)
+}
+
+// Operator returns what the operator socket serves: a server of its own, with
+// [ConnContext] set and a listener of [ListenSocket].
+func (s *Server) Operator() http.Handler {
+	return s.handler(s.peer, slices.Concat(callerRoutes, operatorRoutes))
+}
+
+// handler serves routes to whom who admits.
+func (s *Server) handler(who func(*http.Request) (mandate.CallerID, error), routes []route) http.Handler {
+	mux := http.NewServeMux()
+	allow := map[string]string{} // methods by path
+	handle := func(rt route, who func(*http.Request) (mandate.CallerID, error)) {
+		if allow[rt.path] != "" {
+			allow[rt.path] += ", "
+		}
+		allow[rt.path] += rt.method
+		mux.Handle(rt.method+" "+rt.path, web.JSON(s.cfg.Log, func(w http.ResponseWriter, r *http.Request) error {
+			caller, err := who(r)
+			if err != nil {
+				return err
+			}
+			return rt.do(s, w, r, caller)
+		}))
+	}
+	for _, rt := range routes {
+		handle(rt, who)
+	}
+	for _, rt := range openRoutes {
+		handle(rt, func(*http.Request) (mandate.CallerID, error) { return "", nil })
+	}
+	for path, methods := range allow {
+		mux.Handle(path, wrongMethod(methods))
+	}
+	mux.Handle("/", web.JSON(s.cfg.Log, func(_ http.ResponseWriter, r *http.Request) error {
+		return fmt.Errorf("%w: this server has no %s here", mandate.ErrNotFound, r.Method)
+	}))
+	return web.Edge{Log: s.cfg.Log, Proxies: s.cfg.TrustedProxies}.Wrap(mux)
+}
+
+// wrongMethod answers 405.
+func wrongMethod(allowed string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Allow", allowed)
+		p := web.Problem{Code: "method_not_allowed", Message: "use " + allowed + " here", RequestID: web.RequestID(r.Context())}
+		_ = web.Write(w, http.StatusMethodNotAllowed, map[string]any{"error": p})
+	})
+}
+
+func (s *Server) healthz(w http.ResponseWriter, _ *http.Request, _ mandate.CallerID) error {
+	return web.Write(w, http.StatusOK, map[string]bool{"ok": true})
+}
+
+func (s *Server) readyz(w http.ResponseWriter, r *http.Request, _ mandate.CallerID) error {
+	if err := s.cfg.Ready(r.Context()); err != nil {
+		return fmt.Errorf("%w: not ready: %w", mandate.ErrUnavailable, err)
+	}
+	return web.Write(w, http.StatusOK, map[string]bool{"ok": true})
+}

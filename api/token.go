@@ -1,0 +1,130 @@
+package api
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/internal/web"
+)
+
+// A TokenRequest is the body of POST /v1/tokens.
+type TokenRequest struct {
+	Partner     string   `json:"partner"`                // short name or tenant id
+	Tenant      string   `json:"tenant,omitempty"`       // a tenant id; the partner's own if empty
+	Audience    string   `json:"audience"`               // alias or resource URI
+	Scopes      []string `json:"scopes,omitempty"`       // none, or RESOURCE/.default, for all that was consented
+	Purpose     string   `json:"purpose"`                // a name that policy knows
+	Ticket      string   `json:"ticket,omitempty"`       // reference, for the record
+	Claims      string   `json:"claims,omitempty"`       // a claims challenge, as JSON
+	MinLifetime int64    `json:"min_lifetime,omitempty"` // seconds that the token must live at least
+}
+
+// A tokenAnswer is the answer, as it goes over the wire.
+type tokenAnswer struct {
+	AccessToken string           `json:"access_token"`
+	TokenType   string           `json:"token_type"`
+	ExpiresIn   int64            `json:"expires_in"`
+	Tenant      mandate.TenantID `json:"tenant"`
+	Audience    mandate.Audience `json:"audience"`
+	Scopes      []mandate.Scope  `json:"scopes"`
+	Generation  int64            `json:"generation"`
+	Decision    string           `json:"decision"` // the rule's name
+	Record      mandate.Receipt  `json:"record"`
+}
+
+// token is POST /v1/tokens.
+func (s *Server) token(w http.ResponseWriter, r *http.Request, caller mandate.CallerID) error {
+	in, err := web.Read[TokenRequest](w, r)
+	if err != nil {
+		return err
+	}
+	req, err := s.parseToken(in)
+	if err != nil {
+		return err
+	}
+	req.Caller, req.Address = caller, web.Address(r.Context())
+	if err := req.Check(); err != nil {
+		return err
+	}
+	tok, err := s.cfg.Broker.Token(r.Context(), req)
+	if err != nil {
+		return err
+	}
+	return web.Write(w, http.StatusOK, tokenAnswer{
+		AccessToken: tok.Access.Reveal(), TokenType: "Bearer", ExpiresIn: max(0, int64(time.Until(tok.Expires).Seconds())),
+		Tenant: tok.Tenant, Audience: tok.Audience, Scopes: append([]string{}, tok.Scopes...),
+		Generation: tok.Generation, Decision: tok.Rule, Record: tok.Receipt,
+	})
+}
+
+// parseToken turns what a caller wrote into the domain's terms.
+func (s *Server) parseToken(in TokenRequest) (mandate.Request, error) {
+	req := mandate.Request{Use: mandate.UseToken, Purpose: in.Purpose, Ticket: in.Ticket}
+	// Bounded, so that the multiplication cannot overflow; Check knows the
+	// limits.
+	req.MinLifetime = time.Duration(min(max(in.MinLifetime, -1), 1<<20)) * time.Second
+	cloud, err := s.resolve(&req, in.Partner, in.Tenant, in.Audience)
+	if err != nil {
+		return req, err
+	}
+	if req.Scopes, err = parseScopes(cloud, req.Audience, in.Scopes); err != nil {
+		return req, err
+	}
+	req.Claims, err = mandate.ParseClaims(in.Claims)
+	return req, err
+}
+
+// resolve sets the partner, tenant and audience of req, and returns the
+// partner's cloud.
+func (s *Server) resolve(req *mandate.Request, partner, tenant, audience string) (*mandate.Cloud, error) {
+	if !mandate.Name(partner) {
+		return nil, mandate.Invalid("partner", "must be a partner's short name or tenant id")
+	}
+	p, err := s.cfg.Partners.Partner(partner)
+	if err != nil {
+		return nil, err
+	}
+	cloud, err := s.cloud(p)
+	if err != nil {
+		return nil, err
+	}
+	req.Partner, req.Tenant = p, p.Key.Partner
+	if tenant != "" {
+		if req.Tenant, err = mandate.ParseTenantID(tenant); err != nil {
+			return nil, err
+		}
+	}
+	if audience == "" {
+		return nil, mandate.Invalid("audience", "is required: say which API the token is for")
+	}
+	req.Audience, err = cloud.Resolve(audience)
+	return cloud, err
+}
+
+// parseScopes returns the permissions' names as the audience calls them. A
+// scope may be written with the resource in front, as OAuth clients do, and
+// /.default is what no scope at all is.
+func parseScopes(cloud *mandate.Cloud, a mandate.Audience, in []string) ([]mandate.Scope, error) {
+	resource := strings.TrimSuffix(string(a), "/") + "/"
+	out := make([]mandate.Scope, 0, len(in))
+	for _, s := range in {
+		s = strings.TrimPrefix(s, resource)
+		if s == "" {
+			return nil, mandate.Invalid("scopes", "has an empty one")
+		}
+		if s != ".default" && strings.HasSuffix(s, "/.default") {
+			return nil, mandate.Invalid("scopes", "%.80q is of another API than %s", s, cloud.Alias(a))
+		}
+		out = append(out, s)
+	}
+	if len(out) == 1 && out[0] == ".default" {
+		return []mandate.Scope{}, nil
+	}
+	if slices.Contains(out, ".default") {
+		return nil, mandate.Invalid("scopes", "has .default, which means all of them, and others")
+	}
+	return mandate.NormalScopes(out), nil
+}
