@@ -139,7 +139,7 @@ func (e *Emulator) RefreshTokenNumber(value string) (int, bool) {
 	return t.Number, ok
 }
 
-// Errors returns the table of errors: every code that a [Refusal] may name.
+// Errors returns the table of errors: what the emulator knows about each code.
 func Errors() []ErrorEntry { return entra.Errors() }
 
 // hold is the channel that Hold has put into the dials.

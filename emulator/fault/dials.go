@@ -100,7 +100,7 @@ type IDToken struct {
 // A Refusal makes the token endpoint answer with an error. An empty condition
 // matches everything.
 type Refusal struct {
-	Code     int    `json:"code"`               // a code of the table; see the emulator's list of errors
+	Code     int    `json:"code"`               // AADSTS code; one that the emulator's table lacks is an invalid_grant
 	Grant    string `json:"grant,omitempty"`    // grant_type
 	Tenant   string `json:"tenant,omitempty"`   // id of the tenant that the token would be for
 	Resource string `json:"resource,omitempty"` // any name of the resource

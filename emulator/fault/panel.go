@@ -2,8 +2,10 @@ package fault
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -38,7 +40,7 @@ func (p *Panel) Set(f func(*Dials)) {
 
 // Patch changes the dials as the JSON object says: what it does not name stays,
 // maps are merged, lists are replaced. It returns an error, and changes
-// nothing, if the object names a dial that does not exist.
+// nothing, if the object names a dial, or a position of one, that does not exist.
 func (p *Panel) Patch(r io.Reader) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -50,7 +52,37 @@ func (p *Panel) Patch(r io.Reader) error {
 		return fmt.Errorf("read dials: %w", err)
 	}
 	w.apply(&d)
+	if err := d.check(); err != nil {
+		return fmt.Errorf("read dials: %w", err)
+	}
 	p.now.Store(&d)
+	return nil
+}
+
+// check reports the first dial that is in a position that it does not have.
+func (d Dials) check() error {
+	if !slices.Contains([]string{"", "absent", "old", "always"}, d.AuthTime) {
+		return fmt.Errorf("auth_time cannot be %q", d.AuthTime)
+	}
+	if !slices.Contains([]string{"", "absent", "body", "contradict", "garbage", "true", "false"}, d.MFAVerdict) {
+		return fmt.Errorf("mfa_verdict cannot be %q", d.MFAVerdict)
+	}
+	if a := d.IDToken.Algorithm; a != "" && a != "HS256" {
+		return fmt.Errorf("id_token.algorithm cannot be %q", a)
+	}
+	if min(d.TokenLatency, d.AccessTokenLifetime, d.CodeLifetime) < 0 {
+		return errors.New("a duration cannot be negative")
+	}
+	for _, r := range d.Refusals {
+		if r.Code <= 0 || r.Times < 0 {
+			return fmt.Errorf("refusals cannot have code %d, times %d", r.Code, r.Times)
+		}
+	}
+	for _, t := range d.Throttles {
+		if t.Status != 0 && (t.Status < 400 || t.Status > 599) || t.Times < 0 || t.RetryAfter < 0 {
+			return fmt.Errorf("throttles cannot have status %d, times %d, retry_after %d", t.Status, t.Times, t.RetryAfter)
+		}
+	}
 	return nil
 }
 

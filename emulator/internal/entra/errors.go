@@ -206,7 +206,14 @@ func (e *refusal) as(errorCode string) *refusal {
 // Error implements error.
 func (e *refusal) Error() string { return e.text() }
 
-func (e *refusal) row() row { return rows[e.code] }
+// row is the code's line of the table. A code that only a dial knows is
+// answered as a bad grant, since that is what most new codes are.
+func (e *refusal) row() row {
+	if r, ok := rows[e.code]; ok {
+		return r
+	}
+	return grant("", "An error that was ordered by dial.")
+}
 
 // text fills the row's verbs. A refusal by dial knows no arguments; its
 // verbs become dashes.

@@ -81,15 +81,14 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request, version int) {
 		a.log.Error, a.log.Status = e.code, e.httpStatus()
 	}
 	s.log(a.log)
+	s.cfg.Log.Info("token request", "grant", a.log.Grant, "tenant", a.log.Tenant, "resource", a.log.Resource, "error", a.log.Error, "correlation", a.trace.correlation)
 	if !s.wait(r.Context()) {
 		panic(http.ErrAbortHandler) // hang up: an empty answer would be a 200
 	}
 	if e != nil {
-		s.cfg.Log.Info("token refused", "grant", a.log.Grant, "tenant", a.log.Tenant, "code", e.code, "correlation", a.trace.correlation)
 		s.writeError(w, e, version, a.trace)
 		return
 	}
-	s.cfg.Log.Info("token issued", "grant", a.log.Grant, "tenant", a.log.Tenant, "resource", a.log.Resource, "correlation", a.trace.correlation)
 	writeJSON(w, http.StatusOK, a.trace, body)
 }
 
