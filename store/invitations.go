@@ -176,20 +176,3 @@ func (s *Store) Invitations(ctx context.Context, partner string) ([]Invitation, 
 	}
 	return all, wrap("list invitations", unavailable(ctx, rows.Err()))
 }
-
-// Finish marks an invitation as used for that generation; from then on no
-// sign-in that it started is accepted. It may have expired since the sign-in
-// began. If it was used already the error is an [*InvitationError]. Refused
-// attempts leave an invitation open.
-func (s *Store) Finish(ctx context.Context, id string, generation int64) error {
-	n, err := s.db.Exec(ctx, `UPDATE invitations SET used = $2, generation = $3 WHERE id = $1 AND used IS NULL`,
-		id, time.Now().UnixMilli(), generation)
-	if err != nil {
-		return wrap("finish invitation", unavailable(ctx, err))
-	}
-	if n > 0 {
-		return nil
-	}
-	_, err = s.InvitationByID(ctx, id)
-	return wrap("finish invitation", err)
-}

@@ -159,10 +159,10 @@ func scanPartner(scan func(...any) error, more ...any) (mandate.Partner, error) 
 		return p, err
 	}
 	if p.Key.Application, err = mandate.ParseAppID(application); err != nil {
-		return p, fmt.Errorf("partner %q: %w", p.Name, err)
+		return p, fmt.Errorf("partner %q: %v", p.Name, err) // of ours, not the caller's, so not wrapped
 	}
 	if p.Key.Partner, err = mandate.ParseTenantID(tenant); err != nil {
-		return p, fmt.Errorf("partner %q: %w", p.Name, err)
+		return p, fmt.Errorf("partner %q: %v", p.Name, err) // of ours, not the caller's, so not wrapped
 	}
 	p.Created = time.UnixMilli(created)
 	return p, nil

@@ -33,12 +33,14 @@ type Transaction struct {
 	Proof [sha256.Size]byte
 
 	Kind        string
-	Key         mandate.GrantKey
-	Authority   string // where the person was sent
-	Issuer      string // whose answer is accepted
-	Invitation  string // its ID; empty if there is none
-	RedirectURI string // exactly as in the authorization request
-	User        string // who is expected: an object ID or a user name; empty for anybody
+	Partner     mandate.Partner // whose tenant the person signs in to; must have been added
+	Authority   string          // where the person was sent
+	Issuer      string          // whose answer is accepted
+	Invitation  string          // its ID; empty if there is none
+	RedirectURI string          // exactly as in the authorization request
+	User        string          // who is expected: an object ID or a user name; empty for anybody
+	Until       time.Time       // the end of the grant, as the person read it
+	Audiences   []mandate.Audience
 
 	Began   time.Time
 	Expires time.Time
@@ -89,8 +91,9 @@ func (e *TransactionError) Unwrap() error { return mandate.ErrNotFound }
 // Begin stores a transaction; zero times become now and [TransactionLife]
 // later. It forgets old ones first. At most 10,000 sign-ins can be under way,
 // and 20 of one invitation; the error for one more wraps
-// [mandate.ErrRateLimited]. When Begin returns nil the transaction survives a
-// crash.
+// [mandate.ErrRateLimited]. Others wrap [mandate.ErrInvalid] or
+// [mandate.ErrUnknownPartner]. When Begin returns nil the transaction survives
+// a crash.
 func (s *Store) Begin(ctx context.Context, t Transaction) (Transaction, error) {
 	now := time.Now().Truncate(time.Millisecond)
 	if t.Began.IsZero() {
@@ -125,8 +128,6 @@ func (t *Transaction) check(now time.Time) error {
 		return mandate.Invalid("proof", "is required")
 	case t.Kind == "" || t.Authority == "" || t.Issuer == "" || t.RedirectURI == "":
 		return mandate.Invalid("transaction", "needs kind, authority, issuer and redirect URI")
-	case t.Key.Cloud == "" || t.Key.Application.IsZero() || t.Key.Partner.IsZero():
-		return mandate.Invalid("key", "is incomplete")
 	case t.Expires.After(t.Began.Add(TransactionLife)) || !t.Expires.After(now):
 		return mandate.Invalid("expires", "must be within %v", TransactionLife)
 	}
@@ -158,151 +159,172 @@ func (s *Store) admit(ctx context.Context, tx *database.Tx, t Transaction, now t
 	return nil
 }
 
-const signInColumns = `id, proof, kind, cloud, application, partner, authority, issuer, invitation, redirect_uri, user_name, began, expires`
-
+// insert adds t, whose partner must be one that was added.
 func (t *Transaction) insert(ctx context.Context, tx *database.Tx) error {
-	n, err := tx.Exec(ctx, `INSERT INTO sign_ins (`+signInColumns+`, forgotten)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) ON CONFLICT DO NOTHING`,
-		t.ID, t.Proof[:], t.Kind, t.Key.Cloud, t.Key.Application.String(), t.Key.Partner.String(), t.Authority, t.Issuer,
-		t.Invitation, t.RedirectURI, t.User, t.Began.UnixMilli(), t.Expires.UnixMilli(), t.Expires.Add(ResultLife).UnixMilli())
+	audiences, err := json.Marshal(t.Audiences)
+	if err != nil {
+		return err
+	}
+	k := t.Partner.Key
+	n, err := tx.Exec(ctx, `INSERT INTO sign_ins (id, proof, kind, cloud, application, partner, authority, issuer, invitation,
+			redirect_uri, user_name, until, audiences, began, expires, forgotten)
+		SELECT $1, $2, $3, cloud, application, partner, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13
+		FROM partners WHERE name = $14 AND cloud = $15 AND application = $16 AND partner = $17`,
+		t.ID, t.Proof[:], t.Kind, t.Authority, t.Issuer, t.Invitation, t.RedirectURI, t.User, t.Until.UnixMilli(), string(audiences),
+		t.Began.UnixMilli(), t.Expires.UnixMilli(), t.Expires.Add(ResultLife).UnixMilli(),
+		t.Partner.Name, k.Cloud, k.Application.String(), k.Partner.String())
 	if err == nil && n == 0 {
-		err = fmt.Errorf("%w: a sign-in of this ID", mandate.ErrExists)
+		err = fmt.Errorf("%w: %.80q with tenant %s", mandate.ErrUnknownPartner, t.Partner.Name, k.Partner)
 	}
 	return err
 }
 
-func scanTransaction(scan func(...any) error, more ...any) (Transaction, error) {
-	var t Transaction
-	var proof []byte
-	var application, partner string
-	var began, expires int64
-	err := scan(append([]any{&t.ID, &proof, &t.Kind, &t.Key.Cloud, &application, &partner, &t.Authority, &t.Issuer,
-		&t.Invitation, &t.RedirectURI, &t.User, &began, &expires}, more...)...)
-	if err != nil {
-		return Transaction{}, err
-	}
-	if t.Key.Application, err = mandate.ParseAppID(application); err != nil {
-		return Transaction{}, err
-	}
-	if t.Key.Partner, err = mandate.ParseTenantID(partner); err != nil {
-		return Transaction{}, err
-	}
-	copy(t.Proof[:], proof)
-	t.Began, t.Expires = time.UnixMilli(began), time.UnixMilli(expires)
-	return t, nil
+const signInColumns = `p.name, p.cloud, p.application, p.partner, p.display_name, p.created,
+	s.id, s.proof, s.kind, s.authority, s.issuer, s.invitation, s.redirect_uri, s.user_name, s.until, s.audiences, s.began, s.expires,
+	s.consumed, s.outcome
+	FROM sign_ins s JOIN partners p ON p.cloud = s.cloud AND p.application = s.application AND p.partner = s.partner`
+
+// A signIn is a row: a transaction, and what has become of it.
+type signIn struct {
+	Transaction
+	consumed sql.NullInt64
+	outcome  sql.NullString
 }
 
-// Pending returns the sign-ins of an invitation that were begun and never
-// answered, for [ResultLife] after they expired too, the newest first.
+func scanSignIn(scan func(...any) error) (signIn, error) {
+	var r signIn
+	var proof []byte
+	var audiences string
+	var until, began, expires int64
+	var err error
+	r.Partner, err = scanPartner(scan, &r.ID, &proof, &r.Kind, &r.Authority, &r.Issuer, &r.Invitation, &r.RedirectURI, &r.User,
+		&until, &audiences, &began, &expires, &r.consumed, &r.outcome)
+	if err != nil {
+		return signIn{}, err
+	}
+	if err := json.Unmarshal([]byte(audiences), &r.Audiences); err != nil {
+		return signIn{}, err
+	}
+	copy(r.Proof[:], proof)
+	r.Until, r.Began, r.Expires = time.UnixMilli(until), time.UnixMilli(began), time.UnixMilli(expires)
+	return r, nil
+}
+
+// Pending returns the sign-ins of an invitation that were begun after the last
+// one that was answered, and have not been answered themselves, the newest
+// first; for [ResultLife] after they expired too, since a person whom Entra
+// stopped never comes back.
 func (s *Store) Pending(ctx context.Context, invitation string) ([]Transaction, error) {
-	rows, err := s.db.Query(ctx, `SELECT `+signInColumns+` FROM sign_ins
-		WHERE invitation = $1 AND consumed IS NULL AND forgotten > $2 ORDER BY began DESC, id`, invitation, time.Now().UnixMilli())
+	rows, err := s.db.Query(ctx, `SELECT `+signInColumns+`
+		WHERE s.invitation = $1 AND s.consumed IS NULL AND s.forgotten > $2
+			AND s.began > (SELECT coalesce(max(began), 0) FROM sign_ins WHERE invitation = $1 AND consumed IS NOT NULL)
+		ORDER BY s.began DESC, s.id`, invitation, time.Now().UnixMilli())
 	if err != nil {
 		return nil, wrap("list sign-ins", unavailable(ctx, err))
 	}
 	defer rows.Close()
 	var all []Transaction
 	for rows.Next() {
-		t, err := scanTransaction(rows.Scan)
+		r, err := scanSignIn(rows.Scan)
 		if err != nil {
 			return nil, wrap("list sign-ins", unavailable(ctx, err))
 		}
-		all = append(all, t)
+		all = append(all, r.Transaction)
 	}
 	return all, wrap("list sign-ins", unavailable(ctx, rows.Err()))
 }
 
 // Consume takes a sign-in for the one answer that it may have, before the code
 // in that is redeemed: of any number of answers at once, one gets the
-// transaction. The others, and whoever has a wrong proof, is too late or comes
-// twice, get a [*TransactionError]. A wrong proof consumes nothing.
+// transaction. The others, and whoever has a wrong proof, is too late, or has
+// an invitation that was used meanwhile, get a [*TransactionError], and
+// nothing has changed. When it returns nil no crash makes the sign-in whole
+// again.
 func (s *Store) Consume(ctx context.Context, id string, p Proof) (Transaction, error) {
-	now, hash := time.Now(), p.Hash()
-	var t Transaction
-	err := s.db.Tx(ctx, func(tx *database.Tx) (err error) {
-		t, err = scanTransaction(tx.QueryRow(ctx, `UPDATE sign_ins SET consumed = $3
-			WHERE id = $1 AND proof = $2 AND consumed IS NULL AND expires > $3
-				AND NOT EXISTS (SELECT 1 FROM invitations i WHERE i.id = sign_ins.invitation AND i.used IS NOT NULL)
-			RETURNING `+signInColumns, id, hash[:], now.UnixMilli()).Scan)
-		return err
-	})
-	if errors.Is(err, sql.ErrNoRows) {
-		return Transaction{}, s.refuse(ctx, id, p, now)
-	}
+	hash := p.Hash()
+	n, err := s.db.Exec(ctx, `UPDATE sign_ins SET consumed = $3
+		WHERE id = $1 AND proof = $2 AND consumed IS NULL AND expires > $3
+			AND NOT EXISTS (SELECT 1 FROM invitations i WHERE i.id = sign_ins.invitation AND i.used IS NOT NULL)`,
+		id, hash[:], time.Now().UnixMilli())
 	if err != nil {
 		return Transaction{}, wrap("consume sign-in", unavailable(ctx, err))
 	}
-	return t, nil
-}
-
-// refuse says why a sign-in was not consumed. The proof is looked at first:
-// who does not have it learns nothing else.
-func (s *Store) refuse(ctx context.Context, id string, p Proof, now time.Time) error {
-	t, f, err := s.find(ctx, id, p)
-	switch {
-	case err != nil:
-		return wrap("consume sign-in", err)
-	case f.consumed:
-		return &TransactionError{TransactionUsed}
-	case !now.Before(t.Expires):
-		return &TransactionError{TransactionExpired}
-	}
-	return &TransactionError{TransactionInvitation}
-}
-
-// fate is what has become of a sign-in.
-type fate struct {
-	consumed bool
-	outcome  sql.NullString
-}
-
-// find returns a sign-in for whoever has its proof.
-func (s *Store) find(ctx context.Context, id string, p Proof) (Transaction, fate, error) {
-	var consumed sql.NullInt64
-	var f fate
-	t, err := scanTransaction(s.db.QueryRow(ctx, `SELECT `+signInColumns+`, consumed, outcome FROM sign_ins
-		WHERE id = $1 AND forgotten > $2`, id, time.Now().UnixMilli()).Scan, &consumed, &f.outcome)
-	if errors.Is(err, sql.ErrNoRows) {
-		return Transaction{}, fate{}, &TransactionError{TransactionUnknown}
+	r, err := s.find(ctx, id, p)
+	if err == nil && n == 0 {
+		err = &TransactionError{r.refusal(time.Now())}
 	}
 	if err != nil {
-		return Transaction{}, fate{}, unavailable(ctx, err)
+		return Transaction{}, wrap("consume sign-in", err)
 	}
-	if hash := p.Hash(); subtle.ConstantTimeCompare(hash[:], t.Proof[:]) == 0 {
-		return Transaction{}, fate{}, &TransactionError{TransactionProof}
-	}
-	f.consumed = consumed.Valid
-	return t, f, nil
+	return r.Transaction, nil
 }
 
-// Conclude stores what came of a consumed sign-in, once, for [Store.Result].
-func (s *Store) Conclude(ctx context.Context, id string, o Outcome) error {
+// refusal says why a sign-in was not consumed.
+func (r *signIn) refusal(now time.Time) TransactionReason {
+	switch {
+	case r.consumed.Valid:
+		return TransactionUsed
+	case !now.Before(r.Expires):
+		return TransactionExpired
+	}
+	return TransactionInvitation
+}
+
+// find returns a sign-in to whoever has its proof; nobody else learns more
+// than that there is one.
+func (s *Store) find(ctx context.Context, id string, p Proof) (signIn, error) {
+	r, err := scanSignIn(s.db.QueryRow(ctx, `SELECT `+signInColumns+` WHERE s.id = $1 AND s.forgotten > $2`, id, time.Now().UnixMilli()).Scan)
+	if errors.Is(err, sql.ErrNoRows) {
+		return signIn{}, &TransactionError{TransactionUnknown}
+	}
+	if err != nil {
+		return signIn{}, unavailable(ctx, err)
+	}
+	if hash := p.Hash(); subtle.ConstantTimeCompare(hash[:], r.Proof[:]) == 0 {
+		return signIn{}, &TransactionError{TransactionProof}
+	}
+	return r, nil
+}
+
+// Finish stores what came of a consumed sign-in, once, for [Store.Result]. If
+// it brought a grant, the invitation is used up at the same time, and from then
+// on no other sign-in of it is accepted; a refusal leaves it open.
+func (s *Store) Finish(ctx context.Context, id string, o Outcome) error {
 	text, err := json.Marshal(o)
 	if err != nil {
-		return fmt.Errorf("conclude sign-in: %w", err)
+		return fmt.Errorf("finish sign-in: %w", err)
 	}
-	n, err := s.db.Exec(ctx, `UPDATE sign_ins SET outcome = $2, forgotten = $3 WHERE id = $1 AND consumed IS NOT NULL AND outcome IS NULL`,
-		id, string(text), time.Now().Add(ResultLife).UnixMilli())
-	if err == nil && n == 0 {
-		err = &TransactionError{TransactionUnknown}
-	}
-	return wrap("conclude sign-in", unavailable(ctx, err))
+	now := time.Now()
+	err = s.db.Tx(ctx, func(tx *database.Tx) error {
+		n, err := tx.Exec(ctx, `UPDATE sign_ins SET outcome = $2, forgotten = $3 WHERE id = $1 AND consumed IS NOT NULL AND outcome IS NULL`,
+			id, string(text), now.Add(ResultLife).UnixMilli())
+		if err == nil && n == 0 {
+			err = &TransactionError{TransactionUnknown}
+		}
+		if err != nil || o.Generation == 0 {
+			return err
+		}
+		_, err = tx.Exec(ctx, `UPDATE invitations SET used = $2, generation = $3
+			WHERE used IS NULL AND id = (SELECT invitation FROM sign_ins WHERE id = $1)`, id, now.UnixMilli(), o.Generation)
+		return err
+	})
+	return wrap("finish sign-in", unavailable(ctx, err))
 }
 
 // Result returns a sign-in and what came of it, to whoever has the proof, for
-// [ResultLife] after it was concluded. Otherwise the error is a
+// [ResultLife] after it was finished. Otherwise the error is a
 // [*TransactionError].
 func (s *Store) Result(ctx context.Context, id string, p Proof) (Transaction, Outcome, error) {
-	t, f, err := s.find(ctx, id, p)
-	if err == nil && !f.outcome.Valid {
+	r, err := s.find(ctx, id, p)
+	if err == nil && !r.outcome.Valid {
 		err = &TransactionError{TransactionUnfinished}
 	}
 	if err != nil {
 		return Transaction{}, Outcome{}, wrap("read result", err)
 	}
 	var o Outcome
-	if err := json.Unmarshal([]byte(f.outcome.String), &o); err != nil {
+	if err := json.Unmarshal([]byte(r.outcome.String), &o); err != nil {
 		return Transaction{}, Outcome{}, fmt.Errorf("read result: %w", err)
 	}
-	return t, o, nil
+	return r.Transaction, o, nil
 }

@@ -48,6 +48,8 @@ CREATE TABLE sign_ins (
 	invitation   TEXT   NOT NULL, -- or empty
 	redirect_uri TEXT   NOT NULL,
 	user_name    TEXT   NOT NULL, -- who is expected, or empty
+	until        BIGINT NOT NULL, -- the end of the grant, as the person read it
+	audiences    TEXT   NOT NULL, -- JSON
 	began        BIGINT NOT NULL,
 	expires      BIGINT NOT NULL,
 	consumed     BIGINT,

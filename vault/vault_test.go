@@ -1,0 +1,404 @@
+package vault
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/internal/database"
+)
+
+var (
+	_ mandate.Vault = (*SQL)(nil)
+	_ KeyWrapper    = (*KeyFile)(nil)
+)
+
+var contoso = mandate.GrantKey{Cloud: "global", Application: mandate.AppID(tenant("aaaaaaaa-0000-4000-8000-000000000001")), Partner: tenant("bbbbbbbb-0000-4000-8000-000000000001")}
+
+func tenant(s string) mandate.TenantID {
+	t, err := mandate.ParseTenantID(s)
+	if err != nil {
+		panic(err)
+	}
+	return t
+}
+
+func openVault(t *testing.T) (*SQL, *database.DB, string) {
+	t.Helper()
+	dir := t.TempDir()
+	db, err := database.Open(t.Context(), database.Config{File: filepath.Join(dir, "mandate.db"), Schemas: []database.Schema{Schema()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	return New(db, openKeys(t, filepath.Join(t.TempDir(), "keys"))), db, dir
+}
+
+func openKeys(t *testing.T, path string) *KeyFile {
+	t.Helper()
+	k, err := OpenKeyFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func TestSQL(t *testing.T) {
+	v, db, _ := openVault(t)
+	if err := Check(t.Context(), v, db, contoso); err != nil {
+		t.Error(err)
+	}
+	if err := Check(t.Context(), v, db, contoso); err == nil {
+		t.Error("Check passed where there was a grant already")
+	}
+}
+
+// candidate is a grant that can be activated.
+func candidate(db *database.DB, k mandate.GrantKey, generation int64, refresh string) mandate.Grant {
+	c := check{epoch: db, key: k}
+	return c.candidate(generation, refresh)
+}
+
+func activate(t *testing.T, v *SQL, g mandate.Grant) mandate.Grant {
+	t.Helper()
+	if err := v.Activate(t.Context(), g); err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+func epochOf(t *testing.T, db *database.DB) int64 {
+	t.Helper()
+	e, err := db.Epoch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func TestNothingOpensPastItsEnd(t *testing.T) {
+	v, db, _ := openVault(t)
+	g := candidate(db, contoso, 1, "refresh")
+	g.Until = time.Now().Add(-time.Millisecond)
+	activate(t, v, g)
+	if got, err := v.Head(t.Context(), contoso); err != nil || got.Generation != 1 {
+		t.Errorf("Head: got %+v, %v, want generation 1: a renewal is compared with it", got, err)
+	}
+	_, err := v.Open(t.Context(), contoso)
+	if !errors.Is(err, mandate.ErrNoGrant) || !strings.Contains(err.Error(), "ended on") {
+		t.Errorf("Open: got error %v, want %v that says when the grant ended", err, mandate.ErrNoGrant)
+	}
+}
+
+func TestActivateRefusesWhatIsNoGrant(t *testing.T) {
+	v, db, _ := openVault(t)
+	before := epochOf(t, db)
+	for name, change := range map[string]func(*mandate.Grant){
+		"no cloud":       func(g *mandate.Grant) { g.Key.Cloud = "" },
+		"no application": func(g *mandate.Grant) { g.Key.Application = mandate.AppID{} },
+		"no partner":     func(g *mandate.Grant) { g.Key.Partner = mandate.TenantID{} },
+		"suspended":      func(g *mandate.Grant) { g.State = mandate.StateSuspended },
+		"generation 0":   func(g *mandate.Grant) { g.Generation = 0 },
+		"version 0":      func(g *mandate.Grant) { g.Version = 0 },
+		"no token":       func(g *mandate.Grant) { g.Refresh = mandate.Secret{} },
+	} {
+		g := candidate(db, contoso, 1, "refresh")
+		change(&g)
+		if err := v.Activate(t.Context(), g); !errors.Is(err, mandate.ErrInvalid) {
+			t.Errorf("%s: got error %v, want %v", name, err, mandate.ErrInvalid)
+		}
+	}
+	if after := epochOf(t, db); after != before {
+		t.Errorf("the epoch went from %d to %d, want no change", before, after)
+	}
+	g := activate(t, v, candidate(db, contoso, 1, "refresh"))
+	if err := v.Rotate(t.Context(), g, mandate.Secret{}, epochOf(t, db)); err == nil {
+		t.Error("Rotate stored an empty refresh token")
+	}
+}
+
+func TestLifeOfAGrant(t *testing.T) {
+	v, db, _ := openVault(t)
+	ctx := t.Context()
+	want := func(state mandate.State, text string) {
+		t.Helper()
+		for _, read := range []func(context.Context, mandate.GrantKey) (mandate.Grant, error){v.Head, v.Open} {
+			_, err := read(ctx, contoso)
+			var none *mandate.NoGrantError
+			if !errors.As(err, &none) || none.State != state || none.Generation != 1 || !strings.Contains(err.Error(), text) {
+				t.Errorf("got error %v, want one about generation 1 being %s: %q", err, state, text)
+			}
+		}
+	}
+	for name, act := range map[string]func(context.Context, mandate.GrantKey) error{"Suspend": v.Suspend, "Withdraw": v.Withdraw} {
+		if err := act(ctx, contoso); !errors.Is(err, mandate.ErrNoGrant) {
+			t.Errorf("%s of nothing: got error %v, want %v", name, err, mandate.ErrNoGrant)
+		}
+	}
+	g := activate(t, v, candidate(db, contoso, 1, "refresh"))
+	epoch := epochOf(t, db)
+	raised := func(doing string) {
+		t.Helper()
+		if now := epochOf(t, db); now <= epoch {
+			t.Errorf("%s left the epoch at %d", doing, now)
+		} else {
+			epoch = now
+		}
+	}
+	if err := v.Resume(ctx, contoso); !errors.Is(err, mandate.ErrNotFound) {
+		t.Errorf("Resume of an active grant: got error %v, want %v", err, mandate.ErrNotFound)
+	}
+	if err := v.Suspend(ctx, contoso); err != nil {
+		t.Fatal(err)
+	}
+	raised("Suspend")
+	want(mandate.StateSuspended, "suspended")
+	if err := v.Rotate(ctx, g, mandate.NewSecret("x"), epoch); !errors.Is(err, mandate.ErrSuperseded) {
+		t.Errorf("Rotate of a suspended grant: got error %v, want %v", err, mandate.ErrSuperseded)
+	}
+	if err := v.Activate(ctx, candidate(db, contoso, 2, "x")); !errors.Is(err, mandate.ErrSuperseded) {
+		t.Errorf("Activate over a suspended grant: got error %v, want %v", err, mandate.ErrSuperseded)
+	}
+	if err := v.Suspend(ctx, contoso); !errors.Is(err, mandate.ErrNoGrant) {
+		t.Errorf("Suspend of a suspended grant: got error %v, want %v", err, mandate.ErrNoGrant)
+	}
+	if err := v.Resume(ctx, contoso); err != nil {
+		t.Fatal(err)
+	}
+	raised("Resume")
+	if got, err := v.Open(ctx, contoso); err != nil || got.Refresh.Reveal() != "refresh" {
+		t.Errorf("Open after Resume: got error %v, want the token back", err)
+	}
+	if err := v.Withdraw(ctx, contoso); err != nil {
+		t.Fatal(err)
+	}
+	raised("Withdraw")
+	want(mandate.StateWithdrawn, "withdrawn")
+	for name, act := range map[string]func(context.Context, mandate.GrantKey) error{"Suspend": v.Suspend, "Resume": v.Resume, "Withdraw": v.Withdraw} {
+		if err := act(ctx, contoso); !errors.Is(err, mandate.ErrNoGrant) && !errors.Is(err, mandate.ErrNotFound) {
+			t.Errorf("%s of a withdrawn grant: got error %v, want it refused", name, err)
+		}
+	}
+	if err := v.Activate(ctx, candidate(db, contoso, 1, "x")); !errors.Is(err, mandate.ErrSuperseded) {
+		t.Errorf("Activate of a withdrawn generation: got error %v, want %v", err, mandate.ErrSuperseded)
+	}
+	activate(t, v, candidate(db, contoso, 2, "again"))
+}
+
+func TestGrantsListsEveryGenerationWithoutTokens(t *testing.T) {
+	v, db, _ := openVault(t)
+	other := contoso
+	other.Partner = tenant("bbbbbbbb-0000-4000-8000-000000000002")
+	activate(t, v, candidate(db, contoso, 1, "a"))
+	activate(t, v, candidate(db, contoso, 2, "b"))
+	activate(t, v, candidate(db, other, 1, "c"))
+	for _, tt := range []struct {
+		partner mandate.TenantID
+		want    []mandate.State
+	}{
+		{contoso.Partner, []mandate.State{mandate.StateActive, mandate.StateReplaced}},
+		{mandate.TenantID{}, []mandate.State{mandate.StateActive, mandate.StateReplaced, mandate.StateActive}},
+		{tenant("bbbbbbbb-0000-4000-8000-000000000003"), nil},
+	} {
+		got, err := v.Grants(t.Context(), tt.partner)
+		if err != nil || len(got) != len(tt.want) {
+			t.Fatalf("Grants(%v): got %d, %v, want %d", tt.partner, len(got), err, len(tt.want))
+		}
+		for i, g := range got {
+			if g.State != tt.want[i] || !g.Refresh.IsZero() {
+				t.Errorf("Grants(%v)[%d]: got %s (with token: %t), want %s without", tt.partner, i, g.State, !g.Refresh.IsZero(), tt.want[i])
+			}
+		}
+	}
+}
+
+// canary is a refresh token that must be nowhere but in memory.
+const canary = "0.AXcanary-refresh-token-that-must-not-be-seen"
+
+// stored returns the names of the files under dir that contain text.
+func stored(t *testing.T, dir string, text []byte) []string {
+	t.Helper()
+	var found []string
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		b, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bytes.Contains(b, text) {
+			found = append(found, e.Name())
+		}
+	}
+	return found
+}
+
+func sealedBytes(t *testing.T, db *database.DB) []byte {
+	t.Helper()
+	var blob []byte
+	if err := db.QueryRow(t.Context(), `SELECT sealed FROM grants WHERE sealed IS NOT NULL`).Scan(&blob); err != nil {
+		t.Fatal(err)
+	}
+	return blob
+}
+
+func TestDatabaseFilesYieldNothing(t *testing.T) {
+	v, db, dir := openVault(t)
+	absent := func(doing string) {
+		t.Helper()
+		for _, s := range []string{canary, "canary-refresh"} {
+			if found := stored(t, dir, []byte(s)); found != nil {
+				t.Errorf("after %s the refresh token is in %v", doing, found)
+			}
+		}
+		for id, key := range v.key.(*KeyFile).keys {
+			if found := stored(t, dir, key); found != nil {
+				t.Errorf("after %s the key %s is in %v", doing, id, found)
+			}
+		}
+	}
+	g := activate(t, v, candidate(db, contoso, 1, canary+"1"))
+	absent("Activate")
+	if err := v.Rotate(t.Context(), g, mandate.NewSecret(canary+"2"), epochOf(t, db)); err != nil {
+		t.Fatal(err)
+	}
+	absent("Rotate")
+	replaced := sealedBytes(t, db)
+	if stored(t, dir, replaced) == nil {
+		t.Fatal("the sealed token is in no file: this test looks in the wrong place")
+	}
+	activate(t, v, candidate(db, contoso, 2, canary+"3"))
+	absent("second Activate")
+	if found := stored(t, dir, replaced); found != nil {
+		t.Errorf("the replaced generation's sealed token is still in %v", found)
+	}
+	withdrawn := sealedBytes(t, db)
+	if err := v.Withdraw(t.Context(), contoso); err != nil {
+		t.Fatal(err)
+	}
+	absent("Withdraw")
+	if found := stored(t, dir, withdrawn); found != nil {
+		t.Errorf("the withdrawn grant's sealed token is still in %v", found)
+	}
+}
+
+func TestWithdrawSaysThatTracesRemain(t *testing.T) {
+	v, db, _ := openVault(t)
+	activate(t, v, candidate(db, contoso, 1, "refresh"))
+	err := db.View(t.Context(), func(tx *database.Tx) error {
+		var n int
+		if err := tx.QueryRow(t.Context(), `SELECT count(*) FROM grants`).Scan(&n); err != nil {
+			return err
+		}
+		return v.Withdraw(t.Context(), contoso)
+	})
+	if !errors.Is(err, ErrTraces) {
+		t.Errorf("Withdraw while somebody reads: got error %v, want %v", err, ErrTraces)
+	}
+	if _, err := v.Head(t.Context(), contoso); !errors.Is(err, mandate.ErrNoGrant) {
+		t.Errorf("Head after Withdraw: got error %v, want %v", err, mandate.ErrNoGrant)
+	}
+}
+
+func TestMovedRowsDoNotOpen(t *testing.T) {
+	ctx := t.Context()
+	for _, tt := range []struct{ name, stmt string }{
+		{"the sealed token of another partner", `UPDATE grants SET sealed = o.sealed FROM grants o WHERE o.partner <> grants.partner`},
+		{"partners exchanged", `UPDATE grants SET partner = CASE WHEN partner LIKE '%1' THEN 'bbbbbbbb-0000-4000-8000-00000000000f' ELSE 'bbbbbbbb-0000-4000-8000-000000000001' END`},
+		{"another cloud", `UPDATE grants SET cloud = 'emulator'`},
+		{"another application", `UPDATE grants SET application = 'aaaaaaaa-0000-4000-8000-000000000009'`},
+		{"a later generation", `UPDATE grants SET generation = generation + 1`},
+		{"a later version", `UPDATE grants SET version = version + 1`},
+		{"another key's ID", `UPDATE grants SET key_id = 'other'`},
+		{"another column", `UPDATE grants SET sealed = CAST(evidence AS BLOB)`},
+		{"one byte less", `UPDATE grants SET sealed = substr(sealed, 1, length(sealed) - 1)`},
+		{"nothing", `UPDATE grants SET sealed = x''`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			v, db, _ := openVault(t)
+			other := contoso
+			other.Partner = tenant("bbbbbbbb-0000-4000-8000-000000000002")
+			activate(t, v, candidate(db, contoso, 1, canary))
+			activate(t, v, candidate(db, other, 1, canary))
+			if _, err := db.Exec(ctx, tt.stmt); err != nil {
+				t.Fatal(err)
+			}
+			all, err := v.Grants(ctx, mandate.TenantID{})
+			if err != nil || len(all) != 2 {
+				t.Fatal(len(all), err)
+			}
+			for _, g := range all {
+				got, err := v.Open(ctx, g.Key)
+				if err == nil || !got.Refresh.IsZero() {
+					t.Errorf("%v opened", g.Key)
+				} else if strings.Contains(err.Error(), "canary") {
+					t.Errorf("the error shows the token: %v", err)
+				}
+			}
+		})
+	}
+}
+
+func TestAnOldRowPutBackDoesNotOpen(t *testing.T) {
+	v, db, _ := openVault(t)
+	g := activate(t, v, candidate(db, contoso, 1, "old"))
+	old := sealedBytes(t, db)
+	if err := v.Rotate(t.Context(), g, mandate.NewSecret("new"), epochOf(t, db)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Exec(t.Context(), `UPDATE grants SET sealed = $1`, old); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := v.Open(t.Context(), contoso); !errors.Is(err, errMoved) {
+		t.Errorf("Open of a sealed token from before the last rotation: got error %v, want %v", err, errMoved)
+	}
+}
+
+func TestUnreadableRowIsAnError(t *testing.T) {
+	for _, column := range []string{"application = 'x'", "user_tenant = 'x'", "user_object = 'x'", "evidence = 'x'", "audiences = 'x'", "agent_groups = 'x'"} {
+		v, db, _ := openVault(t)
+		activate(t, v, candidate(db, contoso, 1, "refresh"))
+		if _, err := db.Exec(t.Context(), `UPDATE grants SET `+column); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := v.Grants(t.Context(), contoso.Partner); err == nil {
+			t.Errorf("Grants returned a grant of a row with %s", column)
+		}
+	}
+}
+
+func TestDatabaseDownIsUnavailable(t *testing.T) {
+	v, db, _ := openVault(t)
+	g := activate(t, v, candidate(db, contoso, 1, "refresh"))
+	epoch := epochOf(t, db)
+	db.Close()
+	for name, err := range map[string]error{
+		"Head":     second(v.Head(t.Context(), contoso)),
+		"Open":     second(v.Open(t.Context(), contoso)),
+		"Grants":   second(v.Grants(t.Context(), contoso.Partner)),
+		"Rotate":   v.Rotate(t.Context(), g, mandate.NewSecret("x"), epoch),
+		"Activate": v.Activate(t.Context(), candidate(db, contoso, 2, "x")),
+		"Suspend":  v.Suspend(t.Context(), contoso),
+		"Resume":   v.Resume(t.Context(), contoso),
+		"Withdraw": v.Withdraw(t.Context(), contoso),
+	} {
+		if !errors.Is(err, mandate.ErrUnavailable) || errors.Is(err, mandate.ErrNoGrant) {
+			t.Errorf("%s: got error %v, want %v", name, err, mandate.ErrUnavailable)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := v.Head(ctx, contoso); !errors.Is(err, context.Canceled) || errors.Is(err, mandate.ErrUnavailable) {
+		t.Errorf("Head of a caller who gave up: got error %v, want only %v", err, context.Canceled)
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
