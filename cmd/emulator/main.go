@@ -136,7 +136,7 @@ type description struct {
 	SPKI        string             `json:"ca_spki_sha256"`
 	Application string             `json:"application_id"`
 	Secret      string             `json:"application_secret"`
-	Users       []string           `json:"users"`
+	Users       []emulator.User    `json:"users"`
 }
 
 func newDescription(e *emulator.Emulator, o options) description {
@@ -147,14 +147,16 @@ func newDescription(e *emulator.Emulator, o options) description {
 }
 
 // users lists who can sign in at the partners.
-func users(e *emulator.Emulator) []string {
-	var list []string
-	for _, tenant := range []string{emulator.ContosoTenant, emulator.FabrikamTenant} {
-		for _, u := range e.Users(tenant) {
-			list = append(list, u.UPN)
-		}
+func users(e *emulator.Emulator) []emulator.User {
+	return append(e.Users(emulator.ContosoTenant), e.Users(emulator.FabrikamTenant)...)
+}
+
+// guestMail is the other name of a guest, the one that people type.
+func guestMail(u emulator.User) string {
+	if u.Guest() {
+		return " (" + u.Mail + ")"
 	}
-	return list
+	return ""
 }
 
 func text(e *emulator.Emulator, o options) string {
@@ -179,7 +181,7 @@ func text(e *emulator.Emulator, o options) string {
 	}
 	b.WriteString("\nPartner users (no passwords)\n")
 	for _, u := range users(e) {
-		fmt.Fprintf(&b, "  %s\n", u)
+		fmt.Fprintf(&b, "  %s%s\n", u.UPN, guestMail(u))
 	}
 	b.WriteString("\n" + trust(e, o) + "\nStop with Ctrl-C. Everything is forgotten then.\n")
 	return b.String()

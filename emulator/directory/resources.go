@@ -36,7 +36,7 @@ func (r Resource) Scope(name string) (Scope, bool) {
 	return Scope{}, false
 }
 
-// Named reports whether name is one of the resource's identifiers, however
+// named reports whether name is one of the resource's identifiers, however
 // its letters are cased and whether or not it ends in a slash.
 func (r Resource) named(name string) bool {
 	if strings.EqualFold(name, r.ID) {
