@@ -34,19 +34,13 @@ func (p *Portal) callback(cloud string) web.Handler {
 		}
 		proof, err := p.returned(r, form.Get("state"))
 		if err == nil {
-			return p.finish(w, r, cloud, proof, form)
+			err = p.finish(w, r, cloud, proof, form)
 		}
-		return p.strange(w, r, err)
+		if !errors.Is(err, ErrTransaction) {
+			return err
+		}
+		return p.refuse(w, r, http.StatusBadRequest, &mandate.Refusal{Reason: mandate.ReasonTransaction, Err: err})
 	}
-}
-
-// strange answers for a sign-in that was not begun by this browser, or has
-// come back before.
-func (p *Portal) strange(w http.ResponseWriter, r *http.Request, err error) error {
-	if !errors.Is(err, ErrTransaction) {
-		return err
-	}
-	return p.refuse(w, r, http.StatusBadRequest, &mandate.Refusal{Reason: mandate.ReasonTransaction, Err: err})
 }
 
 // returned returns the proof of the sign-in that state names, if this browser
@@ -67,11 +61,12 @@ func (p *Portal) returned(r *http.Request, got string) (Proof, error) {
 }
 
 // finish consumes the sign-in, judges the answer, and sends the browser to a
-// URL without either.
+// URL without either. The error wraps [ErrTransaction] if this sign-in may not
+// come back, or not again.
 func (p *Portal) finish(w http.ResponseWriter, r *http.Request, cloud string, proof Proof, form url.Values) error {
 	tx, err := p.cfg.Transactions.Consume(r.Context(), proof)
 	if err != nil {
-		return p.strange(w, r, err)
+		return fmt.Errorf("consume sign-in: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), finishWithin)
 	defer cancel()

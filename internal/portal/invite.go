@@ -83,7 +83,7 @@ func (p *Portal) uninvited(w http.ResponseWriter, r *http.Request, inv Invitatio
 		return p.refuse(w, r, status, refusal)
 	}
 	p.record(r, inv.Partner, refusal)
-	return p.showRefusal(w, status, Outcome{Partner: inv.Partner, Refused: refused(refusal)})
+	return p.showRefusal(w, status, Outcome{Partner: inv.Partner, Request: web.RequestID(r.Context()), Refused: refused(refusal)})
 }
 
 // begin starts a sign-in and sends the browser to Entra.

@@ -110,7 +110,7 @@ func (p *Portal) load() error {
 	if err != nil {
 		return err
 	}
-	if p.pages, err = web.ParsePages(folder, template.FuncMap{"when": when, "day": day}); err != nil {
+	if p.pages, err = web.ParsePages(folder, template.FuncMap{"when": when}); err != nil {
 		return err
 	}
 	css, err := files.ReadFile("site.css")

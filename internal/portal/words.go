@@ -19,7 +19,7 @@ var apiNames = map[string]string{
 // that is not here must be explained in the configuration.
 var meanings = map[string]string{
 	"partnercenter/user_impersonation":               "Work in Partner Center with your rights: see and manage your customers, their subscriptions, orders and users.",
-	"arm/user_impersonation":                         "Manage Azure resources that your account can reach, in your tenant and in your customers'.",
+	"arm/user_impersonation":                         "Manage Azure resources that your account can reach, in your tenant and in your customers’.",
 	"graph/User.Read":                                "See who you are: your name and your profile.",
 	"graph/User.Read.All":                            "See the profiles of all users.",
 	"graph/User.ReadWrite.All":                       "See and change the profiles of all users.",
@@ -99,9 +99,6 @@ func (a *Application) authorityHost() string {
 
 // when writes a time for people all over the world, to the minute.
 func when(t time.Time) string { return t.UTC().Format("2 January 2006, 15:04 UTC") }
-
-// day writes a date.
-func day(t time.Time) string { return t.UTC().Format("2 January 2006") }
 
 // lasting writes a term in days, or in hours if it is not whole days.
 func lasting(d time.Duration) string {
