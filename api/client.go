@@ -66,7 +66,7 @@ func loopback(host string) bool {
 
 // NewSocketClient returns a client of the operator socket at path.
 func NewSocketClient(path string) (*Client, error) {
-	if err := checkSocketPath(path); err != nil {
+	if err := CheckSocketPath(path); err != nil {
 		return nil, err
 	}
 	var d net.Dialer

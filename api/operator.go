@@ -18,11 +18,12 @@ import (
 
 // Limits of an invitation.
 const (
+	maxPartnerName = 63
 	maxDisplayName = 128 // bytes
 	maxUser        = 256 // bytes
 	defaultTerm    = 365 * 24 * time.Hour
 	minTerm        = 24 * time.Hour
-	maxTerm        = 731 * 24 * time.Hour
+	maxTerm        = 366 * 24 * time.Hour
 	defaultExpires = 72 * time.Hour
 	minExpires     = 5 * time.Minute
 	maxExpires     = 30 * 24 * time.Hour
@@ -278,8 +279,8 @@ func (s *Server) parseInvite(in InviteRequest) (Invitation, error) {
 // checkPartnerName keeps names and tenant ids apart, because either finds a
 // partner.
 func checkPartnerName(name string) error {
-	if !mandate.Name(name) {
-		return mandate.Invalid("name", "must be a name of at most 64 letters, digits, '-', '_', '.' or ':', such as contoso")
+	if name == "" || len(name) > maxPartnerName || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" || name[0] == '-' {
+		return mandate.Invalid("name", "must be at most %d of a-z, 0-9 and '-', not beginning with '-', such as contoso", maxPartnerName)
 	}
 	if _, err := mandate.ParseTenantID(name); err == nil {
 		return mandate.Invalid("name", "must not look like a tenant id")

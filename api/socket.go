@@ -28,7 +28,7 @@ const maxSocketPath = 107
 // left behind is replaced; one that somebody answers on, and anything that is
 // no socket, is not touched.
 func ListenSocket(path string) (net.Listener, error) {
-	if err := checkSocketPath(path); err != nil {
+	if err := CheckSocketPath(path); err != nil {
 		return nil, err
 	}
 	if err := prepareFolder(filepath.Dir(path)); err != nil {
@@ -47,7 +47,9 @@ func ListenSocket(path string) (net.Listener, error) {
 	return l, nil
 }
 
-func checkSocketPath(path string) error {
+// CheckSocketPath reports what is wrong with the path of a socket, as an error
+// wrapping [mandate.ErrInvalid]. It does not look at the disk.
+func CheckSocketPath(path string) error {
 	if path == "" {
 		return mandate.Invalid("socket", "has no path")
 	}

@@ -1,0 +1,136 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/api"
+	"github.com/mandate-sam/mandate/internal/web"
+)
+
+// The exit statuses, as the help documents them.
+const (
+	exitOK          = 0
+	exitFailed      = 1
+	exitUsage       = 2
+	exitDenied      = 3
+	exitUnreachable = 4
+	exitAct         = 5
+	exitLater       = 6
+)
+
+// A usageError is a mistake in the command line.
+type usageError struct{ text string }
+
+func (e *usageError) Error() string { return e.text }
+
+func usage(format string, args ...any) error {
+	return &usageError{fmt.Sprintf(format, args...)}
+}
+
+// verdict returns what err means to a script: an exit status and a code.
+func verdict(err error) (exit int, code string) {
+	var misuse *usageError
+	var answered *api.CallError
+	switch {
+	case errors.As(err, &misuse):
+		return exitUsage, "usage"
+	case errors.As(err, &answered):
+		return exitFailed, "api"
+	case errors.Is(err, api.ErrUnreachable):
+		return exitUnreachable, "unreachable"
+	case errors.Is(err, context.Canceled):
+		return exitFailed, "interrupted"
+	}
+	_, code = web.Status(err)
+	switch web.Error(code) {
+	case nil:
+		return exitFailed, "failed"
+	case mandate.ErrInvalid:
+		return exitUsage, code
+	case mandate.ErrDenied, mandate.ErrWiderThanRule, mandate.ErrUnauthenticated:
+		return exitDenied, code
+	case mandate.ErrNoGrant:
+		return exitAct, code
+	case mandate.ErrUnavailable, mandate.ErrRateLimited, mandate.ErrSuperseded, mandate.ErrRotated:
+		return exitLater, code
+	case mandate.ErrUpstream:
+		return upstreamExit(err), code
+	}
+	return exitFailed, code
+}
+
+// upstreamExit tells what passes by itself from what needs a person.
+func upstreamExit(err error) int {
+	var f *mandate.Fault
+	switch {
+	case !errors.As(err, &f):
+		return exitFailed
+	case f.Domain == mandate.DomainTransient:
+		return exitLater
+	}
+	return exitAct
+}
+
+// report tells the user of err, if there is one, and returns the exit status.
+func (c *cli) report(err error) int {
+	if err == nil {
+		return exitOK
+	}
+	exit, code := verdict(err)
+	if c.json {
+		c.reportJSON(err, code)
+		return exit
+	}
+	fmt.Fprintln(c.err, "mandate:", clean(err.Error()))
+	if h := hint(err); h != "" {
+		fmt.Fprintln(c.err, "mandate:", h)
+	}
+	return exit
+}
+
+// reportJSON writes the error as the server would, with the fields of its
+// type.
+func (c *cli) reportJSON(err error, code string) {
+	p := web.NewProblem(err)
+	if p.Code != code {
+		p = web.Problem{Code: code, Message: err.Error()}
+	}
+	var answered *api.CallError
+	out := struct {
+		web.Problem
+		Status  int    `json:"api_status,omitempty"`
+		APICode string `json:"api_code,omitempty"`
+	}{Problem: p}
+	if errors.As(err, &answered) {
+		out.Status, out.APICode = answered.Answer.Status, answered.Code
+	}
+	_ = json.NewEncoder(c.err).Encode(map[string]any{"error": out})
+}
+
+// remedies say whose move it is.
+var remedies = map[mandate.Remedy]string{
+	mandate.RemedyRenew:      "the partner must sign in and consent again: mandate partner invite",
+	mandate.RemedyPreconsent: "the application is not consented in this customer's tenant",
+	mandate.RemedyCredential: "the application's credential must be fixed or replaced on the server",
+	mandate.RemedyConfigure:  "the configuration or the app registration must be fixed",
+	mandate.RemedyAdminister: "an administrator of that tenant must change a user, a role, GDAP or conditional access",
+	mandate.RemedyRetry:      "try again later",
+}
+
+// hint says what to do about err, or "".
+func hint(err error) string {
+	var f *mandate.Fault
+	switch {
+	case errors.As(err, &f):
+		return remedies[f.Remedy]
+	case errors.Is(err, mandate.ErrDenied):
+		return "the server's rules file decides; it needs a rule for this caller, partner, audience and purpose"
+	case errors.Is(err, api.ErrUnreachable):
+		return "is the server running? Start it with: mandate serve --config FILE"
+	}
+	return ""
+}

@@ -1,0 +1,77 @@
+// Command mandate is the server and its command line.
+//
+// "mandate serve" runs the server. Every other command talks to a running one
+// through its operator socket, where the user that runs the command is known
+// by user id: there is nothing to log in with, and no secret on any command
+// line or in the environment.
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/mandate-sam/mandate/internal/app"
+)
+
+// A program is what the commands need of the rest of the system; a test gives
+// its own.
+type program struct {
+	// Serve runs a server of the configuration at path until ctx is done.
+	Serve func(ctx context.Context, path string) error
+
+	// Check reads the configuration at path and the files that it names, and
+	// changes nothing. The error is about the configuration itself.
+	Check func(path string) ([]app.Finding, error)
+
+	// Example and Rules return commented files to begin with.
+	Example, Rules func() string
+
+	Version string
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, wired(), os.Args[1:], stdio{os.Stdin, os.Stdout, os.Stderr})
+	stop()
+	os.Exit(code)
+}
+
+// wired returns the real program.
+func wired() program {
+	v := version()
+	return program{
+		Serve: func(ctx context.Context, path string) error {
+			c, err := app.LoadConfig(path)
+			if err != nil {
+				return err
+			}
+			return app.Run(ctx, c, app.Options{Version: v})
+		},
+		Check: func(path string) ([]app.Finding, error) {
+			c, err := app.LoadConfig(path)
+			if err != nil {
+				return nil, err
+			}
+			return app.CheckFiles(c), nil
+		},
+		Example: app.Example, Rules: app.ExampleRules, Version: v,
+	}
+}
+
+// version returns what the Go toolchain wrote into this binary.
+func version() string {
+	if b, ok := debug.ReadBuildInfo(); ok && b.Main.Version != "" {
+		return b.Main.Version
+	}
+	return "(devel)"
+}
+
+// stdio are the streams of one run.
+type stdio struct {
+	in       io.Reader
+	out, err io.Writer
+}

@@ -1,0 +1,168 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+const rootLong = `Mandate keeps the consent that CSP partners gave, and turns it into access tokens
+for the callers that a rule allows, for one tenant, one API and one purpose at a
+time. Every decision is recorded before it takes effect.
+
+"mandate serve" runs the server. The other commands talk to a running server
+through its operator socket; the kernel tells the server which user is asking.
+The socket is the first of these:
+
+  --socket PATH
+  $MANDATE_SOCKET
+  $XDG_RUNTIME_DIR/mandate.sock   if it is there
+  /run/mandate/mandate.sock       if it is there
+
+Results go to standard output, everything else to standard error. With --json
+both are JSON: one object, or one a line for lists that go on.
+
+Exit status:
+  0  done
+  1  failed, or the API that was called answered with an error
+  2  the command line, or a field of the request, is wrong
+  3  denied: no rule allows it, or the token would be wider than the rule
+  4  no server answers
+  5  a person must act first: no active grant, or Microsoft refused
+  6  not now: try again later`
+
+// A cli is one run of the command line.
+type cli struct {
+	program
+	stdio
+	socket string
+	json   bool
+}
+
+// run runs the command line args and returns the exit status.
+func run(ctx context.Context, p program, args []string, s stdio) int {
+	c := &cli{program: p, stdio: s}
+	root := c.root()
+	root.SetArgs(args)
+	root.SetIn(s.in)
+	root.SetOut(s.out)
+	root.SetErr(s.err)
+	err := root.ExecuteContext(ctx)
+	// When the command line could not be read, neither was the flag.
+	c.json = c.json || err != nil && slices.Contains(args, "--json")
+	return c.report(err)
+}
+
+func (c *cli) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "mandate",
+		Short: "Access tokens from partners' consents, under rules, on the record",
+		Long:  rootLong,
+		Example: `  mandate config example > mandate.yaml
+  mandate serve --config mandate.yaml
+  mandate partner invite contoso --tenant 11111111-2222-3333-4444-555555555555 --user ada@contoso.example
+  mandate call contoso partnercenter GET /v1/customers --purpose support`,
+		SilenceErrors:              true,
+		SilenceUsage:               true,
+		SuggestionsMinimumDistance: 2,
+	}
+	root.PersistentFlags().StringVar(&c.socket, "socket", "", "the server's operator socket (default: see \"mandate --help\")")
+	root.PersistentFlags().BoolVar(&c.json, "json", false, "write JSON, errors too")
+	root.SetFlagErrorFunc(flagError)
+	group(root)
+	root.AddCommand(c.serveCommand(), c.configCommand(), c.partnerCommand(), c.callerCommand(),
+		c.tokenCommand(), c.callCommand(), c.auditCommand(), c.versionCommand())
+	return root
+}
+
+// group makes cmd one that has only subcommands: alone it shows its help, and
+// with a word that is none of them it says what may have been meant.
+func group(cmd *cobra.Command) *cobra.Command {
+	cmd.Args = cobra.ArbitraryArgs
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return cmd.Help()
+		}
+		text := fmt.Sprintf("%q is not a command of %q", args[0], cmd.CommandPath())
+		if s := cmd.SuggestionsFor(args[0]); len(s) > 0 {
+			text += "; did you mean " + strings.Join(s, " or ") + "?"
+		}
+		return usage("%s", text)
+	}
+	cmd.SuggestionsMinimumDistance = 2
+	return cmd
+}
+
+// flagError makes a mistake in the flags a usage error, with the flag that may
+// have been meant.
+func flagError(cmd *cobra.Command, err error) error {
+	if errors.Is(err, pflag.ErrHelp) {
+		return err
+	}
+	word, ok := strings.CutPrefix(err.Error(), "unknown flag: --")
+	if !ok {
+		return usage("%v; see %s --help", err, cmd.CommandPath())
+	}
+	best, near := "", 3
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if d := distance(word, f.Name); d < near {
+			best, near = f.Name, d
+		}
+	})
+	if best == "" {
+		return usage("unknown flag --%s; see %s --help", word, cmd.CommandPath())
+	}
+	return usage("unknown flag --%s; did you mean --%s?", word, best)
+}
+
+// distance is how many letters must be inserted, removed or replaced to make a
+// into b.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			diagonal, row[j+1] = row[j+1], min(row[j]+1, row[j+1]+1, diagonal+cost)
+		}
+	}
+	return row[len(b)]
+}
+
+// words wants exactly the arguments that are named.
+func words(names ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) < len(names):
+			return usage("%s is missing; see %s --help", names[len(args)], cmd.CommandPath())
+		case len(args) > len(names):
+			return usage("%q is one argument too many; see %s --help", args[len(names)], cmd.CommandPath())
+		}
+		return nil
+	}
+}
+
+// need makes flags required.
+func need(cmd *cobra.Command, flags ...string) {
+	run := cmd.RunE
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		for _, name := range flags {
+			if !cmd.Flags().Changed(name) {
+				return usage("--%s is required; see %s --help", name, cmd.CommandPath())
+			}
+		}
+		return run(cmd, args)
+	}
+}
