@@ -144,7 +144,7 @@ var oauthErrors = map[string]verdict{
 	"access_denied":             faultAccess,
 	"unauthorized_client":       faultTenant,
 	"invalid_client":            faultCredential,
-	"invalid_request":           faultApplication,
+	"invalid_request":           faultTenant, // also what Entra says of tenants that are gone
 	"unsupported_grant_type":    faultApplication,
 	"unsupported_response_type": faultApplication,
 	"invalid_scope":             faultAudience,

@@ -112,7 +112,7 @@ func TestClassifyWithoutKnownCode(t *testing.T) {
 		{mandate.Fault{OAuthError: "access_denied"}, grant, atCustomer, "UU"},
 		{mandate.Fault{OAuthError: "invalid_client"}, application, application, "AA"},
 		{mandate.Fault{OAuthError: "unauthorized_client"}, grant, atCustomer, "FF"},
-		{mandate.Fault{OAuthError: "invalid_request"}, application, application, "FF"},
+		{mandate.Fault{OAuthError: "invalid_request"}, grant, atCustomer, "FF"},
 		{mandate.Fault{OAuthError: "unsupported_grant_type"}, application, application, "FF"},
 		{mandate.Fault{OAuthError: "unsupported_response_type"}, application, application, "FF"},
 		{mandate.Fault{OAuthError: "invalid_scope"}, audience, audience, "FF"},

@@ -252,6 +252,18 @@ func TestRetryAfter(t *testing.T) {
 	}
 }
 
+func TestTexts(t *testing.T) {
+	if got := hide("text", mandate.Secret{}); got != "text" {
+		t.Errorf("without a token: %q", got)
+	}
+	if got, want := clean("a\x1b\u202e\x00b\tc\xff"+strings.Repeat("é", 9), 8), "ab cé"+"é"; got != want {
+		t.Errorf("clean: %q, want %q", got, want)
+	}
+	if got := (&Error{Status: 403}).Error(); !strings.HasSuffix(got, "answered 403") {
+		t.Errorf("error without a code: %q", got)
+	}
+}
+
 func FuzzMemberOf(f *testing.F) {
 	f.Add(page("https://graph.test:8443/v1.0/me/memberOf?x", group("AdminAgents")).body)
 	f.Add(page("//evil.test/v1.0/x").body)
