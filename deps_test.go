@@ -61,9 +61,11 @@ var ranks = map[string]int{
 
 	"/internal/app": 3,
 
-	"/cmd/mandate":  4,
-	"/cmd/emulator": 4,
-	"/cmd/demo":     4,
+	"/internal/demo": 4,
+
+	"/cmd/mandate":  5,
+	"/cmd/emulator": 5,
+	"/cmd/demo":     5,
 }
 
 // Imports within the module point downwards, never sideways.

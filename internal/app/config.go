@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/goccy/go-yaml/ast"
 
@@ -412,6 +411,3 @@ func (a *Application) audiences(cloud mandate.Cloud) ([]mandate.Audience, error)
 	}
 	return out, nil
 }
-
-// maxTerm is the longest grant that an invitation may ask for.
-const maxTerm = 2 * 365 * 24 * time.Hour

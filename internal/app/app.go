@@ -1,0 +1,329 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/api"
+	"github.com/mandate-sam/mandate/audit"
+	"github.com/mandate-sam/mandate/entra"
+	"github.com/mandate-sam/mandate/internal/database"
+	"github.com/mandate-sam/mandate/internal/portal"
+	"github.com/mandate-sam/mandate/internal/web"
+	"github.com/mandate-sam/mandate/policy"
+	"github.com/mandate-sam/mandate/store"
+	"github.com/mandate-sam/mandate/vault"
+)
+
+// Options are what a server has beside its configuration.
+type Options struct {
+	// Log takes the log. Nil means standard error, as the configuration says.
+	Log *slog.Logger
+
+	// Version is shown to operators.
+	Version string
+
+	// Ready is called once every listener accepts connections.
+	Ready func(*App)
+}
+
+// An App is a server whose files are open and whose listeners listen.
+type App struct {
+	log    *slog.Logger
+	broker *mandate.Broker
+	db     *database.DB
+	audit  *audit.Log
+	doors  []door
+}
+
+// A door is a listener with what it serves.
+type door struct {
+	name   string
+	listen net.Listener
+	server *http.Server
+}
+
+// Run serves until ctx is done, then lets requests under way finish.
+func Run(ctx context.Context, c Config, o Options) error {
+	a, err := New(ctx, c, o)
+	if err != nil {
+		return err
+	}
+	if o.Ready != nil {
+		o.Ready(a)
+	}
+	return a.Run(ctx)
+}
+
+// New opens everything that the configuration names and listens. [App.Run]
+// must be called, also to close it all.
+func New(ctx context.Context, c Config, o Options) (_ *App, err error) {
+	if o.Log == nil {
+		o.Log = c.Log.logger(os.Stderr)
+	}
+	a := &App{log: o.Log}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, a.close())
+		}
+	}()
+	parts, err := a.open(ctx, &c)
+	if err != nil {
+		return nil, err
+	}
+	if err := parts.serve(ctx, a, &c, o); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// Address returns where a door listens: "portal", "api" or "operator".
+func (a *App) Address(name string) net.Addr {
+	for _, d := range a.doors {
+		if d.name == name {
+			return d.listen.Addr()
+		}
+	}
+	return nil
+}
+
+// parts are the pieces between which App is the wire.
+type parts struct {
+	clouds   map[string]mandate.Cloud
+	emulated bool
+	upstream *upstream
+	store    *store.Store
+	vault    *vault.SQL
+	epoch    epoch
+}
+
+// epoch says of the database's doubts about its epoch that nothing can be
+// handed out until they are over.
+type epoch struct{ db *database.DB }
+
+func (e epoch) Epoch() (int64, error) {
+	n, err := e.db.Epoch()
+	if err != nil {
+		return 0, fmt.Errorf("%w: %w", mandate.ErrUnavailable, err)
+	}
+	return n, nil
+}
+
+// open opens files and makes the broker.
+func (a *App) open(ctx context.Context, c *Config) (*parts, error) {
+	p := new(parts)
+	var err error
+	if p.clouds, err = c.clouds(); err != nil {
+		return nil, err
+	}
+	p.emulated = p.clouds[c.Applications[0].cloud()].Custom
+	rules, err := policy.Load(c.file(c.Rules), c.usedClouds(p.clouds))
+	if err != nil {
+		return nil, err
+	}
+	if p.upstream, err = newUpstream(c, p.clouds); err != nil {
+		return nil, err
+	}
+	data := c.file(c.Data)
+	a.db, err = database.Open(ctx, database.Config{
+		File: filepath.Join(data, "mandate.db"), Schemas: []database.Schema{store.Schema(), vault.Schema()},
+	})
+	if err != nil {
+		return nil, err
+	}
+	if a.audit, err = audit.Open(filepath.Join(data, "audit.jsonl"), p.emulated); err != nil {
+		return nil, err
+	}
+	key, err := vault.OpenKeyFile(c.keyFile())
+	if err != nil {
+		return nil, err
+	}
+	if p.store, err = store.Open(ctx, a.db); err != nil {
+		return nil, err
+	}
+	p.vault, p.epoch = vault.New(a.db, key), epoch{a.db}
+	if err := p.checkClouds(); err != nil {
+		return nil, err
+	}
+	a.broker, err = mandate.New(mandate.Config{
+		Authority: p.upstream, Prober: p.upstream, Vault: p.vault, Policy: rules, Audit: a.audit, Epoch: p.epoch, Log: a.log,
+	})
+	a.log.Info("open", "data", data, "rules", rules.Len(), "policy", rules.Version(), "emulated", p.emulated, "roles", "portal, broker and operator socket, in one process")
+	return p, err
+}
+
+// usedClouds returns the clouds that applications are in.
+func (c *Config) usedClouds(all map[string]mandate.Cloud) []mandate.Cloud {
+	var out []mandate.Cloud
+	seen := make(map[string]bool)
+	for i := range c.Applications {
+		if name := c.Applications[i].cloud(); !seen[name] {
+			seen[name] = true
+			out = append(out, all[name])
+		}
+	}
+	return out
+}
+
+// checkClouds refuses a database that has seen the other kind of cloud: what
+// an emulator gave must never be taken for the real thing.
+func (p *parts) checkClouds() error {
+	partners, err := p.store.Partners()
+	if err != nil {
+		return err
+	}
+	for _, partner := range partners {
+		if _, microsofts := mandate.Clouds()[partner.Key.Cloud]; microsofts == p.emulated {
+			return fmt.Errorf("the database has partner %q of cloud %q, and the configuration is for %s: use a database of its own for each",
+				partner.Name, partner.Key.Cloud, map[bool]string{true: "a custom cloud", false: "Microsoft's clouds"}[p.emulated])
+		}
+	}
+	return nil
+}
+
+// serve makes the three doors.
+func (p *parts) serve(_ context.Context, a *App, c *Config, o Options) error {
+	proxies, err := c.proxies()
+	if err != nil {
+		return err
+	}
+	site, err := p.portal(a, c, proxies)
+	if err != nil {
+		return err
+	}
+	server, err := p.api(a, c, o, proxies)
+	if err != nil {
+		return err
+	}
+	if err := a.addDoor("portal", c, c.Portal.Listener, site.Handler()); err != nil {
+		return err
+	}
+	if err := a.addDoor("api", c, c.API, server.Handler()); err != nil {
+		return err
+	}
+	ln, err := api.ListenSocket(c.socket())
+	if err != nil {
+		return fmt.Errorf("operator socket: %w", err)
+	}
+	operator := web.NewServer(server.Operator(), a.log)
+	operator.ConnContext = api.ConnContext
+	a.doors = append(a.doors, door{"operator", ln, operator})
+	return nil
+}
+
+func (a *App) addDoor(name string, c *Config, l Listener, h http.Handler) error {
+	ln, err := c.listen(l)
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	a.doors = append(a.doors, door{name, ln, web.NewServer(h, a.log)})
+	return nil
+}
+
+func (p *parts) portal(a *App, c *Config, proxies web.Proxies) (*portal.Portal, error) {
+	sites, err := c.sites(p.clouds)
+	if err != nil {
+		return nil, err
+	}
+	audiences := make(map[appKey]mandate.Audience)
+	for _, s := range sites {
+		audiences[appKey{s.Cloud.Name, s.ID}] = s.Audiences[0]
+	}
+	o := &onboarding{p.store, p.clouds}
+	return portal.New(portal.Config{
+		PublicURL: c.Portal.PublicURL, Applications: sites, Invitations: o, Transactions: o, Outcomes: o,
+		Consenter: a.broker, Authorize: p.upstream.authorize(audiences), Callback: entra.Callback,
+		TrustedProxies: proxies, Emulated: p.emulated, Log: a.log.With("door", "portal"),
+	})
+}
+
+// socket returns where the operator socket is.
+func (c *Config) socket() string {
+	if c.Socket != "" {
+		return c.file(c.Socket)
+	}
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
+		return filepath.Join(dir, "mandate.sock")
+	}
+	return "/run/mandate/mandate.sock"
+}
+
+// grace is how long requests under way may take when the server stops.
+const grace = 20 * time.Second
+
+// Run serves until ctx is done, lets requests under way finish, and closes
+// everything.
+func (a *App) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, d := range a.doors {
+		a.log.Info("listening", "door", d.name, "address", d.listen.Addr().String())
+		group.Go(func() error {
+			if err := d.server.Serve(d.listen); !errors.Is(err, http.ErrServerClosed) {
+				return fmt.Errorf("%s: %w", d.name, err)
+			}
+			return nil
+		})
+	}
+	served, stop := context.WithCancel(context.WithoutCancel(ctx))
+	group.Go(func() error { return a.broker.Run(served) })
+	group.Go(func() error {
+		defer stop()
+		<-ctx.Done()
+		return a.shutdown()
+	})
+	return errors.Join(group.Wait(), a.close())
+}
+
+// shutdown stops taking requests, and gives those under way some time.
+func (a *App) shutdown() error {
+	ctx, cancel := context.WithTimeout(context.Background(), grace)
+	defer cancel()
+	var group errgroup.Group
+	for _, d := range a.doors {
+		group.Go(func() error {
+			if err := d.server.Shutdown(ctx); err != nil {
+				return errors.Join(fmt.Errorf("%s: %w", d.name, err), d.server.Close())
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+func (a *App) close() error {
+	var errs []error
+	for _, d := range a.doors {
+		if err := d.listen.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	if a.audit != nil {
+		errs = append(errs, a.audit.Close())
+	}
+	if a.db != nil {
+		errs = append(errs, a.db.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func (l *Log) logger(w *os.File) *slog.Logger {
+	level := slog.LevelInfo
+	if l.Level != "" {
+		_ = level.UnmarshalText([]byte(l.Level)) // checked when it was read
+	}
+	opts := &slog.HandlerOptions{Level: level}
+	if l.Format == "json" {
+		return slog.New(slog.NewJSONHandler(w, opts))
+	}
+	return slog.New(slog.NewTextHandler(w, opts))
+}

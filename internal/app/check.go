@@ -1,0 +1,64 @@
+package app
+
+import (
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/mandate-sam/mandate/policy"
+)
+
+// A Finding is something that an operator should know about a configuration.
+type Finding struct {
+	OK      bool   `json:"ok"`
+	Subject string `json:"subject"` // what was looked at
+	Message string `json:"message"`
+}
+
+// CheckFiles reads the files that the configuration names, as a server would
+// at its start, and reports what it found about each. It makes and changes
+// nothing.
+func CheckFiles(c Config) []Finding {
+	var out []Finding
+	add := func(subject string, err error, good string, args ...any) {
+		f := Finding{err == nil, subject, fmt.Sprintf(good, args...)}
+		if err != nil {
+			f.Message = err.Error()
+		}
+		out = append(out, f)
+	}
+	clouds, err := c.clouds()
+	add("configuration", err, "portal at %s, %d application(s)", c.Portal.PublicURL, len(c.Applications))
+	if err != nil {
+		return out
+	}
+	rules, err := policy.Load(c.file(c.Rules), c.usedClouds(clouds))
+	if err != nil {
+		add("rules", err, "")
+	} else {
+		add("rules", nil, "%d rule(s), version %s", rules.Len(), rules.Version())
+	}
+	for i := range c.Applications {
+		a := &c.Applications[i]
+		cloud := clouds[a.cloud()]
+		credential, err := c.credential(a.Credential)
+		note := "client secret; a certificate would be better"
+		if cert, ok := credential.(interface{ NotAfter() time.Time }); ok && err == nil {
+			note = "certificate, valid until " + cert.NotAfter().UTC().Format(time.DateOnly)
+		}
+		add("application "+a.Name, err, "%s; redirect URI %s", note, redirectURI(c.Portal.PublicURL, cloud.Name))
+		_, err = c.httpClient(cloud)
+		add("cloud "+cloud.Name, err, "%s", cloud.Authority)
+	}
+	add("key file", presence(c.keyFile()), "%s", c.keyFile())
+	add("data", presence(c.file(c.Data)), "%s", c.file(c.Data))
+	return out
+}
+
+// presence lets what a server would make be absent.
+func presence(path string) error {
+	if _, err := os.Stat(path); err != nil && !os.IsNotExist(err) {
+		return err
+	}
+	return nil
+}

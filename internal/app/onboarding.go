@@ -1,0 +1,174 @@
+package app
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/entra"
+	"github.com/mandate-sam/mandate/internal/portal"
+	"github.com/mandate-sam/mandate/store"
+)
+
+// An onboarding gives the portal what it asks for out of the store. It
+// implements [portal.Invitations], [portal.Transactions] and
+// [portal.Outcomes].
+type onboarding struct {
+	store  *store.Store
+	clouds map[string]mandate.Cloud
+}
+
+// Invitation implements [portal.Invitations].
+func (o *onboarding) Invitation(ctx context.Context, token mandate.Secret) (portal.Invitation, error) {
+	i, err := o.store.Invitation(ctx, token)
+	out := portal.Invitation{ID: i.ID, Partner: i.Partner, User: i.User, Term: i.Term, Expires: i.Expires}
+	if err != nil {
+		return out, invitationError(err)
+	}
+	pending, err := o.store.Pending(ctx, i.ID)
+	if err == nil && len(pending) > 0 {
+		out.Unfinished = pending[0].Began
+	}
+	return out, err
+}
+
+// invitationError says in the portal's terms why an invitation cannot be used.
+func invitationError(err error) error {
+	var e *store.InvitationError
+	if !errors.As(err, &e) {
+		return err
+	}
+	switch e.State {
+	case store.InvitationUsed:
+		return fmt.Errorf("%w: %w", portal.ErrInvitationUsed, err)
+	case store.InvitationExpired:
+		return fmt.Errorf("%w: %w", portal.ErrInvitationExpired, err)
+	}
+	return fmt.Errorf("%w: %w", portal.ErrInvitationUnknown, err)
+}
+
+// Begin implements [portal.Transactions].
+func (o *onboarding) Begin(ctx context.Context, s portal.Start) (portal.Proof, error) {
+	i, p := s.Invitation, store.NewProof()
+	t, err := o.store.Begin(ctx, store.Transaction{
+		ID: rand.Text(), Proof: p.Hash(), Kind: store.KindConsent, Partner: i.Partner,
+		Authority: s.Authority, Issuer: o.clouds[i.Partner.Key.Cloud].IssuerV2, Invitation: i.ID,
+		RedirectURI: s.RedirectURI, User: i.User, Until: s.Until, Audiences: s.Audiences,
+	})
+	if err != nil {
+		return portal.Proof{}, err
+	}
+	return proof(t.ID, p), nil
+}
+
+// redirectURI is where Entra sends browsers back to, for one cloud.
+func redirectURI(publicURL, cloud string) string { return publicURL + "/consent/callback/" + cloud }
+
+func proof(id string, p store.Proof) portal.Proof {
+	return portal.Proof{ID: id, Cookie: p.Cookie(), State: mandate.NewSecret(p.State()), Nonce: p.Nonce(), Verifier: p.Verifier()}
+}
+
+// Proof implements [portal.Transactions].
+func (o *onboarding) Proof(id string, cookie mandate.Secret) (portal.Proof, error) {
+	p, err := store.ParseProof(cookie.Reveal())
+	if err != nil {
+		return portal.Proof{}, fmt.Errorf("%w: %w", portal.ErrTransaction, err)
+	}
+	return proof(id, p), nil
+}
+
+// Consume implements [portal.Transactions].
+func (o *onboarding) Consume(ctx context.Context, pp portal.Proof) (portal.Transaction, error) {
+	p, err := store.ParseProof(pp.Cookie.Reveal())
+	if err != nil {
+		return portal.Transaction{}, fmt.Errorf("%w: %w", portal.ErrTransaction, err)
+	}
+	t, err := o.store.Consume(ctx, pp.ID, p)
+	if err != nil {
+		return portal.Transaction{}, transactionError(err)
+	}
+	if t.Kind != store.KindConsent {
+		return portal.Transaction{}, fmt.Errorf("%w: it was not for a consent", portal.ErrTransaction)
+	}
+	return portal.Transaction{
+		Partner: t.Partner, User: t.User, Authority: t.Authority, RedirectURI: t.RedirectURI,
+		Began: t.Began, Until: t.Until, Audiences: t.Audiences,
+	}, nil
+}
+
+func transactionError(err error) error {
+	if e := (*store.TransactionError)(nil); errors.As(err, &e) {
+		return fmt.Errorf("%w: %w", portal.ErrTransaction, err)
+	}
+	return err
+}
+
+// Finish implements [portal.Outcomes].
+func (o *onboarding) Finish(ctx context.Context, id string, out portal.Outcome) error {
+	detail, err := json.Marshal(out)
+	if err != nil {
+		return err
+	}
+	s := store.Outcome{Detail: detail}
+	if out.Receipt != nil {
+		s.Generation, s.Receipt = out.Receipt.Generation, out.Receipt.Record
+	}
+	if out.Refused != nil {
+		s.Reason = out.Refused.Reason
+	}
+	return o.store.Finish(ctx, id, s)
+}
+
+// Outcome implements [portal.Outcomes].
+func (o *onboarding) Outcome(ctx context.Context, pp portal.Proof) (portal.Outcome, error) {
+	p, err := store.ParseProof(pp.Cookie.Reveal())
+	if err != nil {
+		return portal.Outcome{}, fmt.Errorf("%w: %w", mandate.ErrNotFound, err)
+	}
+	_, s, err := o.store.Result(ctx, pp.ID, p)
+	if err != nil {
+		return portal.Outcome{}, err
+	}
+	var out portal.Outcome
+	return out, json.Unmarshal(s.Detail, &out)
+}
+
+// authorize returns Entra's sign-in URL. A partner that renews must see the
+// consent page again, or Entra would say nothing of what was added.
+func (u *upstream) authorize(apps map[appKey]mandate.Audience) func(portal.AuthorizeRequest) (string, error) {
+	return func(r portal.AuthorizeRequest) (string, error) {
+		k := appKey{r.Cloud, r.Application}
+		c := u.entra[k]
+		if c == nil {
+			return "", fmt.Errorf("application %s in cloud %q is not configured", r.Application, r.Cloud)
+		}
+		return c.AuthorizeURL(entra.AuthorizeRequest{
+			Tenant: r.Tenant, RedirectURI: r.RedirectURI, State: r.State, Nonce: r.Nonce, Challenge: r.Challenge,
+			Audience: apps[k], LoginHint: r.LoginHint, Consent: true,
+		}), nil
+	}
+}
+
+// sites describes the applications for the portal.
+func (c *Config) sites(clouds map[string]mandate.Cloud) ([]portal.Application, error) {
+	var out []portal.Application
+	for i := range c.Applications {
+		a := &c.Applications[i]
+		id, err := mandate.ParseAppID(a.ClientID)
+		if err != nil {
+			return nil, err
+		}
+		site := portal.Application{ID: id, Cloud: clouds[a.cloud()], Name: a.DisplayName, Publisher: a.Publisher, Contact: c.Portal.Contact}
+		if site.Audiences, err = a.audiences(site.Cloud); err != nil {
+			return nil, err
+		}
+		for _, p := range a.Permissions {
+			site.Permissions = append(site.Permissions, portal.Permission{API: p.API, Scope: p.Scope, Meaning: p.Meaning})
+		}
+		out = append(out, site)
+	}
+	return out, nil
+}

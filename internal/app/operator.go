@@ -1,0 +1,111 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/api"
+	"github.com/mandate-sam/mandate/internal/web"
+	"github.com/mandate-sam/mandate/store"
+)
+
+func (p *parts) api(a *App, c *Config, o Options, proxies web.Proxies) (*api.Server, error) {
+	var apps []api.Application
+	for i := range c.Applications {
+		id, err := mandate.ParseAppID(c.Applications[i].ClientID)
+		if err != nil {
+			return nil, err
+		}
+		apps = append(apps, api.Application{Name: c.Applications[i].Name, Cloud: c.Applications[i].cloud(), ID: id})
+	}
+	r := &registry{p.store, c.Portal.PublicURL}
+	return api.New(api.Config{
+		Broker: a.broker, Authenticator: p.store, Partners: p.store, Registry: r, Callers: r, Grants: p.vault,
+		Audit: a.audit, Recorder: a.audit, Epoch: p.epoch, Clouds: p.clouds, Applications: apps,
+		Transport: p.upstream.transport(p.clouds), Ready: p.ready, TrustedProxies: proxies, Version: o.Version, Log: a.log.With("door", "api"),
+	})
+}
+
+// ready says why requests cannot be served.
+func (p *parts) ready(context.Context) error {
+	_, err := p.epoch.Epoch()
+	return err
+}
+
+// A registry gives the API what it asks for out of the store.
+type registry struct {
+	store     *store.Store
+	publicURL string
+}
+
+// Partners implements [api.Registry].
+func (r *registry) Partners(context.Context) ([]mandate.Partner, error) { return r.store.Partners() }
+
+// Invite implements [api.Registry].
+func (r *registry) Invite(ctx context.Context, i api.Invitation) (mandate.Secret, error) {
+	known, err := r.store.Partner(i.Partner.Name)
+	switch {
+	case errors.Is(err, mandate.ErrUnknownPartner):
+		if err := r.store.AddPartner(ctx, i.Partner); err != nil {
+			return mandate.Secret{}, err
+		}
+		known = i.Partner
+	case err != nil:
+		return mandate.Secret{}, err
+	case known.Key != i.Partner.Key:
+		return mandate.Secret{}, fmt.Errorf("%w: partner %q is tenant %s with application %s", mandate.ErrExists, known.Name, known.Key.Partner, known.Key.Application)
+	}
+	_, token, err := r.store.Invite(ctx, store.Invitation{
+		Partner: known, User: i.User, Term: i.Term, Expires: time.Now().Add(i.Expires), By: string(i.By),
+	})
+	if err != nil {
+		return mandate.Secret{}, err
+	}
+	return mandate.NewSecret(r.publicURL + "/i/" + token.Reveal()), nil
+}
+
+// Callers implements [api.Callers].
+func (r *registry) Callers(context.Context) ([]api.Caller, error) {
+	all, err := r.store.Callers()
+	var out []api.Caller
+	for _, c := range all {
+		out = append(out, api.Caller{ID: c.ID, Created: c.Created})
+	}
+	return out, err
+}
+
+// AddCaller implements [api.Callers].
+func (r *registry) AddCaller(ctx context.Context, id mandate.CallerID) (mandate.Secret, error) {
+	_, secret, err := r.store.AddCaller(ctx, id, time.Time{})
+	return secret, err
+}
+
+// byHost makes each call with the certificate authorities of the host's cloud,
+// and calls no host that is not an audience's.
+type byHost map[string]http.RoundTripper
+
+// RoundTrip implements [http.RoundTripper].
+func (b byHost) RoundTrip(r *http.Request) (*http.Response, error) {
+	t, ok := b[r.URL.Host]
+	if !ok || r.URL.Scheme != "https" {
+		return nil, fmt.Errorf("%s://%s is not an audience of any configured cloud", r.URL.Scheme, r.URL.Host)
+	}
+	return t.RoundTrip(r)
+}
+
+func (u *upstream) transport(clouds map[string]mandate.Cloud) byHost {
+	b := make(byHost)
+	for name, h := range u.http {
+		for _, e := range clouds[name].Audiences {
+			if at, err := url.Parse(e.URL); err == nil {
+				b[at.Host] = h.Transport
+			}
+		}
+	}
+	return b
+}
