@@ -1,0 +1,429 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/internal/database"
+)
+
+func tenant(s string) mandate.TenantID {
+	t, err := mandate.ParseTenantID(s)
+	if err != nil {
+		panic(err)
+	}
+	return t
+}
+
+var (
+	app1    = mandate.AppID(tenant("aaaaaaaa-0000-4000-8000-000000000001"))
+	app2    = mandate.AppID(tenant("aaaaaaaa-0000-4000-8000-000000000002"))
+	contoso = mandate.Partner{
+		Name: "contoso", DisplayName: "Contoso CSP", Created: time.UnixMilli(1_700_000_000_000),
+		Key: mandate.GrantKey{Cloud: "global", Application: app1, Partner: tenant("bbbbbbbb-0000-4000-8000-000000000001")},
+	}
+	fabrikam = mandate.Partner{
+		Name: "fabrikam", Created: time.UnixMilli(1_700_000_000_000),
+		Key: mandate.GrantKey{Cloud: "global", Application: app1, Partner: tenant("bbbbbbbb-0000-4000-8000-000000000002")},
+	}
+)
+
+func openTest(t *testing.T) (*Store, *database.DB) {
+	t.Helper()
+	return openDir(t, t.TempDir())
+}
+
+func openDir(t *testing.T, dir string) (*Store, *database.DB) {
+	t.Helper()
+	db, err := database.Open(t.Context(), database.Config{File: filepath.Join(dir, "mandate.db"), Schemas: []database.Schema{Schema()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	s, err := Open(t.Context(), db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, db
+}
+
+func addPartners(t *testing.T, s *Store, partners ...mandate.Partner) {
+	t.Helper()
+	for _, p := range partners {
+		if err := s.AddPartner(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func epochOf(t *testing.T, db *database.DB) int64 {
+	t.Helper()
+	e, err := db.Epoch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func addCaller(t *testing.T, s *Store, id mandate.CallerID) string {
+	t.Helper()
+	_, secret, err := s.AddCaller(t.Context(), id, time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return secret.Reveal()
+}
+
+// same fails the test with the difference, if there is one.
+func same(t *testing.T, what string, got, want any) {
+	t.Helper()
+	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b mandate.TenantID) bool { return a == b }),
+		cmp.Comparer(func(a, b mandate.AppID) bool { return a == b })); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", what, diff)
+	}
+}
+
+func TestPartners(t *testing.T) {
+	dir := t.TempDir()
+	s, db := openDir(t, dir)
+	before := epochOf(t, db)
+	addPartners(t, s, fabrikam, contoso)
+	if after := epochOf(t, db); after != before+2 {
+		t.Errorf("the epoch went from %d to %d by two partners", before, after)
+	}
+	db.Close()
+	s, _ = openDir(t, dir)
+	all, err := s.Partners()
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, "Partners", all, []mandate.Partner{contoso, fabrikam})
+	for _, name := range []string{"contoso", contoso.Key.Partner.String(), strings.ToUpper(contoso.Key.Partner.String())} {
+		got, err := s.Partner(name)
+		if err != nil {
+			t.Errorf("Partner(%q): %v", name, err)
+		}
+		same(t, name, got, contoso)
+	}
+	all[0].Name = "changed"
+	if _, err := s.Partner("contoso"); err != nil {
+		t.Errorf("changing what Partners returned changed the store: %v", err)
+	}
+}
+
+func TestUnknownPartner(t *testing.T) {
+	s, _ := openTest(t)
+	addPartners(t, s, contoso, fabrikam)
+	for _, tt := range []struct{ name, want string }{
+		{"contosso", `did you mean "contoso"?`},
+		{"Contoso", `did you mean "contoso"?`},
+		{"fabrkiam", `did you mean "fabrikam"?`},
+		{"northwind", `unknown partner: "northwind"`},
+		{"", `unknown partner: ""`},
+		{strings.Repeat("x", 1000), strings.Repeat("x", 80)},
+		{"bbbbbbbb-0000-4000-8000-000000000009", "no partner has the tenant bbbbbbbb-0000-4000-8000-000000000009"},
+	} {
+		_, err := s.Partner(tt.name)
+		if !errors.Is(err, mandate.ErrUnknownPartner) || !strings.Contains(err.Error(), tt.want) || len(err.Error()) > 200 {
+			t.Errorf("Partner(%.20q): got error %v, want %q in it", tt.name, err, tt.want)
+		}
+		if tt.name == "northwind" && strings.Contains(err.Error(), "mean") {
+			t.Errorf("a suggestion that is not near: %v", err)
+		}
+	}
+}
+
+func TestTenantOfTwoApplications(t *testing.T) {
+	s, _ := openTest(t)
+	second := contoso
+	second.Name, second.Key.Application = "contoso-2", app2
+	addPartners(t, s, contoso, second)
+	_, err := s.Partner(contoso.Key.Partner.String())
+	if !errors.Is(err, mandate.ErrInvalid) || !strings.Contains(err.Error(), "use a name: contoso, contoso-2") {
+		t.Errorf("got error %v, want %v with both names", err, mandate.ErrInvalid)
+	}
+	got, err := s.Partner("contoso-2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got.Created = second.Created
+	same(t, "contoso-2", got, second)
+}
+
+func TestAddPartnerRefuses(t *testing.T) {
+	s, db := openTest(t)
+	addPartners(t, s, contoso)
+	before := epochOf(t, db)
+	for _, tt := range []struct {
+		name   string
+		change func(*mandate.Partner)
+		is     error
+		want   string
+	}{
+		{"no name", func(p *mandate.Partner) { p.Name = "" }, mandate.ErrInvalid, "name: "},
+		{"capitals", func(p *mandate.Partner) { p.Name = "Fabrikam" }, mandate.ErrInvalid, "name: "},
+		{"a space", func(p *mandate.Partner) { p.Name = "fabri kam" }, mandate.ErrInvalid, "name: "},
+		{"a dash in front", func(p *mandate.Partner) { p.Name = "-fabrikam" }, mandate.ErrInvalid, "name: "},
+		{"a long name", func(p *mandate.Partner) { p.Name = strings.Repeat("a", 64) }, mandate.ErrInvalid, "name: "},
+		{"an ID", func(p *mandate.Partner) { p.Name = "bbbbbbbb-0000-4000-8000-000000000002" }, mandate.ErrInvalid, "looks like a tenant ID"},
+		{"an ID without dashes", func(p *mandate.Partner) { p.Name = "bbbbbbbb000040008000000000000002" }, mandate.ErrInvalid, "looks like a tenant ID"},
+		{"no cloud", func(p *mandate.Partner) { p.Key.Cloud = "" }, mandate.ErrInvalid, "partner: needs"},
+		{"no application", func(p *mandate.Partner) { p.Key.Application = mandate.AppID{} }, mandate.ErrInvalid, "partner: needs"},
+		{"no tenant", func(p *mandate.Partner) { p.Key.Partner = mandate.TenantID{} }, mandate.ErrInvalid, "partner: needs"},
+		{"a display name of two lines", func(p *mandate.Partner) { p.DisplayName = "a\nb" }, mandate.ErrInvalid, "display_name: "},
+		{"a display name that turns the line round", func(p *mandate.Partner) { p.DisplayName = "a\u202eb" }, mandate.ErrInvalid, "display_name: "},
+		{"a long display name", func(p *mandate.Partner) { p.DisplayName = strings.Repeat("a", 129) }, mandate.ErrInvalid, "display_name: "},
+		{"a display name in no encoding", func(p *mandate.Partner) { p.DisplayName = "\xff" }, mandate.ErrInvalid, "display_name: "},
+		{"a name that is taken", func(p *mandate.Partner) { p.Name = "contoso" }, mandate.ErrExists, `a partner named "contoso"`},
+		{"a tenant that is taken", func(p *mandate.Partner) { p.Key = contoso.Key }, mandate.ErrExists, `is the partner "contoso" of this application`},
+	} {
+		p := fabrikam
+		tt.change(&p)
+		if err := s.AddPartner(t.Context(), p); !errors.Is(err, tt.is) || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: got error %v, want %v with %q", tt.name, err, tt.is, tt.want)
+		}
+	}
+	if after := epochOf(t, db); after != before {
+		t.Errorf("refusals changed the epoch from %d to %d", before, after)
+	}
+	long := fabrikam
+	long.Name, long.Created = strings.Repeat("a", 63), time.Time{}
+	addPartners(t, s, long)
+	if got, err := s.Partner(long.Name); err != nil || time.Since(got.Created) > time.Minute {
+		t.Errorf("got %v, %v, want a partner made just now", got, err)
+	}
+}
+
+func TestCallers(t *testing.T) {
+	dir := t.TempDir()
+	s, db := openDir(t, dir)
+	before := epochOf(t, db)
+	billing, reports := addCaller(t, s, "billing"), addCaller(t, s, "reports")
+	if after := epochOf(t, db); after != before+2 {
+		t.Errorf("the epoch went from %d to %d by two callers", before, after)
+	}
+	if billing == reports || !strings.HasPrefix(billing, "mdt_") || len(billing) != 61 {
+		t.Errorf("secrets %q and %q, want two different ones of 61 characters", billing, reports)
+	}
+	db.Close()
+	s, db = openDir(t, dir)
+	if id, err := s.Authenticate("billing", billing); id != "billing" || err != nil {
+		t.Errorf("got %q, %v, want billing", id, err)
+	}
+	_, unknown := s.Authenticate("nobody", billing)
+	_, wrong := s.Authenticate("billing", reports)
+	for _, err := range []error{unknown, wrong} {
+		if !errors.Is(err, mandate.ErrUnauthenticated) || err.Error() != unknown.Error() {
+			t.Errorf("got error %v, want %v", err, unknown)
+		}
+	}
+	typo := billing[:20] + "~" + billing[21:]
+	for _, secret := range []string{"", "mdt_", typo, billing + "x", billing[:60], strings.ToLower(billing), "x" + billing[1:]} {
+		_, known := s.Authenticate("billing", secret)
+		_, unknown := s.Authenticate("nobody", secret)
+		if !errors.Is(known, mandate.ErrUnauthenticated) || !strings.Contains(known.Error(), "not a whole secret") || known.Error() != unknown.Error() {
+			t.Errorf("%q: got errors %v and %v, want the same, that it is no whole secret", secret, known, unknown)
+		}
+	}
+	all, err := s.Callers()
+	if err != nil || len(all) != 2 || all[0].ID != "billing" || all[0].KeyID != billing[4:12] || !all[0].Expires.IsZero() {
+		t.Errorf("Callers: got %+v, %v", all, err)
+	}
+	if err := s.RemoveCaller(t.Context(), "billing"); err != nil {
+		t.Fatal(err)
+	}
+	if after := epochOf(t, db); after != before+3 {
+		t.Errorf("RemoveCaller left the epoch at %d, want %d", after, before+3)
+	}
+	if _, err := s.Authenticate("billing", billing); !errors.Is(err, mandate.ErrUnauthenticated) {
+		t.Errorf("a removed caller: got error %v, want %v", err, mandate.ErrUnauthenticated)
+	}
+	if err := s.RemoveCaller(t.Context(), "billing"); !errors.Is(err, mandate.ErrNotFound) {
+		t.Errorf("got error %v, want %v", err, mandate.ErrNotFound)
+	}
+}
+
+func TestAddCallerRefuses(t *testing.T) {
+	s, db := openTest(t)
+	addCaller(t, s, "billing")
+	before := epochOf(t, db)
+	for _, tt := range []struct {
+		id      mandate.CallerID
+		expires time.Time
+		is      error
+	}{
+		{"", time.Time{}, mandate.ErrInvalid},
+		{"uid:0", time.Time{}, mandate.ErrInvalid},
+		{"a b", time.Time{}, mandate.ErrInvalid},
+		{mandate.CallerID(strings.Repeat("a", 65)), time.Time{}, mandate.ErrInvalid},
+		{"late", time.Now().Add(-time.Second), mandate.ErrInvalid},
+		{"billing", time.Time{}, mandate.ErrExists},
+	} {
+		_, secret, err := s.AddCaller(t.Context(), tt.id, tt.expires)
+		if !errors.Is(err, tt.is) || !secret.IsZero() {
+			t.Errorf("AddCaller(%q): got error %v, want %v and no secret", tt.id, err, tt.is)
+		}
+	}
+	if after := epochOf(t, db); after != before {
+		t.Errorf("refusals changed the epoch from %d to %d", before, after)
+	}
+}
+
+func TestCallerExpires(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := openTest(t)
+		_, secret, err := s.AddCaller(t.Context(), "billing", time.Now().Add(time.Hour))
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour - time.Second)
+		if _, err := s.Authenticate("billing", secret.Reveal()); err != nil {
+			t.Errorf("a second before the end: %v", err)
+		}
+		time.Sleep(time.Second)
+		if _, err := s.Authenticate("billing", secret.Reveal()); !errors.Is(err, mandate.ErrUnauthenticated) || !strings.Contains(err.Error(), "expired") {
+			t.Errorf("at the end: got error %v, want %v", err, mandate.ErrUnauthenticated)
+		}
+	})
+}
+
+func TestSnapshotFollowsTheEpoch(t *testing.T) {
+	s, db := openTest(t)
+	ctx := t.Context()
+	secret := addCaller(t, s, "billing")
+	first := s.snap.Load()
+	if _, err := s.Authenticate("billing", secret); err != nil {
+		t.Fatal(err)
+	}
+	now := s.snap.Load()
+	if now == first {
+		t.Error("the snapshot is older than the caller that it has")
+	}
+	for range 3 {
+		if _, err := s.Authenticate("billing", secret); err != nil || s.snap.Load() != now {
+			t.Fatalf("the database was read again without need (error %v)", err)
+		}
+	}
+	// Somebody else's change, as another package makes it.
+	if err := db.Change(ctx, func(tx *database.Tx) error {
+		_, err := tx.Exec(ctx, `DELETE FROM callers`)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Authenticate("billing", secret); !errors.Is(err, mandate.ErrUnauthenticated) {
+		t.Errorf("got error %v, want %v: the change is in force when it returns", err, mandate.ErrUnauthenticated)
+	}
+}
+
+func TestChangesAndReadersAtOnce(t *testing.T) {
+	s, _ := openTest(t)
+	secret := addCaller(t, s, "billing")
+	var all sync.WaitGroup
+	for i := range 4 {
+		all.Go(func() {
+			for j := range 10 {
+				id := mandate.CallerID(string(rune('a'+i)) + string(rune('a'+j)))
+				_, mine, err := s.AddCaller(t.Context(), id, time.Time{})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if _, err := s.Authenticate(string(id), mine.Reveal()); err != nil {
+					t.Errorf("%s cannot authenticate after AddCaller has returned: %v", id, err)
+				}
+			}
+		})
+		all.Go(func() {
+			for range 200 {
+				if _, err := s.Authenticate("billing", secret); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+}
+
+// TestSecretsAreNotStored looks for what proves somebody's right in the files.
+func TestSecretsAreNotStored(t *testing.T) {
+	dir := t.TempDir()
+	s, _ := openDir(t, dir)
+	addPartners(t, s, contoso)
+	i, token, err := s.Invite(t.Context(), invitation())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := NewProof()
+	if _, err := s.Begin(t.Context(), transaction(p, i.ID)); err != nil {
+		t.Fatal(err)
+	}
+	secrets := map[string]string{
+		"caller's secret": addCaller(t, s, "billing"), "invitation": token.Reveal(),
+		"cookie": p.Cookie().Reveal(), "state": p.State(), "nonce": p.Nonce(), "verifier": p.Verifier().Reveal(),
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		b, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for what, secret := range secrets {
+			if strings.Contains(string(b), secret) || strings.Contains(string(b), secret[12:40]) {
+				t.Errorf("the %s is in %s", what, e.Name())
+			}
+		}
+	}
+}
+
+func TestDatabaseDownIsUnavailable(t *testing.T) {
+	s, db := openTest(t)
+	addPartners(t, s, contoso)
+	secret := addCaller(t, s, "billing")
+	p, ctx := NewProof(), t.Context()
+	db.Close()
+	for name, err := range map[string]error{
+		"Open":           second(Open(ctx, db)),
+		"AddPartner":     s.AddPartner(ctx, fabrikam),
+		"Partner":        second(s.Partner("contoso")),
+		"Partners":       second(s.Partners()),
+		"AddCaller":      third(s.AddCaller(ctx, "reports", time.Time{})),
+		"RemoveCaller":   s.RemoveCaller(ctx, "billing"),
+		"Callers":        second(s.Callers()),
+		"Authenticate":   second(s.Authenticate("billing", secret)),
+		"Invite":         third(s.Invite(ctx, invitation())),
+		"Invitation":     second(s.Invitation(ctx, p.Cookie())),
+		"InvitationByID": second(s.InvitationByID(ctx, "x")),
+		"Invitations":    second(s.Invitations(ctx, "contoso")),
+		"Begin":          second(s.Begin(ctx, transaction(p, ""))),
+		"Pending":        second(s.Pending(ctx, "x")),
+		"Consume":        second(s.Consume(ctx, "x", p)),
+		"Finish":         s.Finish(ctx, "x", Outcome{}),
+		"Result":         third(s.Result(ctx, "x", p)),
+	} {
+		if !errors.Is(err, mandate.ErrUnavailable) || errors.Is(err, mandate.ErrNotFound) || errors.Is(err, mandate.ErrUnauthenticated) {
+			t.Errorf("%s: got error %v, want %v", name, err, mandate.ErrUnavailable)
+		}
+	}
+	gone, cancel := context.WithCancel(ctx)
+	cancel()
+	if err := s.AddPartner(gone, fabrikam); !errors.Is(err, context.Canceled) && !errors.Is(err, mandate.ErrUnavailable) {
+		t.Errorf("of a caller who gave up: got error %v, want %v", err, context.Canceled)
+	}
+}
+
+func second[T any](_ T, err error) error        { return err }
+func third[T, U any](_ T, _ U, err error) error { return err }
