@@ -133,8 +133,13 @@ func attr(n *html.Node, name string) string {
 	return ""
 }
 
-// SignIn goes through the emulator's pages as user, until they lead back.
+// SignIn goes through the emulator's pages as user, accepting what is asked,
+// until they lead back. It tells step what it does.
 func (b *Browser) SignIn(ctx context.Context, p *Page, login, user string, step func(string)) (*Page, error) {
+	return b.signIn(ctx, p, login, user, "accept", step)
+}
+
+func (b *Browser) signIn(ctx context.Context, p *Page, login, user, decision string, step func(string)) (*Page, error) {
 	for range 10 {
 		if p.At.Scheme+"://"+p.At.Host != login {
 			return p, nil
@@ -149,14 +154,22 @@ func (b *Browser) SignIn(ctx context.Context, p *Page, login, user string, step 
 			step("choose the account " + user)
 			p, err = b.Submit(ctx, p, "account-other", "account", user)
 		case "page-signin":
+			if name, _, _ := strings.Cut(user, "@"); !strings.Contains(text(main), name) {
+				step("not the suggested account")
+				p, err = b.Submit(ctx, p, "signin", "signin", "other")
+				break
+			}
 			step("sign in")
 			p, err = b.Submit(ctx, p, "signin", "signin", "yes")
 		case "page-mfa":
 			step("prove a second factor")
 			p, err = b.Submit(ctx, p, "mfa", "otp", text(p.find("", "otp-shown")))
 		case "page-consent":
-			step("read and accept the permissions")
-			p, err = b.Submit(ctx, p, "consent", "decision", "accept")
+			step("read the permissions and " + decision)
+			p, err = b.Submit(ctx, p, "consent", "decision", decision)
+		case "page-approval":
+			step("an administrator is needed; go back")
+			p, err = b.Submit(ctx, p, "approval", "decision", "return")
 		default:
 			return nil, fmt.Errorf("the sign-in stopped at %q: %s", p.Title(), text(main))
 		}

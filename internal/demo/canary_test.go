@@ -1,0 +1,223 @@
+package demo
+
+import (
+	"bytes"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/api"
+	"github.com/mandate-sam/mandate/emulator"
+	"github.com/mandate-sam/mandate/emulator/fault"
+	"github.com/mandate-sam/mandate/internal/database"
+	"github.com/mandate-sam/mandate/store"
+	"github.com/mandate-sam/mandate/vault"
+)
+
+func contosoKey(t *testing.T) mandate.GrantKey {
+	t.Helper()
+	app, err := mandate.ParseAppID(emulator.ApplicationID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tenant, err := mandate.ParseTenantID(emulator.ContosoTenant)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return mandate.GrantKey{Cloud: "emulator", Application: app, Partner: tenant}
+}
+
+// openVault opens the vault of a product that is not running, with the key in
+// keyFile.
+func (d *Demo) openVault(t *testing.T, keyFile string) *vault.SQL {
+	t.Helper()
+	key, err := vault.OpenKeyFile(keyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := database.Open(t.Context(), database.Config{
+		File: d.File("data/mandate.db"), Schemas: []database.Schema{store.Schema(), vault.Schema()},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	return vault.New(db, key)
+}
+
+// stopProduct stops the product and leaves the emulator.
+func (d *Demo) stopProduct(t *testing.T) {
+	t.Helper()
+	d.stop()
+	if err := <-d.Done; err != nil {
+		t.Error(err)
+	}
+	d.Done <- nil // for Close
+}
+
+// A canary is a secret and where it may be.
+type canary struct {
+	what, value string
+	in          string // the one file that has it; "" for none
+}
+
+// No secret is in a log, a page, the audit log or any file but its own, after
+// successes and failures of every kind.
+func TestCanaries(t *testing.T) {
+	for _, cfg := range []Config{{}, {Secret: true, Version: "v1"}} {
+		d, log := begin(t, cfg)
+		var seen strings.Builder // what people and programs were shown
+		in, err := d.Invite(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		canaries := []canary{{"invitation", in.Link[strings.LastIndex(in.Link, "/")+1:], ""}}
+		fail := func(r fault.Refusal) {
+			d.Emulator.Dial(func(dials *emulator.Dials) { dials.Refusals = []fault.Refusal{r} })
+		}
+		fail(fault.Refusal{Code: 53003, Grant: "refresh_token"})
+		seen.WriteString(d.follow(t, in.Link, attempt{user: User}).Text())
+		fail(fault.Refusal{Code: 7000222, Grant: "authorization_code"})
+		seen.WriteString(d.follow(t, in.Link, attempt{user: User}).Text())
+		d.Emulator.Dial(func(dials *emulator.Dials) { dials.Refusals = nil })
+		seen.WriteString(d.follow(t, in.Link, attempt{user: User}).Text())
+
+		secret, err := d.Operator.AddCaller(t.Context(), "demo-service")
+		if err != nil {
+			t.Fatal(err)
+		}
+		canaries = append(canaries, canary{"caller's secret", secret.Reveal(), ""})
+		service, err := api.NewClient(d.API, d.Emulator.Client(), "demo-service", secret)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, audience := range []string{"graph", "partnercenter", "arm"} {
+			tok, err := service.Token(t.Context(), api.TokenRequest{Partner: Partner, Audience: audience, Purpose: Purpose})
+			if err != nil {
+				t.Fatal(err)
+			}
+			canaries = append(canaries, canary{"access token for " + audience, tok.Access.Reveal(), ""})
+			canaries = append(canaries, canary{"its signature", tok.Access.Reveal()[strings.LastIndex(tok.Access.Reveal(), ".")+1:], ""})
+		}
+		for _, tenant := range []string{emulator.WingtipTenant, emulator.AdatumTenant} {
+			if _, err := service.Token(t.Context(), api.TokenRequest{Partner: Partner, Tenant: tenant, Audience: "graph", Purpose: Purpose}); err != nil {
+				seen.WriteString(err.Error())
+			}
+		}
+		for _, path := range []string{"/v1/customers", "/v1/customers/nobody", "https://evil.example/v1/customers"} {
+			a, err := d.Operator.Call(t.Context(), api.CallRequest{Partner: Partner, Audience: "partnercenter", Method: "GET", Path: path, Purpose: Purpose})
+			if err != nil {
+				seen.WriteString(err.Error())
+			} else {
+				seen.Write(a.Body)
+			}
+		}
+		wrong, err := api.NewClient(d.API, d.Emulator.Client(), "demo-service", mandate.NewSecret(secret.Reveal()+"x"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := wrong.Token(t.Context(), api.TokenRequest{Partner: Partner, Audience: "graph", Purpose: Purpose}); err == nil {
+			t.Error("a wrong secret was accepted")
+		} else {
+			seen.WriteString(err.Error())
+		}
+
+		d.stopProduct(t)
+		g, err := d.openVault(t, d.File("keys/mandate.key")).Open(t.Context(), contosoKey(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		canaries = append(canaries, canary{"refresh token", g.Refresh.Reveal(), ""})
+		canaries = append(canaries, d.fileCanaries(t, cfg)...)
+		d.search(t, canaries, log.String(), seen.String())
+	}
+}
+
+// fileCanaries are the secrets that the product was given in files.
+func (d *Demo) fileCanaries(t *testing.T, cfg Config) []canary {
+	t.Helper()
+	line := func(name string, n int) canary {
+		data, err := os.ReadFile(d.File(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines := strings.Split(strings.TrimSpace(string(data)), "\n")
+		if n < 0 {
+			n += len(lines)
+		}
+		value := ""
+		for _, word := range strings.Fields(lines[n]) { // the longest is the secret
+			if len(word) > len(value) {
+				value = word
+			}
+		}
+		return canary{"line of " + name, value, name}
+	}
+	out := []canary{line("application.pem", -3), line("server.key", 1), line("keys/mandate.key", -2)}
+	if cfg.Secret {
+		out = append(out, line("application.secret", 0))
+	}
+	return out
+}
+
+// search looks for canaries in every file below the directory, in the log and
+// in what was shown.
+func (d *Demo) search(t *testing.T, canaries []canary, log, seen string) {
+	t.Helper()
+	texts := map[string][]byte{"(log)": []byte(log), "(pages and answers)": []byte(seen)}
+	err := filepath.WalkDir(d.Dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() {
+			return err
+		}
+		name, err := filepath.Rel(d.Dir, path)
+		if err != nil {
+			return err
+		}
+		texts[name], err = os.ReadFile(path)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"data/mandate.db", "data/audit.jsonl", "keys/mandate.key"} {
+		if len(texts[name]) == 0 {
+			t.Errorf("there is no %s to search", name)
+		}
+	}
+	for _, c := range canaries {
+		if len(c.value) < 16 {
+			t.Errorf("the canary of %s is %d bytes long: a bad canary", c.what, len(c.value))
+		}
+		for name, data := range texts {
+			if name != c.in && bytes.Contains(data, []byte(c.value)) {
+				t.Errorf("%s is in %s", c.what, name)
+			}
+		}
+		if c.in != "" && !bytes.Contains(texts[c.in], []byte(c.value)) {
+			t.Errorf("%s is not in %s, so nothing was tested", c.what, c.in)
+		}
+	}
+}
+
+// The database file without the key file yields nothing.
+func TestStolenDatabase(t *testing.T) {
+	d, _ := begin(t, Config{})
+	if p := d.attempt(t, attempt{invited: User, user: User}); contains(p.Text(), "Consent stored and active") != nil {
+		t.Fatal(p.Text())
+	}
+	d.stopProduct(t)
+	thief := filepath.Join(t.TempDir(), "thief")
+	if err := os.Mkdir(thief, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	v := d.openVault(t, filepath.Join(thief, "key")) // a key of the thief's own
+	if _, err := v.Head(t.Context(), contosoKey(t)); err != nil {
+		t.Errorf("what is not secret: %v", err)
+	}
+	if g, err := v.Open(t.Context(), contosoKey(t)); err == nil || !g.Refresh.IsZero() || contains(err.Error(), "key file") != nil {
+		t.Errorf("opened with another key: %v", err)
+	}
+}
