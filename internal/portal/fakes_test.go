@@ -78,8 +78,10 @@ type fakeStore struct {
 	invitations map[string]portal.Invitation
 	signIns     map[string]*signIn
 	lookups     []string // cookies that a proof was derived from
+	strange     []string // tokens and ids that the portal should have stopped
 	changes     int      // calls that change something
 
+	blank  bool  // Proof derives an empty state
 	lax    bool  // Consume takes any proof and any age: the portal's own checks stand alone
 	err    error // what every call returns
 	begin  error
@@ -89,6 +91,7 @@ type fakeStore struct {
 func (s *fakeStore) Invitation(_ context.Context, token mandate.Secret) (portal.Invitation, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.check(token.Reveal())
 	if s.err != nil {
 		return portal.Invitation{}, s.err
 	}
@@ -136,8 +139,20 @@ func derive(id, cookie string) portal.Proof {
 func (s *fakeStore) Proof(id string, cookie mandate.Secret) (portal.Proof, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.check(id)
 	s.lookups = append(s.lookups, cookie.Reveal())
-	return derive(id, cookie.Reveal()), nil
+	p := derive(id, cookie.Reveal())
+	if s.blank {
+		p.State = mandate.Secret{}
+	}
+	return p, nil
+}
+
+// check notes what cannot be a token or an id.
+func (s *fakeStore) check(v string) {
+	if len(v) < 8 || len(v) > 128 || strings.ContainsAny(v, "!. ;=") {
+		s.strange = append(s.strange, v)
+	}
 }
 
 func (s *fakeStore) Consume(_ context.Context, p portal.Proof) (portal.Transaction, error) {
@@ -191,16 +206,16 @@ type fakeBroker struct {
 	err      error    // instead of a grant
 	broken   error    // of the record
 	grant    func(*mandate.Grant)
-	before   func()
+	before   func(context.Context)
 	panics   bool
 }
 
-func (b *fakeBroker) Consent(_ context.Context, c mandate.Consent) (mandate.Grant, mandate.Receipt, error) {
+func (b *fakeBroker) Consent(ctx context.Context, c mandate.Consent) (mandate.Grant, mandate.Receipt, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.consents = append(b.consents, c)
 	if b.before != nil {
-		b.before()
+		b.before(ctx)
 	}
 	if b.panics {
 		panic("boom")

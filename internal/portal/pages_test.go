@@ -172,12 +172,15 @@ func TestInvitationsThatDoNotOpen(t *testing.T) {
 		{"expired-token-contoso", 410, 1},
 		{goodToken, 410, 1}, // used
 	} {
-		s.broker.refusals = nil
+		s.broker.refusals, s.store.strange = nil, nil
 		res := s.get("/i/" + tt.token)
 		if res.StatusCode != tt.status || res.reason() != mandate.ReasonInvitation || len(s.broker.refusals) != tt.recorded {
 			t.Errorf("GET %s: got %d %q, %d recorded; want %d, %d", tt.token, res.StatusCode, res.reason(), len(s.broker.refusals), tt.status, tt.recorded)
 		}
 		s.broker.refusals = nil
+		if len(s.store.strange) > 0 {
+			t.Errorf("the store was asked for %q", s.store.strange)
+		}
 		late.Set("invitation", tt.token)
 		res = s.post("/consent", late)
 		if res.StatusCode != tt.status || res.reason() != mandate.ReasonInvitation || len(s.broker.refusals) != tt.recorded {
@@ -263,6 +266,9 @@ func TestResultOnlyInTheBrowserThatSignedIn(t *testing.T) {
 		res := s.do(r)
 		if res.StatusCode != tt.status {
 			t.Errorf("cookie %s: got %d, want %d", tt.name, res.StatusCode, tt.status)
+		}
+		if told := strings.Contains(res.text, "only in the browser that signed in"); told != (tt.status == 404) {
+			t.Errorf("cookie %s: told why: %v", tt.name, told)
 		}
 		if leaks := strings.Contains(res.text, "alice@contoso.example"); leaks != (tt.status == 200) {
 			t.Errorf("cookie %s: result shown: %v", tt.name, leaks)

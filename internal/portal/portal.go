@@ -129,7 +129,7 @@ func (p *Portal) load() error {
 // check reports the first thing wrong with c.
 func (c *Config) check() error {
 	u, err := url.Parse(c.PublicURL)
-	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || c.PublicURL != "https://"+u.Host {
+	if err != nil || u.Host == "" || c.PublicURL != "https://"+u.Host {
 		return mandate.Invalid("public_url", "%q must be https://host or https://host:port, and nothing else", c.PublicURL)
 	}
 	if c.Invitations == nil || c.Transactions == nil || c.Outcomes == nil || c.Consenter == nil {

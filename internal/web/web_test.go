@@ -2,6 +2,7 @@ package web_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"log/slog"
@@ -243,6 +244,22 @@ func TestEdge(t *testing.T) {
 		if got := strings.Count(logged.String(), "level=ERROR"); got != tt.errors || strings.Contains(logged.String(), "secret-") {
 			t.Errorf("%s: logged %d errors, want %d, and nothing of path or query:\n%s", tt.path, got, tt.errors, &logged)
 		}
+	}
+}
+
+// A client that went away is no error, and a deadline of ours is one.
+func TestHungUp(t *testing.T) {
+	var logged bytes.Buffer
+	h := web.JSON(slog.New(slog.NewTextHandler(&logged, nil)), func(_ http.ResponseWriter, r *http.Request) error { return context.Canceled })
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(ctx, "GET", "/", nil))
+	if logged.Len() > 0 {
+		t.Errorf("logged %s", &logged)
+	}
+	h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil))
+	if !strings.Contains(logged.String(), "level=ERROR") {
+		t.Errorf("logged %q, want an error", &logged)
 	}
 }
 
