@@ -79,6 +79,7 @@ func TestAuthorizeErrorsGoBack(t *testing.T) {
 }
 
 func TestWhoMayConsent(t *testing.T) {
+	e := start(t)
 	for _, row := range []struct {
 		name  string
 		who   person
@@ -94,7 +95,7 @@ func TestWhoMayConsent(t *testing.T) {
 		{"guest", person{upn: guest}, "", "", []string{"account", "signin", "mfa", "consent"}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			e := start(t)
+			reset(t, e)
 			w := newWalker(t, e)
 			p := w.signIn(authorizeURL(e, 2, "contoso.example"), row.who)
 			if p.out.Get("error") != row.err || !strings.HasPrefix(p.out.Get("error_description"), row.code) {
@@ -128,6 +129,7 @@ func TestAccountsOfOtherTenants(t *testing.T) {
 
 // When the second factor is asked for, by whom, and whether it can be left out.
 func TestWhenMFA(t *testing.T) {
+	e := start(t)
 	const amr = `{"id_token":{"amr":{"essential":true,"values":["mfa"]}}}`
 	const acrs = `{"access_token":{"acrs":{"essential":true,"value":"c1"}}}`
 	const msal = `{"id_token":{"signin_state":{"essential":false},"login_hint":{"essential":false}}}`
@@ -150,7 +152,7 @@ func TestWhenMFA(t *testing.T) {
 		{"claims of a library", 2, false, []string{"claims", msal}, false, false},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			e := start(t)
+			reset(t, e)
 			e.Dial(func(d *emulator.Dials) { d.MFADemanded = map[string]bool{emulator.ContosoTenant: row.demanded} })
 			w := newWalker(t, e)
 			p := w.post(w.get(authorizeURL(e, row.version, "contoso.example", append(row.change, "login_hint", "admin@contoso.example")...)), url.Values{"signin": {"yes"}})

@@ -33,6 +33,7 @@ func TestEveryErrorByDial(t *testing.T) {
 }
 
 func TestRefusals(t *testing.T) {
+	e := start(t)
 	for _, row := range []struct {
 		name    string
 		refusal emulator.Refusal
@@ -51,7 +52,7 @@ func TestRefusals(t *testing.T) {
 		{"other client", emulator.Refusal{Code: 70008, Client: emulator.CPVTenant}, "contoso.example", []int{0}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			e := start(t)
+			reset(t, e)
 			rt := consented(t, e, 2, "admin@contoso.example").str("refresh_token")
 			e.Dial(func(d *emulator.Dials) { d.Refusals = []emulator.Refusal{row.refusal} })
 			for i, want := range row.want {

@@ -9,10 +9,11 @@ import (
 )
 
 func TestCodeFlow(t *testing.T) {
+	e := start(t)
 	for _, version := range []int{1, 2} {
 		for _, mode := range []string{"query", "form_post", "fragment"} {
 			t.Run(fmt.Sprintf("v%d %s", version, mode), func(t *testing.T) {
-				e := start(t)
+				reset(t, e)
 				w := newWalker(t, e)
 				p := w.signIn(authorizeURL(e, version, "contoso.example", "response_mode", mode), person{upn: "admin@contoso.example"})
 				if p.out.Get("code") == "" || p.out.Get("state") != "a state" || p.out.Get("session_state") == "" {
@@ -38,9 +39,10 @@ func TestCodeFlow(t *testing.T) {
 }
 
 func TestRefreshAndServices(t *testing.T) {
+	e := start(t)
 	for _, version := range []int{1, 2} {
 		t.Run(fmt.Sprintf("v%d", version), func(t *testing.T) {
-			e := start(t)
+			reset(t, e)
 			rt := consented(t, e, version, "admin@contoso.example").str("refresh_token")
 			ask := func(tenant, resource string) answer {
 				t.Helper()

@@ -66,12 +66,13 @@ func validate(t *testing.T, e *emulator.Emulator, issuer, raw string) error {
 }
 
 func TestIDTokens(t *testing.T) {
+	e := start(t)
 	for version, want := range map[int]struct{ has, hasNot []string }{
 		1: {[]string{"upn", "unique_name", "amr", "family_name", "given_name", "tid", "oid"}, []string{"preferred_username", "auth_time", "email", "acct"}},
 		2: {[]string{"preferred_username", "name", "oid", "tid", "rh", "uti"}, []string{"upn", "unique_name", "amr", "auth_time", "email", "acct", "idp"}},
 	} {
 		t.Run(fmt.Sprintf("v%d", version), func(t *testing.T) {
-			e := start(t)
+			reset(t, e)
 			raw := consented(t, e, version, "admin@contoso.example").str("id_token")
 			if err := verify(t, e, version, raw); err != nil {
 				t.Fatal(err)

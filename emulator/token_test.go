@@ -206,6 +206,7 @@ func TestTokenErrors(t *testing.T) {
 }
 
 func TestCodeErrors(t *testing.T) {
+	e := start(t)
 	verifier := strings.Repeat("v", 43)
 	sum := sha256.Sum256([]byte(verifier))
 	s256 := base64.RawURLEncoding.EncodeToString(sum[:])
@@ -230,7 +231,7 @@ func TestCodeErrors(t *testing.T) {
 		{"other redirect URI", nil, "contoso.example", []string{"redirect_uri", redirect + "/"}, 500112},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			e := start(t)
+			reset(t, e)
 			p := newWalker(t, e).signIn(authorizeURL(e, 2, "contoso.example", row.authorize...), person{upn: "admin@contoso.example"})
 			form := append([]string{"code", p.out.Get("code"), "redirect_uri", redirect}, row.change...)
 			if a := token(t, e, 2, row.tenant, "authorization_code", form...); a.code() != row.code {
