@@ -80,8 +80,41 @@ func TestSettings(t *testing.T) {
 			t.Errorf("%s: got %s, %v, want %s", tt.pragma, got, err, tt.want)
 		}
 	}
+	if n := d.writer.Stats().MaxOpenConnections; n != 1 {
+		t.Errorf("%d connections may write, want 1", n)
+	}
 	if _, err := d.reader.Exec(`DELETE FROM notes`); err == nil {
 		t.Error("a reading connection could write")
+	}
+}
+
+// TestTransactionsBeginWithTheLock: whoever is in a transaction is alone with
+// what it read, so that nothing has to be tried again.
+func TestTransactionsBeginWithTheLock(t *testing.T) {
+	d := openTest(t)
+	other, err := connect(d.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if _, err := other.writer.Exec(`PRAGMA busy_timeout = 0`); err != nil {
+		t.Fatal(err)
+	}
+	err = d.Tx(t.Context(), func(*Tx) error { return other.Tx(t.Context(), func(*Tx) error { return nil }) })
+	if err == nil || !strings.Contains(err.Error(), "locked") {
+		t.Errorf("two transactions at once: got error %v, want that the database is locked", err)
+	}
+}
+
+func TestSQLiteMakesNoFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "test.db")
+	d, err := connect(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if err := d.prepare(t.Context(), nil); err == nil {
+		t.Error("SQLite made a file with permissions of its own")
 	}
 }
 
@@ -143,19 +176,25 @@ func TestOpenRefusesUnsafeFiles(t *testing.T) {
 
 func TestPrivateTo(t *testing.T) {
 	for _, tt := range []struct {
+		test  func(name string, mode os.FileMode, owner, us int) error
 		mode  os.FileMode
 		owner int
 		want  string
 	}{
-		{0o600, 7, ""},
-		{0o400, 7, ""},
-		{0o620, 7, "by others"},
-		{0o604, 7, "by others"},
-		{0o600, 8, "belongs to user 8, and this process is user 7"},
-		{0o600, 0, "belongs to user 0"},
+		{privateTo, 0o600, 7, ""},
+		{privateTo, 0o400, 7, ""},
+		{privateTo, 0o620, 7, "by others"},
+		{privateTo, 0o604, 7, "by others"},
+		{privateTo, 0o600, 8, "belongs to user 8, and this process is user 7"},
+		{privateTo, 0o600, 0, "belongs to user 0"},
+		{dirPrivateTo, 0o755, 7, ""},
+		{dirPrivateTo, 0o700, 0, ""},
+		{dirPrivateTo, 0o770, 7, "by others"},
+		{dirPrivateTo, 0o702, 7, "by others"},
+		{dirPrivateTo, 0o700, 8, "belongs to user 8, and this process is user 7"},
 	} {
-		err := privateTo("f", tt.mode, tt.owner, 7)
-		if got := fmt.Sprint(err); (err == nil) != (tt.want == "") || !strings.Contains(got, tt.want) {
+		err := tt.test("f", tt.mode, tt.owner, 7)
+		if (err == nil) != (tt.want == "") || !strings.Contains(fmt.Sprint(err), tt.want) {
 			t.Errorf("mode %o of user %d: got error %v, want %q", tt.mode, tt.owner, err, tt.want)
 		}
 	}
@@ -396,6 +435,10 @@ func TestDatabaseThatWentBack(t *testing.T) {
 			}
 			if _, err := d.Epoch(); !errors.Is(err, ErrWentBack) {
 				t.Errorf("Epoch: got error %v, want %v", err, ErrWentBack)
+			}
+			final := d.doubt.Load()
+			if d.doubtEpoch(); d.doubt.Load() != final {
+				t.Error("a doubt of another kind took its place")
 			}
 			if count(t, d) != 0 {
 				t.Error("the change was stored all the same")

@@ -105,11 +105,15 @@ func PrivateDir(dir string) error {
 	if !info.IsDir() {
 		return fmt.Errorf("%s is not a directory", dir)
 	}
-	if mode := info.Mode().Perm(); mode&0o022 != 0 {
+	return dirPrivateTo(dir, info.Mode().Perm(), owner(info), os.Geteuid())
+}
+
+func dirPrivateTo(dir string, mode fs.FileMode, owner, us int) error {
+	if mode&0o022 != 0 {
 		return fmt.Errorf("directory %s can be written by others (mode %04o): chmod 700 it, or use another", dir, mode)
 	}
-	if uid := owner(info); uid != os.Geteuid() && uid != 0 {
-		return fmt.Errorf("directory %s belongs to user %d, and this process is user %d", dir, uid, os.Geteuid())
+	if owner != us && owner != 0 {
+		return fmt.Errorf("directory %s belongs to user %d, and this process is user %d", dir, owner, us)
 	}
 	return nil
 }
