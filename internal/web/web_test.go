@@ -175,10 +175,14 @@ func TestLimiter(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		allow("a", true)
 		allow("a", false)
+		allow("q", true)
+		allow("q", true)
+		allow("q", false)
 		for i := range 10 { // others push out who was quiet for longest
 			allow("x"+strconv.Itoa(i), true)
 			allow("a", false)
 		}
+		allow("q", true) // forgotten: no more than three are remembered
 	})
 }
 
