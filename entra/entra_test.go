@@ -2,6 +2,7 @@ package entra
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/rsa"
@@ -81,6 +82,8 @@ type fakeEntra struct {
 	keySet   []map[string]any
 	keysErr  error
 	keysBody string // instead of keySet
+	keysType string // zero is JSON
+	keysCode int    // zero is 200
 	keysHold chan struct{}
 
 	mu      sync.Mutex // guards what was asked
@@ -105,7 +108,7 @@ func (f *fakeEntra) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	h := http.Header{"Content-Type": {"application/json; charset=utf-8"}}
 	maps.Copy(h, f.header)
-	return response(r, max(f.status, 200*b2i(f.status == 0)), h, f.body), nil
+	return response(r, cmp.Or(f.status, 200), h, f.body), nil
 }
 
 func (f *fakeEntra) answerKeys(r *http.Request) (*http.Response, error) {
@@ -113,6 +116,7 @@ func (f *fakeEntra) answerKeys(r *http.Request) (*http.Response, error) {
 	f.fetches++
 	f.urls = append(f.urls, r.Method+" "+r.URL.String())
 	err, body, hold := f.keysErr, f.keysBody, f.keysHold
+	status, kind := cmp.Or(f.keysCode, 200), cmp.Or(f.keysType, "application/json")
 	if body == "" {
 		body = string(must(json.Marshal(map[string]any{"keys": f.keySet})))
 	}
@@ -123,7 +127,7 @@ func (f *fakeEntra) answerKeys(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	return response(r, 200, http.Header{"Content-Type": {"application/json"}}, body), nil
+	return response(r, status, http.Header{"Content-Type": {kind}}, body), nil
 }
 
 func b2i(b bool) int {

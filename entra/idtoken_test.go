@@ -50,6 +50,7 @@ func TestIDToken(t *testing.T) {
 		{"v1 with keys that name the v2 issuer", V1, asIs, idTokenV1(map[string]any{"amr": nil}), &ada},
 		{"v2 with keys that name none", V2, v1Key, idToken(nil), &ada},
 		{"auth_time", V2, asIs, idToken(map[string]any{"auth_time": 1700000000}), with(func(u *mandate.IDToken) { u.AuthTime = time.Unix(1700000000, 0) })},
+		{"auth_time of nothing", V2, asIs, idToken(map[string]any{"auth_time": 0}), &ada},
 		{"unique_name", V1, v1Key, idTokenV1(map[string]any{"upn": nil, "unique_name": "ada", "amr": nil}), with(func(u *mandate.IDToken) { u.UserName = "ada" })},
 		{"clocks apart, early", V2, asIs, idToken(map[string]any{"iat": time.Now().Add(4 * time.Minute).Unix(), "nbf": time.Now().Add(4 * time.Minute).Unix()}), &ada},
 		{"clocks apart, late", V2, asIs, idToken(map[string]any{"exp": time.Now().Add(-4 * time.Minute).Unix()}), &ada},
@@ -174,6 +175,16 @@ func TestDuplicateClaim(t *testing.T) {
 	raw := must(must(s.Sign([]byte(payload))).CompactSerialize())
 	_, err := redeemCode(t, V2, newFake(), raw)
 	wantRefusal(t, err, mandate.ReasonToken)
+}
+
+// A nonce that is missing on both sides is no match.
+func TestNonceOnNeitherSide(t *testing.T) {
+	r := codeRedemption()
+	r.Nonce = ""
+	user, err := newClient(t, newFake(), V2).verifyCode(ctx(), good(idToken(map[string]any{"nonce": nil})), r)
+	if user != nil || err == nil {
+		t.Errorf("got %+v, %v", user, err)
+	}
 }
 
 // In a customer's tenant the ID token is of the customer's, its user a guest

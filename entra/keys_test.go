@@ -139,6 +139,24 @@ func TestKeysAreFetchedOnce(t *testing.T) {
 	})
 }
 
+// Keys are taken from a plain answer only, and asked for once at a time.
+func TestKeysAnswer(t *testing.T) {
+	for name, spoil := range map[string]func(*fakeEntra){
+		"status": func(f *fakeEntra) { f.keysCode = 500 },
+		"type":   func(f *fakeEntra) { f.keysType = "text/html" },
+	} {
+		f := newFake()
+		spoil(f)
+		wantKey(t, newTestKeys(f), "good", false)
+		if f.fetches != 1 {
+			t.Errorf("%s: %d requests, want 1", name, f.fetches)
+		}
+	}
+	if s := newTestKeys(newFake()); !s.begin() || s.begin() {
+		t.Error("a second request begins right after the first")
+	}
+}
+
 func TestParseKeys(t *testing.T) {
 	good := `{"kty":"RSA","use":"sig","kid":"good","e":"AQAB","n":"` + jwk("", "", &testKey().PublicKey)["n"].(string) + `"}`
 	small := `{"kty":"RSA","kid":"small","e":"AQAB","n":"` + strings.Repeat("_", 170) + `8"}`

@@ -45,6 +45,7 @@ func TestRequestBodies(t *testing.T) {
 		}
 		return basic(more)
 	}
+	ids := map[string]bool{}
 	for _, tt := range []struct {
 		name    string
 		version Version
@@ -72,6 +73,10 @@ func TestRequestBodies(t *testing.T) {
 			t.Errorf("%s: (-want +got)\n%s", tt.name, d)
 		}
 		h := f.headers[0]
+		if id := h.Get("client-request-id"); ids[id] {
+			t.Errorf("%s: the id %s is used again", tt.name, id)
+		}
+		ids[h.Get("client-request-id")] = true
 		if !regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`).MatchString(h.Get("client-request-id")) ||
 			h.Get("return-client-request-id") != "true" || h.Get("Content-Type") != "application/x-www-form-urlencoded" {
 			t.Errorf("%s: headers %v", tt.name, h)
@@ -157,6 +162,7 @@ func TestUnusableAnswers(t *testing.T) {
 		{"empty", 200, nil, ""},
 		{"a list", 200, nil, "[]"},
 		{"a key twice", 200, nil, strings.Replace(answerV2(nil), "{", `{"access_token":"CANARY",`, 1)},
+		{"a key twice, at the end", 200, nil, strings.TrimSuffix(answerV2(nil), "}") + `,"token_type":"Bearer"}`},
 		{"something after", 200, nil, answerV2(nil) + "{}"},
 		{"no access token", 200, nil, answerV2(map[string]any{"access_token": nil})},
 		{"access token of another case", 200, nil, answerV2(map[string]any{"access_token": nil, "Access_Token": "x"})},
@@ -170,10 +176,12 @@ func TestUnusableAnswers(t *testing.T) {
 		{"lifetime overflows", 200, nil, answerV2(map[string]any{"expires_in": "9223372036854775808"})},
 		{"expired", 200, nil, answerV2(map[string]any{"expires_in": nil, "expires_on": "1388444763"})},
 		{"too long", 200, nil, answerV2(map[string]any{"x": strings.Repeat("y", maxAnswer)})},
+		{"too long by spaces", 200, nil, answerV2(nil) + strings.Repeat(" ", maxAnswer)},
 		{"accepted", 202, nil, answerV2(nil)},
 		{"redirect", 302, http.Header{"Location": {"https://evil.test/"}}, answerV2(nil)},
 		{"HTML error", 502, http.Header{"Content-Type": {"text/html"}}, "<h1>Bad gateway</h1>"},
-		{"error without one", 400, nil, "{}"},
+		{"HTML that reads as an error", 400, http.Header{"Content-Type": {"text/html"}}, `{"error":"invalid_grant","error_codes":[50173]}`},
+		{"error without one", 400, nil, `{"error_codes":[50173]}`},
 	} {
 		f := newFake()
 		f.status, f.header, f.body = tt.status, tt.header, tt.body
@@ -329,6 +337,9 @@ func TestRefusedRedemptions(t *testing.T) {
 	}
 	r := codeRedemption()
 	r.Key.Cloud = "global"
-	_, err := newClient(t, newFake(), V2).RedeemCode(ctx(), r)
-	wantFault(t, err)
+	f := newFake()
+	_, err := newClient(t, f, V2).RedeemCode(ctx(), r)
+	if got := wantFault(t, err); got.Domain != mandate.DomainApplication || len(f.forms) != 0 {
+		t.Errorf("a code for another cloud: %+v after %d requests", got, len(f.forms))
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/cookiejar"
 	"net/http/httptest"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -134,7 +135,7 @@ func TestAgentGroups(t *testing.T) {
 		}
 		r := f.asked[0]
 		if r.Method != "GET" || r.URL.Host != "graph.test:8443" || r.URL.Path != "/v1.0/me/memberOf" || r.URL.Query().Get("$select") != "displayName,securityEnabled" ||
-			r.Header.Get("Authorization") != "Bearer "+canary || len(r.Header.Get("client-request-id")) != 36 {
+			r.Header.Get("Authorization") != "Bearer "+canary || r.Header.Get("Accept") != "application/json" || len(r.Header.Get("client-request-id")) != 36 {
 			t.Errorf("%s: request %s %v", tt.name, r.URL, r.Header)
 		}
 	}
@@ -255,6 +256,13 @@ func TestRetryAfter(t *testing.T) {
 func TestTexts(t *testing.T) {
 	if got := hide("text", mandate.Secret{}); got != "text" {
 		t.Errorf("without a token: %q", got)
+	}
+	if got := clean(" a  b ", 9); got != "a b" {
+		t.Errorf("clean: %q", got)
+	}
+	one, two := uuid(), uuid()
+	if v4 := regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`); one == two || !v4.MatchString(one) {
+		t.Errorf("uuid: %s, %s", one, two)
 	}
 	if got, want := clean("a\x1b\u202e\x00b\tc\xff"+strings.Repeat("é", 9), 8), "ab cé"+"é"; got != want {
 		t.Errorf("clean: %q, want %q", got, want)

@@ -54,14 +54,13 @@ func verdict(h http.Header, body []byte) (ok bool, reason string) {
 	if profile.Compliant == nil {
 		return true, ""
 	}
-	if again, valid := parseBool(strings.Trim(string(profile.Compliant), `"`)); !valid || !again {
+	if again, _ := parseBool(strings.Trim(string(profile.Compliant), `"`)); !again {
 		return false, "Partner Center's MFA verdict contradicts itself: the header says true and the body does not"
 	}
 	return true, ""
 }
 
 func parseBool(s string) (value, valid bool) {
-	s = strings.TrimSpace(s)
 	value = strings.EqualFold(s, "true")
 	return value, value || strings.EqualFold(s, "false")
 }

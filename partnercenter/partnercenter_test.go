@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/cookiejar"
 	"net/http/httptest"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -127,7 +128,7 @@ func TestMFACompliant(t *testing.T) {
 		}
 		r := f.asked[0]
 		if r.Method != "GET" || r.URL.String() != "https://pc.test:8443/v1/profiles/organization" || r.Header.Get("ValidateMfa") != "true" ||
-			r.Header.Get("Authorization") != "Bearer "+canary || r.Header.Get("X-Locale") != "en-US" ||
+			r.Header.Get("Authorization") != "Bearer "+canary || r.Header.Get("X-Locale") != "en-US" || r.Header.Get("Accept") != "application/json" || r.Header.Get("MS-Contract-Version") != "v1" ||
 			len(r.Header.Get("MS-RequestId")) != 36 || len(r.Header.Get("MS-CorrelationId")) != 36 {
 			t.Errorf("%s: request %s %v", tt.name, r.URL, r.Header)
 		}
@@ -229,7 +230,7 @@ func customersPage(next string, ids ...string) answer {
 
 func TestCustomers(t *testing.T) {
 	other := strings.Replace(tid, "02", "03", 1)
-	f := &fakePC{answers: []answer{customersPage("/customers?size=1&seekOperation=Next", tid), customersPage("https://pc.test:8443/v1//customers?size=2", other), {status: 200, body: `{"items":[{"id":"` + tid + `"}]}`}}}
+	f := &fakePC{answers: []answer{customersPage("/customers?size=1&seekOperation=Next", tid), customersPage("https://pc.test:8443/v1//customers?size=2", other), {status: 200, body: `{"items":[{"id":"` + tid + `"}],"links":{"next":{"uri":""}}}`}}}
 	var got []string
 	for c, err := range newClient(t, f).Customers(ctx(), token) {
 		if err != nil {
@@ -326,6 +327,13 @@ func TestTexts(t *testing.T) {
 	if got := hide("text", mandate.Secret{}); got != "text" {
 		t.Errorf("without a token: %q", got)
 	}
+	if got := clean(" a  b ", 9); got != "a b" {
+		t.Errorf("clean: %q", got)
+	}
+	one, two := uuid(), uuid()
+	if v4 := regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`); one == two || !v4.MatchString(one) {
+		t.Errorf("uuid: %s, %s", one, two)
+	}
 	if got, want := clean("a\x1b\u202e\x00b\tc\xff"+strings.Repeat("é", 9), 8), "ab cé"+"é"; got != want {
 		t.Errorf("clean: %q, want %q", got, want)
 	}
@@ -340,7 +348,7 @@ func FuzzVerdict(f *testing.F) {
 	f.Add(" TRUE ", "{}")
 	f.Fuzz(func(t *testing.T, header, body string) {
 		h := http.Header{"Content-Type": {"application/json"}, "Ismfacompliant": {header}}
-		if ok, reason := verdict(h, []byte(body)); ok && !strings.EqualFold(strings.TrimSpace(header), "true") || ok != (reason == "") {
+		if ok, reason := verdict(h, []byte(body)); ok && !strings.EqualFold(header, "true") || ok != (reason == "") {
 			t.Fatalf("%q, %q: %v, %q", header, body, ok, reason)
 		}
 	})
