@@ -78,7 +78,7 @@ func TestRequestBodies(t *testing.T) {
 		}
 		ids[h.Get("client-request-id")] = true
 		if !regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`).MatchString(h.Get("client-request-id")) ||
-			h.Get("return-client-request-id") != "true" || h.Get("Content-Type") != "application/x-www-form-urlencoded" {
+			h.Get("return-client-request-id") != "true" || h.Get("Accept") != "application/json" || h.Get("Content-Type") != "application/x-www-form-urlencoded" {
 			t.Errorf("%s: headers %v", tt.name, h)
 		}
 	}
@@ -309,6 +309,8 @@ func TestRefusedRedemptions(t *testing.T) {
 		{"two scopes in one", func(r *mandate.Redemption) { r.Scopes = []string{"a b"} }, mandate.DomainAudience},
 		{"an empty scope", func(r *mandate.Redemption) { r.Scopes = []string{"a", ""} }, mandate.DomainAudience},
 		{"a quoted scope", func(r *mandate.Redemption) { r.Scopes = []string{`a"`} }, mandate.DomainAudience},
+		{"an escaped scope", func(r *mandate.Redemption) { r.Scopes = []string{`a\b`} }, mandate.DomainAudience},
+		{"a long scope", func(r *mandate.Redemption) { r.Scopes = []string{strings.Repeat("a", 513)} }, mandate.DomainAudience},
 		{"a control character", func(r *mandate.Redemption) { r.Scopes = []string{"a\x7f"} }, mandate.DomainAudience},
 	} {
 		f := newFake()
