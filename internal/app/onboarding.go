@@ -136,8 +136,10 @@ func (o *onboarding) Outcome(ctx context.Context, pp portal.Proof) (portal.Outco
 	return out, json.Unmarshal(s.Detail, &out)
 }
 
-// authorize returns Entra's sign-in URL. A partner that renews must see the
-// consent page again, or Entra would say nothing of what was added.
+// authorize returns Entra's sign-in URL. It asks for a new sign-in, and not for
+// the consent page: Entra takes only one of the two wishes, shows that page by
+// itself to whoever has not consented, and a consent whose MFA is old is worth
+// less than one whose permissions were listed once more.
 func (u *upstream) authorize(apps map[appKey]mandate.Audience) func(portal.AuthorizeRequest) (string, error) {
 	return func(r portal.AuthorizeRequest) (string, error) {
 		k := appKey{r.Cloud, r.Application}
@@ -147,7 +149,7 @@ func (u *upstream) authorize(apps map[appKey]mandate.Audience) func(portal.Autho
 		}
 		return c.AuthorizeURL(entra.AuthorizeRequest{
 			Tenant: r.Tenant, RedirectURI: r.RedirectURI, State: r.State, Nonce: r.Nonce, Challenge: r.Challenge,
-			Audience: apps[k], LoginHint: r.LoginHint, Consent: true,
+			Audience: apps[k], LoginHint: r.LoginHint,
 		}), nil
 	}
 }
