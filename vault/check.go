@@ -124,6 +124,9 @@ func (c *check) rotation(ctx context.Context) error {
 	if err := c.rotate(ctx, old, "stale"); !errors.Is(err, mandate.ErrRotated) || errors.Is(err, mandate.ErrSuperseded) {
 		return fmt.Errorf("Rotate of a version that is over: got error %v, want %v", err, mandate.ErrRotated)
 	}
+	if err := c.vault.Rotate(ctx, old, mandate.NewSecret("stale and late"), before-1); !errors.Is(err, mandate.ErrSuperseded) {
+		return fmt.Errorf("Rotate of a version and under an epoch that are over: got error %v, want %v", err, mandate.ErrSuperseded)
+	}
 	early := now
 	early.Version++
 	if err := c.rotate(ctx, early, "early"); !errors.Is(err, mandate.ErrSuperseded) {
@@ -166,8 +169,11 @@ func (c *check) second(ctx context.Context) error {
 	if err := c.activate(ctx, g); err != nil {
 		return err
 	}
-	if err := c.rotate(ctx, old, "of the generation before"); !errors.Is(err, mandate.ErrSuperseded) {
-		return fmt.Errorf("Rotate of a generation that was replaced: got error %v, want %v", err, mandate.ErrSuperseded)
+	for _, version := range []int64{old.Version, g.Version} {
+		old.Version = version
+		if err := c.rotate(ctx, old, "of the generation before"); !errors.Is(err, mandate.ErrSuperseded) {
+			return fmt.Errorf("Rotate of version %d of a generation that was replaced: got error %v, want %v", version, err, mandate.ErrSuperseded)
+		}
 	}
 	return c.is(ctx, g)
 }

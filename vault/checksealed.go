@@ -40,7 +40,7 @@ func CheckSealed(ctx context.Context, w KeyWrapper) error {
 
 func secretOf(i int) mandate.Secret { return mandate.NewSecret(fmt.Sprint("secret ", i)) }
 
-// neighbours returns labels, each of which differs from the first in one part.
+// neighbours returns labels which all differ from the first in one part.
 func neighbours() ([]label, error) {
 	partner, err := mandate.ParseTenantID("11111111-1111-4111-8111-111111111111")
 	if err != nil {
@@ -60,7 +60,9 @@ func neighbours() ([]label, error) {
 		func(l *label) { l.generation = 3 },
 		func(l *label) { l.version = 1 },
 		func(l *label) { l.version = 3 },
-		func(l *label) { l.key.Cloud, l.kind = "", "check"+kindRefresh }, // lengths matter
+		// Two that are the same but for where one field ends.
+		func(l *label) { l.key.Cloud += partner.String() },
+		func(l *label) { l.kind = partner.String() + l.kind },
 	} {
 		l := first
 		change(&l)

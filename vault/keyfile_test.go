@@ -3,11 +3,13 @@ package vault
 import (
 	"bytes"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/mandate-sam/mandate"
@@ -87,6 +89,11 @@ func TestKeyFileIsPrivate(t *testing.T) {
 				t.Fatal(err)
 			}
 			if err := os.Mkdir(path, 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}, "is not a regular file"},
+		{"a pipe", func(t *testing.T, _, path string) {
+			if err := errors.Join(os.Remove(path), syscall.Mkfifo(path, 0o600)); err != nil {
 				t.Fatal(err)
 			}
 		}, "is not a regular file"},

@@ -40,6 +40,9 @@ func (d *DB) Epoch() (int64, error) {
 // changed. If the commit itself fails, Epoch returns an error from before
 // Change returns until the outcome is known.
 //
+// A statement of any package may depend on the epoch that it was decided in:
+// (SELECT epoch FROM head) = $n.
+//
 // fn must not use the DB itself to write, which would wait for itself.
 func (d *DB) Change(ctx context.Context, fn func(*Tx) error) error {
 	if err := d.take(ctx); err != nil {
