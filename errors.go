@@ -165,7 +165,7 @@ type Fault struct {
 	Timestamp     string        // Microsoft's timestamp
 	Status        int           // HTTP status; 0 if there was no answer
 	RetryAfter    time.Duration // how long Entra asked to wait; 0 if it did not say
-	Cause         error         // the transport error, if there was no answer
+	Cause         error         // the transport error, or the API's own
 }
 
 // Error names what happened, Microsoft's code and the correlation id.

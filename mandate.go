@@ -228,8 +228,9 @@ type IDToken struct {
 // real one. Its errors are [*Fault]s, except that RedeemCode's may also be
 // [*Refusal]s about the ID token.
 type Authority interface {
-	// Redeem redeems a refresh token. It asks for an ID token too, so that
-	// the answer can be compared with the grant's user.
+	// Redeem redeems a refresh token. At the partner's own tenant it asks for
+	// an ID token too, so that the answer can be compared with the grant's
+	// user; at a customer's it returns neither user nor refresh token.
 	Redeem(context.Context, Redemption) (Redeemed, error)
 
 	// RedeemCode redeems an authorization code at the partner's authority and

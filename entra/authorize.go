@@ -63,30 +63,35 @@ func (c *Client) AuthorizeURL(r AuthorizeRequest) string {
 	if r.LoginHint != "" {
 		q.Set("login_hint", r.LoginHint)
 	}
-	c.name(q, r.Audience, nil)
+	c.name(q, r.Audience, nil, true)
 	return c.endpoint(r.Tenant, "authorize") + "?" + q.Encode()
 }
 
-// name puts what is asked for into the parameters: an API and its scopes, an ID
-// token and a refresh token.
+// name puts what is asked for into the parameters: an API and its scopes and,
+// to identify the user, an ID token and a refresh token.
 //
 // "profile" is asked for because without it Entra leaves the user's object ID
 // out of a v2 ID token. With v1 no single scope can be asked for, and a refresh
 // token comes unasked.
-func (c *Client) name(q url.Values, a mandate.Audience, scopes []mandate.Scope) {
+func (c *Client) name(q url.Values, a mandate.Audience, scopes []mandate.Scope, identify bool) {
 	if c.cfg.Version == V1 {
 		q.Set("resource", string(a))
-		q.Set("scope", "openid")
+		if identify {
+			q.Set("scope", "openid")
+		}
 		return
 	}
 	if len(scopes) == 0 {
 		scopes = []mandate.Scope{".default"}
 	}
-	var b strings.Builder
+	var ask []string
 	for _, s := range scopes {
 		// A resource that ends in a slash keeps it: the slash is part of its
 		// name, and a second one sets the scope apart.
-		b.WriteString(string(a) + "/" + s + " ")
+		ask = append(ask, string(a)+"/"+s)
 	}
-	q.Set("scope", b.String()+"openid profile offline_access")
+	if identify {
+		ask = append(ask, "openid", "profile", "offline_access")
+	}
+	q.Set("scope", strings.Join(ask, " "))
 }

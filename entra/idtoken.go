@@ -228,7 +228,7 @@ func asRefusal(err error) error {
 // asFault makes of an error of verify what Redeem returns. A token of another
 // tenant than was asked concerns that tenant; anything else that is wrong would
 // be wrong for everybody: our client ID, our clock, our kind of endpoint.
-func asFault(err error, own bool, id string) error {
+func asFault(err error, id string) error {
 	t, ok := errors.AsType[*tokenError](err)
 	if !ok {
 		return err
@@ -241,6 +241,6 @@ func asFault(err error, own bool, id string) error {
 	case t.reason == mandate.ReasonTenant:
 		v = faultTenant
 	}
-	f.Domain, f.Remedy = v.of(own)
+	f.Domain, f.Remedy = v.of(true)
 	return f
 }

@@ -187,18 +187,14 @@ func TestNonceOnNeitherSide(t *testing.T) {
 	}
 }
 
-// In a customer's tenant the ID token is of the customer's, its user a guest
-// there; no nonce was sent.
-func TestIDTokenAtCustomer(t *testing.T) {
-	claims := idToken(map[string]any{"tid": customerID, "iss": authority + "/" + customerID + "/v2.0", "nonce": nil,
-		"idp": authority + "/" + partnerID + "/v2.0"})
-	user, err := redeem(t, V2, newFake(), customer, good(claims))
-	if err != nil || user.Tenant != customer || !user.Guest {
-		t.Errorf("got %+v, %v", user, err)
-	}
-	_, err = redeem(t, V2, newFake(), customer, good(idToken(nil)))
-	if f := wantFault(t, err); f.Domain != mandate.DomainCustomer {
-		t.Errorf("the partner's ID token at a customer's: %+v", f)
+// At a customer's tenant nothing that identifies the user is taken: neither an
+// ID token nor a refresh token, though they came unasked.
+func TestCustomerAnswer(t *testing.T) {
+	f := newFake()
+	f.body = answerV2(map[string]any{"id_token": "rubbish", "refresh_token": "of-the-customer"})
+	got, err := newClient(t, f, V2).Redeem(ctx(), redemption(customer))
+	if err != nil || got.User != nil || !got.Refresh.IsZero() || got.Access.IsZero() {
+		t.Errorf("got %+v, %v", got, err)
 	}
 }
 

@@ -22,28 +22,32 @@ const maxAnswer = 1 << 20
 
 // Redeem implements [mandate.Authority].
 //
-// It always asks for an ID token, whose tenant must be the one redeemed at. In
-// a customer's tenant its user may be marked a guest; that is how delegated
-// administration looks there. An ID token that does not verify is a [*Fault]
-// and not a token: an answer that is wrong about who it is for is not trusted
-// in the rest.
+// At the partner's own tenant it asks for an ID token, which must be of that
+// tenant. One that does not verify is a [*Fault] and not a token: an answer
+// that is wrong about who it is for is not trusted in the rest. At a customer's
+// tenant it asks for nothing but the access token: an ID token there names
+// users as that tenant knows them, and a refresh token from there must not
+// replace the partner's.
 func (c *Client) Redeem(ctx context.Context, r mandate.Redemption) (mandate.Redeemed, error) {
 	own := r.Tenant == r.Key.Partner
 	if f := c.refuse(r.Key, r.Tenant, r.Audience, r.Scopes); f != nil {
 		return mandate.Redeemed{}, f
 	}
 	form := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {r.Refresh.Reveal()}}
-	c.name(form, r.Audience, r.Scopes)
+	c.name(form, r.Audience, r.Scopes, own)
 	if r.Claims != "" {
 		form.Set("claims", r.Claims)
 	}
 	a, err := c.ask(ctx, r.Tenant, r.Audience, form, own)
-	if err != nil || a.idToken == "" {
+	if !own {
+		a.Refresh = mandate.Secret{}
+	}
+	if err != nil || !own || a.idToken == "" {
 		return a.Redeemed, err
 	}
 	user, _, err := c.verify(ctx, a.idToken, r.Tenant)
 	if err != nil {
-		return mandate.Redeemed{}, asFault(err, own, a.CorrelationID)
+		return mandate.Redeemed{}, asFault(err, a.CorrelationID)
 	}
 	a.User = user
 	return a.Redeemed, nil
@@ -64,7 +68,7 @@ func (c *Client) RedeemCode(ctx context.Context, r mandate.CodeRedemption) (mand
 		"code_verifier": {r.Verifier.Reveal()},
 		"redirect_uri":  {r.RedirectURI},
 	}
-	c.name(form, r.Audience, nil)
+	c.name(form, r.Audience, nil, true)
 	a, err := c.ask(ctx, r.Key.Partner, r.Audience, form, true)
 	if err != nil {
 		return mandate.Redeemed{}, err

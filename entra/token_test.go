@@ -55,8 +55,8 @@ func TestRequestBodies(t *testing.T) {
 	}{
 		{"v2 refresh", V2, refresh, partnerID + "/oauth2/v2.0/token", basic(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {canaryRefresh}, "scope": {"https://graph.test/.default openid profile offline_access"}})},
 		{"v1 refresh", V1, refresh, partnerID + "/oauth2/token", basic(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {canaryRefresh}, "resource": {graph}, "scope": {"openid"}})},
-		{"v2 scopes at a customer's", V2, narrow, customerID + "/oauth2/v2.0/token", basic(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {canaryRefresh}, "claims": {`{"access_token":{}}`}, "scope": {"https://arm.test//a.b https://arm.test//c openid profile offline_access"}})},
-		{"v1 scopes at a customer's", V1, narrow, customerID + "/oauth2/token", basic(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {canaryRefresh}, "claims": {`{"access_token":{}}`}, "resource": {"https://arm.test/"}, "scope": {"openid"}})},
+		{"v2 scopes at a customer's", V2, narrow, customerID + "/oauth2/v2.0/token", basic(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {canaryRefresh}, "claims": {`{"access_token":{}}`}, "scope": {"https://arm.test//a.b https://arm.test//c"}})},
+		{"v1 scopes at a customer's", V1, narrow, customerID + "/oauth2/token", basic(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {canaryRefresh}, "claims": {`{"access_token":{}}`}, "resource": {"https://arm.test/"}})},
 		{"v2 code", V2, code, partnerID + "/oauth2/v2.0/token", codeForm(url.Values{"scope": {"https://pc.test/.default openid profile offline_access"}})},
 		{"v1 code", V1, code, partnerID + "/oauth2/token", codeForm(url.Values{"resource": {"https://pc.test"}, "scope": {"openid"}})},
 	} {

@@ -15,7 +15,7 @@ import (
 )
 
 // A Browser walks real pages as a person would: it keeps cookies, follows
-// redirects, and submits forms with everything that they contain. It runs no
+// redirects and refreshes, and submits forms with everything that they contain. It runs no
 // script, so it submits by itself the form that Entra's answer consists of.
 type Browser struct{ http *http.Client }
 
@@ -50,6 +50,9 @@ func (b *Browser) do(req *http.Request) (*Page, error) {
 	root, err := html.Parse(io.LimitReader(res.Body, 1<<20))
 	if err != nil {
 		return nil, err
+	}
+	if target, ok := strings.CutPrefix(res.Header.Get("Refresh"), "0;url="); ok {
+		return b.Open(req.Context(), target)
 	}
 	p := &Page{res.Request.URL, res.StatusCode, root}
 	if form := p.find("form", "form_post"); form != nil {

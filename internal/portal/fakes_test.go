@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"html"
 	"io"
 	"log/slog"
 	"net/http"
@@ -362,10 +363,11 @@ func (s *site) form() url.Values {
 func (s *site) begin() (id string, answer url.Values) {
 	s.t.Helper()
 	res := s.post("/consent", s.form())
-	if res.StatusCode != http.StatusSeeOther {
-		s.t.Fatalf("POST /consent: %d\n%s", res.StatusCode, res.text)
+	target, ok := strings.CutPrefix(res.Header.Get("Refresh"), "0;url=")
+	if res.StatusCode != http.StatusOK || !ok || !strings.Contains(res.text, html.EscapeString(target)) {
+		s.t.Fatalf("POST /consent: %d, Refresh %q\n%s", res.StatusCode, res.Header.Get("Refresh"), res.text)
 	}
-	state := must(url.Parse(res.Header.Get("Location"))).Query().Get("state")
+	state := must(url.Parse(target)).Query().Get("state")
 	id, _, _ = strings.Cut(state, ".")
 	return id, url.Values{"state": {state}, "code": {goodCode}, "session_state": {"x"}}
 }

@@ -37,7 +37,6 @@ func (p *Portal) invitation(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return p.uninvited(w, r, inv, err)
 	}
-	web.AllowForms(w, app.Cloud.Authority)
 	return p.show(w, http.StatusOK, "invitation", app.Publisher+" asks for your consent", &invitationPage{
 		Invitation: inv, App: app, APIs: app.groups(), AuthorityHost: app.authorityHost(), Term: lasting(inv.Term),
 		Until: time.Now().Add(inv.Term).Truncate(time.Minute), Token: r.PathValue("token"),
@@ -115,9 +114,15 @@ func (p *Portal) begin(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	http.SetCookie(w, proofCookie(proof, 10*time.Minute, http.SameSiteNoneMode))
-	http.Redirect(w, r, target, http.StatusSeeOther)
-	return nil
+	// Not a redirect: Chromium holds form-action against every hop that
+	// follows a POST, and a federated partner's sign-in hops on to a host that
+	// nobody here knows.
+	w.Header().Set("Refresh", "0;url="+target)
+	return p.show(w, http.StatusOK, "leaving", "Taking you to Microsoft", &leavingPage{target, app.authorityHost()})
 }
+
+// A leavingPage is between this site and Entra's.
+type leavingPage struct{ Target, Host string }
 
 // agreed reads the end of the grant that the partner saw on the page. A
 // browser can send what it likes, but only an earlier end than the invitation
@@ -134,7 +139,7 @@ func agreed(s string, term time.Duration) (time.Time, error) {
 }
 
 // authorize returns the URL of Entra's sign-in page. It must be at the
-// cloud's authority, which is all that the page's policy lets a form lead to.
+// cloud's authority: a browser is sent nowhere else.
 func (p *Portal) authorize(app *Application, inv *Invitation, proof Proof) (string, error) {
 	challenge := sha256.Sum256([]byte(proof.Verifier.Reveal()))
 	req := AuthorizeRequest{
