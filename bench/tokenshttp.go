@@ -1,0 +1,248 @@
+package main
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/api"
+	"github.com/mandate-sam/mandate/audit"
+	"github.com/mandate-sam/mandate/internal/database"
+	"github.com/mandate-sam/mandate/internal/web"
+	"github.com/mandate-sam/mandate/policy"
+	"github.com/mandate-sam/mandate/store"
+)
+
+// httpCase is POST /v1/tokens for a token that is in the cache, beside bare
+// net/http.
+var httpCase = benchCase{rows: httpRows, run: runHTTP}
+
+var httpRows = []string{"tokens-http/memory", "tokens-http/disk"}
+
+func runHTTP(ctx context.Context, e *env) (rows []row, err error) {
+	err = withAudit(func(log *audit.Log, dir string) error {
+		d, err := newDoors(ctx, dir, log)
+		if err != nil {
+			return err
+		}
+		defer d.close()
+		if err := d.connect(ctx); err != nil {
+			return err
+		}
+		slice := choose(e, 800*time.Millisecond, 400*time.Millisecond)
+		memory, disk, bare := d.loads[0], d.loads[1], d.loads[2]
+		v, err := e.interleave(ctx, "tokens-http", choose(e, 11, 5), bare.during(slice), memory.during(slice), disk.during(slice))
+		if err != nil {
+			return err
+		}
+		for i, l := range []*load{memory, disk} {
+			r := compare(httpRows[i], "req/s", v[i+1], v[0])
+			r.Note = fmt.Sprintf("p50 %v ms, p99 %v ms; bare %v and %v", l.percentile(50), l.percentile(99), bare.percentile(50), bare.percentile(99))
+			rows = append(rows, r.report())
+		}
+		return nil
+	})
+	return rows, err
+}
+
+// httpPartners is how many partners the connections ask for, in turn.
+const httpPartners = 16
+
+// rules are a few, of which the last but one decides.
+const rules = `rules:
+  - name: desk
+    callers: [desk]
+    partners: [p0, p1, p2, p3]
+    customers: all
+    audiences: [graph]
+    scopes: [User.Read, Directory.Read.All]
+    purposes: [support]
+    until: 2099-01-01
+  - name: desk-calls
+    callers: [desk]
+    partners: [p0, p1, p2, p3]
+    customers: all
+    audiences: [partnercenter, arm]
+    scopes: consented
+    purposes: [support]
+    uses: [call]
+    until: 2099-01-01
+  - name: billing
+    callers: [billing, ledger]
+    partners: [p0, p1, p2, p3, p4, p5, p6, p7, p8, p9, p10, p11, p12, p13, p14, p15]
+    customers: all
+    audiences: [partnercenter, graph, arm]
+    scopes: consented
+    purposes: [invoice, audit]
+    until: 2099-01-01
+  - name: nightly
+    callers: [reports]
+    partners: [p0, p1]
+    customers: all
+    audiences: [partnercenter]
+    scopes: [user_impersonation]
+    purposes: [report]
+    until: 2099-01-01
+`
+
+// doors are the servers that are measured: bare net/http, and the API with its
+// records in memory and on the disk. Everything but the vault and Entra is as
+// in production, and neither of those is asked on a hit.
+type doors struct {
+	db       *database.DB
+	servers  []*http.Server
+	requests []string // as sent
+	loads    []*load  // on the API with its records in memory, on the disk; on bare net/http
+	apis     []string // their addresses
+}
+
+func newDoors(ctx context.Context, dir string, log *audit.Log) (_ *doors, err error) {
+	d := new(doors)
+	defer func() {
+		if err != nil {
+			d.close()
+		}
+	}()
+	d.db, err = database.Open(ctx, database.Config{File: filepath.Join(dir, "mandate.db"), Schemas: []database.Schema{store.Schema()}})
+	if err != nil {
+		return nil, err
+	}
+	st, err := store.Open(ctx, d.db)
+	if err != nil {
+		return nil, err
+	}
+	_, secret, err := st.AddCaller(ctx, "billing", time.Time{})
+	if err != nil {
+		return nil, err
+	}
+	credential := base64.StdEncoding.EncodeToString([]byte("billing:" + secret.Reveal()))
+	for i := range httpPartners {
+		if err := st.AddPartner(ctx, partnerN(i)); err != nil {
+			return nil, err
+		}
+		for _, alias := range []string{mandate.PartnerCenter, mandate.Graph, mandate.ARM} {
+			body := fmt.Sprintf(`{"partner":%q,"audience":%q,"purpose":"invoice"}`, partnerN(i).Name, alias)
+			d.requests = append(d.requests, fmt.Sprintf("POST /v1/tokens HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Basic %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", credential, len(body), body))
+		}
+	}
+	for _, recorder := range []mandate.Recorder{new(memoryRecorder), log} {
+		if err := d.serveAPI(st, recorder, log); err != nil {
+			return nil, err
+		}
+	}
+	return d, nil
+}
+
+// serveAPI starts an API server whose records go to recorder.
+func (d *doors) serveAPI(st *store.Store, recorder mandate.Recorder, log *audit.Log) error {
+	p, err := policy.Parse("rules.yaml", []byte(rules), []mandate.Cloud{global})
+	if err != nil {
+		return err
+	}
+	vault := &memoryVault{grants: make(map[mandate.GrantKey]mandate.Grant)}
+	for i := range httpPartners {
+		vault.grants[partnerN(i).Key] = grantOf(partnerN(i))
+	}
+	broker, err := mandate.New(mandate.Config{Authority: newFakeEntra(), Vault: vault, Policy: p, Audit: recorder, Epoch: d.db})
+	if err != nil {
+		return err
+	}
+	// The access log is written out in full, and thrown away.
+	access := slog.New(slog.NewTextHandler(io.Discard, nil))
+	s, err := api.New(api.Config{
+		Broker: broker, Authenticator: st, Partners: st, Registry: operatorsOnly{}, Callers: operatorsOnly{}, Grants: vault,
+		Audit: log, Recorder: recorder, Epoch: d.db, Clouds: map[string]mandate.Cloud{"global": global},
+		Applications: []api.Application{{Name: "marketplace", Cloud: "global", ID: appID}}, Log: access,
+	})
+	if err != nil {
+		return err
+	}
+	addr, err := d.serve(web.NewServer(s.Handler(), access))
+	d.apis = append(d.apis, addr)
+	return err
+}
+
+// serve serves on a port of its own on loopback until d is closed.
+func (d *doors) serve(s *http.Server) (addr string, err error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	d.servers = append(d.servers, s)
+	go s.Serve(l) // ends when d is closed
+	return l.Addr().String(), nil
+}
+
+func (d *doors) close() {
+	for _, l := range d.loads {
+		l.close()
+	}
+	for _, s := range d.servers {
+		s.Close()
+	}
+	if d.db != nil {
+		d.db.Close()
+	}
+}
+
+// connect connects to both APIs, and to a bare server that answers as many
+// bytes as they do.
+func (d *doors) connect(ctx context.Context) error {
+	for _, addr := range d.apis {
+		if err := d.load(ctx, addr); err != nil {
+			return err
+		}
+	}
+	size, err := d.loads[0].answerSize()
+	if err != nil {
+		return err
+	}
+	const empty = `{"access_token":""}` + "\n"
+	body := []byte(`{"access_token":"` + strings.Repeat("a", size-len(empty)) + `"}` + "\n")
+	addr, err := d.serve(&http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write(body)
+	})})
+	if err != nil {
+		return err
+	}
+	return d.load(ctx, addr)
+}
+
+func (d *doors) load(ctx context.Context, addr string) error {
+	l, err := newLoad(ctx, addr, callers, d.requests)
+	if err == nil {
+		d.loads = append(d.loads, l)
+	}
+	return err
+}
+
+// operatorsOnly stands for what callers cannot reach.
+type operatorsOnly struct{}
+
+var errOperators = errors.New("not part of this measurement")
+
+// Partners implements [api.Registry].
+func (operatorsOnly) Partners(context.Context) ([]mandate.Partner, error) { return nil, errOperators }
+
+// Invite implements [api.Registry].
+func (operatorsOnly) Invite(context.Context, api.Invitation) (mandate.Secret, error) {
+	return mandate.Secret{}, errOperators
+}
+
+// Callers implements [api.Callers].
+func (operatorsOnly) Callers(context.Context) ([]api.Caller, error) { return nil, errOperators }
+
+// AddCaller implements [api.Callers].
+func (operatorsOnly) AddCaller(context.Context, mandate.CallerID) (mandate.Secret, error) {
+	return mandate.Secret{}, errOperators
+}
