@@ -1,9 +1,6 @@
 package mandate
 
-import (
-	"encoding/hex"
-	"fmt"
-)
+import "encoding/hex"
 
 // guid is the 16 bytes of a GUID in the order in which they are written.
 // Identifiers are arrays and not strings, so that they compare, hash and fit
@@ -69,7 +66,14 @@ func (g guid) String() string {
 	if g.IsZero() {
 		return ""
 	}
-	return fmt.Sprintf("%x-%x-%x-%x-%x", g[:4], g[4:6], g[6:8], g[8:10], g[10:])
+	b := make([]byte, 0, 36)
+	for i, part := range [...][]byte{g[:4], g[4:6], g[6:8], g[8:10], g[10:]} {
+		if i > 0 {
+			b = append(b, '-')
+		}
+		b = hex.AppendEncode(b, part)
+	}
+	return string(b)
 }
 
 // MarshalText implements [encoding.TextMarshaler].

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -11,7 +12,7 @@ import (
 // [mandate.ErrInvalid] and name the field.
 func (r *rule) compile(clouds []mandate.Cloud) (compiled, error) {
 	c := compiled{
-		name:    r.Name,
+		name: r.Name, reason: fmt.Sprintf("allowed by rule %q", r.Name),
 		callers: make(map[mandate.CallerID]bool), partners: make(map[string]bool),
 		purposes: make(map[string]bool), uses: make(map[mandate.Use]bool),
 	}

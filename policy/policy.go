@@ -71,6 +71,7 @@ func (w *words) UnmarshalYAML(unmarshal func(any) error) error {
 // A compiled rule is a rule in the terms of a request.
 type compiled struct {
 	name         string
+	reason       string // for what it allows
 	callers      map[mandate.CallerID]bool
 	partners     map[string]bool
 	allCustomers bool
@@ -145,57 +146,99 @@ func (p *Policy) Len() int { return len(p.rules) }
 // denial says which rule came nearest and what it lacks.
 func (p *Policy) Decide(req *mandate.Request) mandate.Decision {
 	now := time.Now()
-	var allowed *compiled
-	near, nearest := "", 0
+	var allowed, near *compiled
+	nearest := needCaller
 	for i := range p.rules {
 		c := &p.rules[i]
-		reason, depth := c.check(req, now)
-		switch {
-		case reason == "" && (allowed == nil || c.consented && !allowed.consented):
-			allowed = c
-		case reason != "" && depth > nearest:
-			nearest, near = depth, fmt.Sprintf("the nearest, %q, %s", c.name, reason)
+		switch lack := c.check(req, now); {
+		case lack == needNothing:
+			if allowed == nil || c.consented && !allowed.consented {
+				allowed = c
+			}
+		case lack > nearest:
+			nearest, near = lack, c
 		}
 	}
 	if allowed == nil {
 		reason := "no rule allows it"
-		if near != "" {
-			reason += "; " + near
+		if near != nil {
+			reason += fmt.Sprintf("; the nearest, %q, %s", near.name, near.explain(nearest, req))
 		}
 		return mandate.Decision{Policy: p.version, Reason: reason}
 	}
 	return mandate.Decision{
-		Allowed: true, Rule: allowed.name, Policy: p.version,
-		Reason:    fmt.Sprintf("allowed by rule %q", allowed.name),
+		Allowed: true, Rule: allowed.name, Policy: p.version, Reason: allowed.reason,
 		Consented: allowed.consented, Scopes: allowed.scopes, MaxTokenLife: allowed.maxTokenLife,
 	}
 }
 
-// check returns why c does not allow req, or "", and how much of it fits.
+// A need is the first thing that a request lacks for a rule to allow it, in
+// the order in which they are looked at: a greater one is a nearer miss.
+type need int
+
+const (
+	needCaller need = iota
+	needPartner
+	needAudience
+	needPurpose
+	needUse
+	needAllCustomers
+	needCustomer
+	needScopes
+	needTime
+	needNothing
+)
+
+// check returns what req lacks for c to allow it.
 //
 // A rule for some customers never gives out a token of the partner's own
 // tenant: such a token reaches every customer, since Partner Center's
 // customers are named in the URL only.
-func (c *compiled) check(req *mandate.Request, now time.Time) (reason string, depth int) {
-	for i, test := range [...]struct {
-		ok   bool
-		lack string
-	}{
-		{c.callers[req.Caller], "is for other callers"},
-		{c.partners[req.Partner.Name], "is for other partners"},
-		{c.audiences[cloudAudience{req.Partner.Key.Cloud, req.Audience}], "is for other audiences"},
-		{c.purposes[req.Purpose], fmt.Sprintf("has no purpose %q", req.Purpose)},
-		{c.uses[req.Use], fmt.Sprintf("does not allow use %q", req.Use)},
-		{c.allCustomers || !req.OwnTenant(), "is for some customers only, and a token of the partner's own tenant reaches all of them; it would need `customers: all`"},
-		{c.allCustomers || c.customers[req.Tenant], "is for other customers"},
-		{c.allowsAsked(req.Scopes), fmt.Sprintf("allows only the scopes %v", c.scopes)},
-		{now.Before(c.until), "ended on " + c.until.UTC().Format(time.RFC3339)},
-	} {
-		if !test.ok {
-			return test.lack, i
-		}
+func (c *compiled) check(req *mandate.Request, now time.Time) need {
+	switch {
+	case !c.callers[req.Caller]:
+		return needCaller
+	case !c.partners[req.Partner.Name]:
+		return needPartner
+	case !c.audiences[cloudAudience{req.Partner.Key.Cloud, req.Audience}]:
+		return needAudience
+	case !c.purposes[req.Purpose]:
+		return needPurpose
+	case !c.uses[req.Use]:
+		return needUse
+	case !c.allCustomers && req.OwnTenant():
+		return needAllCustomers
+	case !c.allCustomers && !c.customers[req.Tenant]:
+		return needCustomer
+	case !c.allowsAsked(req.Scopes):
+		return needScopes
+	case !now.Before(c.until):
+		return needTime
 	}
-	return "", 0
+	return needNothing
+}
+
+// explain says of c what a request lacks.
+func (c *compiled) explain(n need, req *mandate.Request) string {
+	switch n {
+	case needPartner:
+		return "is for other partners"
+	case needAudience:
+		return "is for other audiences"
+	case needPurpose:
+		return fmt.Sprintf("has no purpose %q", req.Purpose)
+	case needUse:
+		return fmt.Sprintf("does not allow use %q", req.Use)
+	case needAllCustomers:
+		return "is for some customers only, and a token of the partner's own tenant reaches all of them; it would need `customers: all`"
+	case needCustomer:
+		return "is for other customers"
+	case needScopes:
+		return fmt.Sprintf("allows only the scopes %v", c.scopes)
+	case needTime:
+		return "ended on " + c.until.UTC().Format(time.RFC3339)
+	}
+	return "is for other callers"
 }
 
 func (c *compiled) allowsAsked(asked []mandate.Scope) bool {
