@@ -179,11 +179,17 @@ func TestSignIn(t *testing.T) {
 	// The next attempt succeeds, while a third is under way.
 	tx, p = begin(t, s, i.ID)
 	late, lateProof := begin(t, s, i.ID)
-	if _, err := s.Consume(ctx, tx.ID, p); err != nil {
-		t.Fatal(err)
+	beside, besideProof := begin(t, s, i.ID)
+	for id, p := range map[string]Proof{tx.ID: p, beside.ID: besideProof} {
+		if _, err := s.Consume(ctx, id, p); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := s.Finish(ctx, tx.ID, Outcome{Generation: 7}); err != nil {
 		t.Fatal(err)
+	}
+	if err := s.Finish(ctx, beside.ID, Outcome{Generation: 8}); err != nil {
+		t.Errorf("Finish of a sign-in that came back before the invitation was used: %v", err)
 	}
 	used, err := s.Invitation(ctx, token)
 	var e *InvitationError
@@ -377,7 +383,7 @@ func TestProof(t *testing.T) {
 			t.Errorf("Fits(%q): got %t, want %t", tt.state, got, tt.want)
 		}
 	}
-	for _, cookie := range []string{"", "x", p.Cookie().Reveal()[:42], p.Cookie().Reveal() + "A", strings.Repeat("~", 43)} {
+	for _, cookie := range []string{"", "x", p.Cookie().Reveal()[:42], p.Cookie().Reveal() + "A", strings.Repeat("~", 43), strings.Repeat("A", 42) + "B"} {
 		if _, err := ParseProof(cookie); !errors.Is(err, mandate.ErrInvalid) {
 			t.Errorf("ParseProof(%q): got error %v, want %v", cookie, err, mandate.ErrInvalid)
 		}

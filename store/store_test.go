@@ -116,8 +116,8 @@ func TestPartners(t *testing.T) {
 		same(t, name, got, contoso)
 	}
 	all[0].Name = "changed"
-	if _, err := s.Partner("contoso"); err != nil {
-		t.Errorf("changing what Partners returned changed the store: %v", err)
+	if again, err := s.Partners(); err != nil || again[0].Name != "contoso" {
+		t.Errorf("changing what Partners returned changed the store (error %v)", err)
 	}
 }
 
@@ -215,6 +215,9 @@ func TestCallers(t *testing.T) {
 	if billing == reports || !strings.HasPrefix(billing, "mdt_") || len(billing) != 61 {
 		t.Errorf("secrets %q and %q, want two different ones of 61 characters", billing, reports)
 	}
+	if random := billing[12:55]; random == reports[12:55] || strings.Count(random, "0") > 20 {
+		t.Errorf("secrets %q and %q are not random between key ID and checksum", billing, reports)
+	}
 	db.Close()
 	s, db = openDir(t, dir)
 	if id, err := s.Authenticate("billing", billing); id != "billing" || err != nil {
@@ -238,6 +241,10 @@ func TestCallers(t *testing.T) {
 	all, err := s.Callers()
 	if err != nil || len(all) != 2 || all[0].ID != "billing" || all[0].KeyID != billing[4:12] || !all[0].Expires.IsZero() {
 		t.Errorf("Callers: got %+v, %v", all, err)
+	}
+	all[0].ID = "changed"
+	if again, err := s.Callers(); err != nil || again[0].ID != "billing" {
+		t.Errorf("changing what Callers returned changed the store (error %v)", err)
 	}
 	if err := s.RemoveCaller(t.Context(), "billing"); err != nil {
 		t.Fatal(err)
@@ -313,6 +320,9 @@ func TestSnapshotFollowsTheEpoch(t *testing.T) {
 		if _, err := s.Authenticate("billing", secret); err != nil || s.snap.Load() != now {
 			t.Fatalf("the database was read again without need (error %v)", err)
 		}
+	}
+	if again, err := s.reload(ctx); err != nil || again != now {
+		t.Errorf("what somebody else has just read was read again (error %v)", err)
 	}
 	// Somebody else's change, as another package makes it.
 	if err := db.Change(ctx, func(tx *database.Tx) error {

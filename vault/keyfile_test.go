@@ -188,6 +188,9 @@ func TestSeveralKeys(t *testing.T) {
 	if id, _, err := both.Wrap(t.Context(), plain); err != nil || id != "new" {
 		t.Errorf("Wrap used key %q (error %v), want %q", id, err, "new")
 	}
+	if _, again, err := old.Wrap(t.Context(), plain); err != nil || bytes.Equal(again[:saltSize], wrapped[:saltSize]) {
+		t.Errorf("two wrappings have the same salt, and so the same key (error %v)", err)
+	}
 	for _, tt := range []struct {
 		name    string
 		keyID   string
