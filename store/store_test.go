@@ -6,9 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -204,106 +202,6 @@ func TestAddPartnerRefuses(t *testing.T) {
 	}
 }
 
-func TestCallers(t *testing.T) {
-	dir := t.TempDir()
-	s, db := openDir(t, dir)
-	before := epochOf(t, db)
-	billing, reports := addCaller(t, s, "billing"), addCaller(t, s, "reports")
-	if after := epochOf(t, db); after != before+2 {
-		t.Errorf("the epoch went from %d to %d by two callers", before, after)
-	}
-	if billing == reports || !strings.HasPrefix(billing, "mdt_") || len(billing) != 61 {
-		t.Errorf("secrets %q and %q, want two different ones of 61 characters", billing, reports)
-	}
-	if random := billing[12:55]; random == reports[12:55] || strings.Count(random, "0") > 20 {
-		t.Errorf("secrets %q and %q are not random between key ID and checksum", billing, reports)
-	}
-	db.Close()
-	s, db = openDir(t, dir)
-	if id, err := s.Authenticate("billing", billing); id != "billing" || err != nil {
-		t.Errorf("got %q, %v, want billing", id, err)
-	}
-	_, unknown := s.Authenticate("nobody", billing)
-	_, wrong := s.Authenticate("billing", reports)
-	for _, err := range []error{unknown, wrong} {
-		if !errors.Is(err, mandate.ErrUnauthenticated) || err.Error() != unknown.Error() {
-			t.Errorf("got error %v, want %v", err, unknown)
-		}
-	}
-	typo := billing[:20] + "~" + billing[21:]
-	for _, secret := range []string{"", "mdt_", typo, billing + "x", billing[:60], strings.ToLower(billing), "x" + billing[1:]} {
-		_, known := s.Authenticate("billing", secret)
-		_, unknown := s.Authenticate("nobody", secret)
-		if !errors.Is(known, mandate.ErrUnauthenticated) || !strings.Contains(known.Error(), "not a whole secret") || known.Error() != unknown.Error() {
-			t.Errorf("%q: got errors %v and %v, want the same, that it is no whole secret", secret, known, unknown)
-		}
-	}
-	all, err := s.Callers()
-	if err != nil || len(all) != 2 || all[0].ID != "billing" || all[0].KeyID != billing[4:12] || !all[0].Expires.IsZero() {
-		t.Errorf("Callers: got %+v, %v", all, err)
-	}
-	all[0].ID = "changed"
-	if again, err := s.Callers(); err != nil || again[0].ID != "billing" {
-		t.Errorf("changing what Callers returned changed the store (error %v)", err)
-	}
-	if err := s.RemoveCaller(t.Context(), "billing"); err != nil {
-		t.Fatal(err)
-	}
-	if after := epochOf(t, db); after != before+3 {
-		t.Errorf("RemoveCaller left the epoch at %d, want %d", after, before+3)
-	}
-	if _, err := s.Authenticate("billing", billing); !errors.Is(err, mandate.ErrUnauthenticated) {
-		t.Errorf("a removed caller: got error %v, want %v", err, mandate.ErrUnauthenticated)
-	}
-	if err := s.RemoveCaller(t.Context(), "billing"); !errors.Is(err, mandate.ErrNotFound) {
-		t.Errorf("got error %v, want %v", err, mandate.ErrNotFound)
-	}
-}
-
-func TestAddCallerRefuses(t *testing.T) {
-	s, db := openTest(t)
-	addCaller(t, s, "billing")
-	before := epochOf(t, db)
-	for _, tt := range []struct {
-		id      mandate.CallerID
-		expires time.Time
-		is      error
-	}{
-		{"", time.Time{}, mandate.ErrInvalid},
-		{"uid:0", time.Time{}, mandate.ErrInvalid},
-		{"a b", time.Time{}, mandate.ErrInvalid},
-		{mandate.CallerID(strings.Repeat("a", 65)), time.Time{}, mandate.ErrInvalid},
-		{"late", time.Now().Add(-time.Second), mandate.ErrInvalid},
-		{"billing", time.Time{}, mandate.ErrExists},
-	} {
-		_, secret, err := s.AddCaller(t.Context(), tt.id, tt.expires)
-		if !errors.Is(err, tt.is) || !secret.IsZero() {
-			t.Errorf("AddCaller(%q): got error %v, want %v and no secret", tt.id, err, tt.is)
-		}
-	}
-	if after := epochOf(t, db); after != before {
-		t.Errorf("refusals changed the epoch from %d to %d", before, after)
-	}
-}
-
-func TestCallerExpires(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s, _ := openTest(t)
-		_, secret, err := s.AddCaller(t.Context(), "billing", time.Now().Add(time.Hour))
-		if err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(time.Hour - time.Second)
-		if _, err := s.Authenticate("billing", secret.Reveal()); err != nil {
-			t.Errorf("a second before the end: %v", err)
-		}
-		time.Sleep(time.Second)
-		if _, err := s.Authenticate("billing", secret.Reveal()); !errors.Is(err, mandate.ErrUnauthenticated) || !strings.Contains(err.Error(), "expired") {
-			t.Errorf("at the end: got error %v, want %v", err, mandate.ErrUnauthenticated)
-		}
-	})
-}
-
 func TestSnapshotFollowsTheEpoch(t *testing.T) {
 	s, db := openTest(t)
 	ctx := t.Context()
@@ -334,35 +232,6 @@ func TestSnapshotFollowsTheEpoch(t *testing.T) {
 	if _, err := s.Authenticate("billing", secret); !errors.Is(err, mandate.ErrUnauthenticated) {
 		t.Errorf("got error %v, want %v: the change is in force when it returns", err, mandate.ErrUnauthenticated)
 	}
-}
-
-func TestChangesAndReadersAtOnce(t *testing.T) {
-	s, _ := openTest(t)
-	secret := addCaller(t, s, "billing")
-	var all sync.WaitGroup
-	for i := range 4 {
-		all.Go(func() {
-			for j := range 10 {
-				id := mandate.CallerID(string(rune('a'+i)) + string(rune('a'+j)))
-				_, mine, err := s.AddCaller(t.Context(), id, time.Time{})
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				if _, err := s.Authenticate(string(id), mine.Reveal()); err != nil {
-					t.Errorf("%s cannot authenticate after AddCaller has returned: %v", id, err)
-				}
-			}
-		})
-		all.Go(func() {
-			for range 200 {
-				if _, err := s.Authenticate("billing", secret); err != nil {
-					t.Error(err)
-				}
-			}
-		})
-	}
-	all.Wait()
 }
 
 // TestSecretsAreNotStored looks for what proves somebody's right in the files.

@@ -1,10 +1,8 @@
 package vault
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -229,81 +227,6 @@ func TestGrantsListsEveryGenerationWithoutTokens(t *testing.T) {
 // canary is a refresh token that must be nowhere but in memory.
 const canary = "0.AXcanary-refresh-token-that-must-not-be-seen"
 
-// stored returns the names of the files under dir that contain text.
-func stored(t *testing.T, dir string, text []byte) []string {
-	t.Helper()
-	var found []string
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, e := range entries {
-		b, err := os.ReadFile(filepath.Join(dir, e.Name()))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if bytes.Contains(b, text) {
-			found = append(found, e.Name())
-		}
-	}
-	return found
-}
-
-func sealedBytes(t *testing.T, db *database.DB) []byte {
-	t.Helper()
-	var blob []byte
-	if err := db.QueryRow(t.Context(), `SELECT sealed FROM grants WHERE sealed IS NOT NULL`).Scan(&blob); err != nil {
-		t.Fatal(err)
-	}
-	return blob
-}
-
-func TestDatabaseFilesYieldNothing(t *testing.T) {
-	v, db, dir := openVault(t)
-	absent := func(doing string) {
-		t.Helper()
-		for _, s := range []string{canary, "canary-refresh"} {
-			if found := stored(t, dir, []byte(s)); found != nil {
-				t.Errorf("after %s the refresh token is in %v", doing, found)
-			}
-		}
-		for id, key := range v.key.(*KeyFile).keys {
-			if found := stored(t, dir, key); found != nil {
-				t.Errorf("after %s the key %s is in %v", doing, id, found)
-			}
-		}
-	}
-	// Long tokens fill pages of their own, which are freed and not overwritten.
-	gone := func(what string, blob []byte) {
-		t.Helper()
-		for at := 0; at+64 <= len(blob); at += 512 {
-			if found := stored(t, dir, blob[at:at+64]); found != nil {
-				t.Errorf("the %s sealed token is still in %v, from byte %d", what, found, at)
-			}
-		}
-	}
-	long := canary + strings.Repeat(" and so on", 1000)
-	g := activate(t, v, candidate(db, contoso, 1, long+"1"))
-	absent("Activate")
-	if err := v.Rotate(t.Context(), g, mandate.NewSecret(long+"2"), epochOf(t, db)); err != nil {
-		t.Fatal(err)
-	}
-	absent("Rotate")
-	replaced := sealedBytes(t, db)
-	if stored(t, dir, replaced[:64]) == nil {
-		t.Fatal("the sealed token is in no file: this test looks in the wrong place")
-	}
-	activate(t, v, candidate(db, contoso, 2, long+"3"))
-	absent("second Activate")
-	gone("replaced generation's", replaced)
-	withdrawn := sealedBytes(t, db)
-	if err := v.Withdraw(t.Context(), contoso); err != nil {
-		t.Fatal(err)
-	}
-	absent("Withdraw")
-	gone("withdrawn grant's", withdrawn)
-}
-
 func TestWithdrawSaysThatTracesRemain(t *testing.T) {
 	v, db, _ := openVault(t)
 	activate(t, v, candidate(db, contoso, 1, "refresh"))
@@ -319,73 +242,6 @@ func TestWithdrawSaysThatTracesRemain(t *testing.T) {
 	}
 	if _, err := v.Head(t.Context(), contoso); !errors.Is(err, mandate.ErrNoGrant) {
 		t.Errorf("Head after Withdraw: got error %v, want %v", err, mandate.ErrNoGrant)
-	}
-}
-
-func TestMovedRowsDoNotOpen(t *testing.T) {
-	ctx := t.Context()
-	for _, tt := range []struct{ name, stmt string }{
-		{"the sealed token of another partner", `UPDATE grants SET sealed = o.sealed FROM grants o WHERE o.partner <> grants.partner`},
-		{"partners exchanged", `UPDATE grants SET partner = CASE WHEN partner LIKE '%1' THEN 'bbbbbbbb-0000-4000-8000-00000000000f' ELSE 'bbbbbbbb-0000-4000-8000-000000000001' END`},
-		{"another cloud", `UPDATE grants SET cloud = 'emulator'`},
-		{"another application", `UPDATE grants SET application = 'aaaaaaaa-0000-4000-8000-000000000009'`},
-		{"a later generation", `UPDATE grants SET generation = generation + 1`},
-		{"a later version", `UPDATE grants SET version = version + 1`},
-		{"another key's ID", `UPDATE grants SET key_id = 'other'`},
-		{"another column", `UPDATE grants SET sealed = CAST(evidence AS BLOB)`},
-		{"one byte less", `UPDATE grants SET sealed = substr(sealed, 1, length(sealed) - 1)`},
-		{"nothing", `UPDATE grants SET sealed = x''`},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			v, db, _ := openVault(t)
-			other := contoso
-			other.Partner = tenant("bbbbbbbb-0000-4000-8000-000000000002")
-			activate(t, v, candidate(db, contoso, 1, canary))
-			activate(t, v, candidate(db, other, 1, canary))
-			if _, err := db.Exec(ctx, tt.stmt); err != nil {
-				t.Fatal(err)
-			}
-			all, err := v.Grants(ctx, mandate.TenantID{})
-			if err != nil || len(all) != 2 {
-				t.Fatal(len(all), err)
-			}
-			for _, g := range all {
-				got, err := v.Open(ctx, g.Key)
-				if err == nil || !got.Refresh.IsZero() {
-					t.Errorf("%v opened", g.Key)
-				} else if strings.Contains(err.Error(), "canary") {
-					t.Errorf("the error shows the token: %v", err)
-				}
-			}
-		})
-	}
-}
-
-func TestAnOldRowPutBackDoesNotOpen(t *testing.T) {
-	v, db, _ := openVault(t)
-	g := activate(t, v, candidate(db, contoso, 1, "old"))
-	old := sealedBytes(t, db)
-	if err := v.Rotate(t.Context(), g, mandate.NewSecret("new"), epochOf(t, db)); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := db.Exec(t.Context(), `UPDATE grants SET sealed = $1`, old); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := v.Open(t.Context(), contoso); !errors.Is(err, errMoved) {
-		t.Errorf("Open of a sealed token from before the last rotation: got error %v, want %v", err, errMoved)
-	}
-}
-
-func TestUnreadableRowIsAnError(t *testing.T) {
-	for _, column := range []string{"application = 'x'", "user_tenant = 'x'", "user_object = 'x'", "evidence = 'x'", "audiences = 'x'", "agent_groups = 'x'"} {
-		v, db, _ := openVault(t)
-		activate(t, v, candidate(db, contoso, 1, "refresh"))
-		if _, err := db.Exec(t.Context(), `UPDATE grants SET `+column); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := v.Grants(t.Context(), contoso.Partner); err == nil {
-			t.Errorf("Grants returned a grant of a row with %s", column)
-		}
 	}
 }
 
