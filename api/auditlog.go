@@ -108,7 +108,8 @@ func (s *Server) since(next int64) ([]json.RawMessage, error) {
 		return nil, fmt.Errorf("read audit log: %w", err)
 	}
 	// More may have been added between counting and reading; then these are
-	// later ones, and the first are still missing.
+	// later ones, and the first are still missing. Twice as many outrun a log
+	// that grows meanwhile.
 	for len(records) > 0 {
 		first, err := indexOf(records[0])
 		if err != nil {
@@ -117,7 +118,7 @@ func (s *Server) since(next int64) ([]json.RawMessage, error) {
 		if first <= next {
 			return records[next-first:], nil
 		}
-		if records, err = s.cfg.Audit.Last(len(records) + int(first-next)); err != nil {
+		if records, err = s.cfg.Audit.Last(2*len(records) + int(first-next)); err != nil {
 			return nil, fmt.Errorf("read audit log: %w", err)
 		}
 	}

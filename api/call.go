@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"slices"
 	"strconv"
@@ -181,7 +184,7 @@ func (s *Server) exchange(ctx context.Context, c *call) (*answer, error) {
 	// A bare transport: it follows no redirect and keeps no cookie.
 	resp, err := s.cfg.Transport.RoundTrip(hr)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s did not answer: %w", mandate.ErrUpstream, c.alias, err)
+		return nil, fmt.Errorf("%w: %s did not answer: %w", mandate.ErrUpstream, c.alias, harmless(err))
 	}
 	defer resp.Body.Close()
 	a, err := readAnswer(resp)
@@ -224,7 +227,7 @@ func readAnswer(resp *http.Response) (*answer, error) {
 	}
 	var err error
 	if a.body, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1)); err != nil {
-		return nil, fmt.Errorf("its answer broke off: %w", err)
+		return nil, fmt.Errorf("its answer broke off: %w", harmless(err))
 	}
 	if len(a.body) > maxAnswer {
 		return nil, fmt.Errorf("its answer is longer than %d MiB; ask for less at a time", maxAnswer>>20)
@@ -266,6 +269,28 @@ func (a *answer) note(h http.Header) {
 	h.Set(headerUpstream, strconv.Itoa(a.status))
 	h.Set(headerRule, a.token.Rule)
 	h.Set(headerRecord, fmt.Sprintf("%d %s", a.token.Receipt.Index, a.token.Receipt.Hash))
+}
+
+// errNotHTTP stands for what net/http says of an answer that it cannot read.
+var errNotHTTP = errors.New("its answer is not HTTP as it should be")
+
+// harmless returns the part of a transport's error that is about the network.
+// net/http quotes from answers that it cannot read, and what an API sends may
+// have the token in it.
+func harmless(err error) error {
+	var network net.Error
+	var certificate *tls.CertificateVerificationError
+	switch {
+	case errors.Is(err, context.Canceled):
+		return context.Canceled
+	case errors.As(err, &network):
+		return network
+	case errors.As(err, &certificate):
+		return certificate
+	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
+		return io.ErrUnexpectedEOF
+	}
+	return errNotHTTP
 }
 
 // newUUID returns a random UUID (RFC 9562, version 4).

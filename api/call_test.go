@@ -1,0 +1,456 @@
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/mandate-sam/mandate"
+)
+
+var goodCall = CallRequest{Partner: "contoso", Audience: "partnercenter", Method: "GET", Path: "/v1/customers?size=2", Purpose: "support"}
+
+const goodCallJSON = `{"partner":"contoso","audience":"partnercenter","method":"GET","path":"/v1/customers","purpose":"support"}`
+
+func TestCall(t *testing.T) {
+	w := newWorld(t)
+	var got *http.Request
+	var body string
+	w.serve = func(rw http.ResponseWriter, r *http.Request) {
+		got, body = r, string(must(io.ReadAll(r.Body)))
+		h := rw.Header()
+		h.Set("Content-Type", "application/json; charset=utf-8")
+		h.Set("ETag", `"1"`)
+		h.Set("MS-RequestId", "theirs")
+		h.Set("Set-Cookie", "session=1")
+		h.Set("WWW-Authenticate", "Bearer")
+		h.Set("X-Secret-Sauce", "1")
+		rw.WriteHeader(201)
+		io.WriteString(rw, `{"id":1}`)
+	}
+	in := CallRequest{
+		Partner: "contoso", Tenant: adatumID.String(), Audience: "partnercenter", Method: "POST", Path: "//v1/customers?a=b c",
+		Body: `{"x":1}`, Purpose: "support", Ticket: "T-1", Headers: map[string]string{"if-match": "*", "X-Locale": "de-DE", "Prefer": "a"},
+	}
+	a, err := w.operator.Call(t.Context(), in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a.Status != 201 || string(a.Body) != `{"id":1}` || a.Rule != "support" || a.Record != (mandate.Receipt{Index: 1, Hash: "abc"}) {
+		t.Errorf("answer %+v", a)
+	}
+	for name, want := range map[string]string{
+		"ETag": `"1"`, "MS-RequestId": "theirs", "Content-Type": "application/json; charset=utf-8",
+		"Set-Cookie": "", "WWW-Authenticate": "", "X-Secret-Sauce": "", "Cache-Control": "no-store",
+	} {
+		if v := a.Header.Get(name); v != want {
+			t.Errorf("header %s of the answer is %q, want %q", name, v, want)
+		}
+	}
+	uuid := regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`)
+	h := got.Header
+	if got.Method != "POST" || got.RequestURI != "/v1/customers?a=b%20c" || body != `{"x":1}` || h.Get("Authorization") != "Bearer "+canary {
+		t.Errorf("the API got %s %s with %q and %v", got.Method, got.RequestURI, body, h)
+	}
+	if h.Get("X-Locale") != "de-DE" || h.Get("If-Match") != "*" || h.Get("Prefer") != "a" || h.Get("Content-Type") != "application/json" ||
+		!uuid.MatchString(h.Get("MS-RequestId")) || !uuid.MatchString(h.Get("MS-CorrelationId")) {
+		t.Errorf("the API got the headers %v", h)
+	}
+	r := w.broker.asked()[0]
+	if r.Use != mandate.UseCall || r.Detail != "POST /v1/customers" || r.Tenant != adatumID || r.Ticket != "T-1" || r.Caller != ownCaller() || r.Audience != "https://pc.test" {
+		t.Errorf("the broker was asked for %+v", r)
+	}
+}
+
+func TestCallDefaults(t *testing.T) {
+	w := newWorld(t)
+	var h http.Header
+	w.serve = func(_ http.ResponseWriter, r *http.Request) { h = r.Header }
+	for audience, locale := range map[string]string{"partnercenter": "en-US", "graph": ""} {
+		in := goodCall
+		in.Audience = audience
+		if _, err := w.operator.Call(t.Context(), in); err != nil {
+			t.Fatal(err)
+		}
+		if h.Get("X-Locale") != locale || (h.Get("MS-RequestId") == "") != (locale == "") || h.Get("Accept") != "application/json" || h.Get("Content-Type") != "" {
+			t.Errorf("%s got the headers %v", audience, h)
+		}
+	}
+}
+
+// Every field has a limit, and nobody is asked for a token for a request that
+// is not one.
+func TestCallFields(t *testing.T) {
+	w := newWorld(t)
+	w.serve = func(http.ResponseWriter, *http.Request) { t.Error("the API was called") }
+	for _, tt := range []struct {
+		field string
+		set   map[string]any
+	}{
+		{"partner", map[string]any{"partner": ""}},
+		{"tenant", map[string]any{"tenant": "x"}},
+		{"audience", map[string]any{"audience": "x"}},
+		{"audience", map[string]any{"audience": "nowhere"}},
+		{"purpose", map[string]any{"purpose": nil}},
+		{"ticket", map[string]any{"ticket": "\n"}},
+		{"method", map[string]any{"method": ""}},
+		{"method", map[string]any{"method": "get"}},
+		{"method", map[string]any{"method": "CONNECT"}},
+		{"method", map[string]any{"method": "TRACE"}},
+		{"method", map[string]any{"method": "GET /x HTTP/1.1\r\n"}},
+		{"path", map[string]any{"path": nil}},
+		{"path", map[string]any{"path": "/../x"}},
+		{"path", map[string]any{"path": "https://evil.test/v1/customers"}},
+		{"body", map[string]any{"body": "x"}},
+		{"body", map[string]any{"body": "x", "method": "HEAD"}},
+		{"all", map[string]any{"all": true, "method": "POST"}},
+		{"all", map[string]any{"all": 1}},
+		{"headers", map[string]any{"headers": map[string]string{"Authorization": "Bearer mine"}}},
+		{"headers", map[string]any{"headers": map[string]string{"authorization": "Bearer mine"}}},
+		{"headers", map[string]any{"headers": map[string]string{"Cookie": "a=b"}}},
+		{"headers", map[string]any{"headers": map[string]string{"Host": "evil.test"}}},
+		{"headers", map[string]any{"headers": map[string]string{"Connection": "X-Locale"}}},
+		{"headers", map[string]any{"headers": map[string]string{"X-HTTP-Method-Override": "DELETE"}}},
+		{"headers", map[string]any{"headers": map[string]string{"X-Forwarded-For": "::1"}}},
+		{"headers", map[string]any{"headers": map[string]string{"Ms-ContinuationToken": "x"}}},
+		{"headers", map[string]any{"headers": map[string]string{"Prefer": "a\r\nHost: evil.test"}}},
+		{"headers", map[string]any{"headers": map[string]string{"Prefer": strings.Repeat("a", maxHeaderValue+1)}}},
+		{"scopes", map[string]any{"scopes": []string{"a"}}},
+	} {
+		status, _, body := post(t, w.operator, "/v1/call", merge(goodCallJSON, tt.set))
+		wantField(t, status, body, tt.field)
+		if strings.Contains(body, "Bearer mine") {
+			t.Errorf("the answer repeats a credential: %s", body)
+		}
+	}
+	status, _, body := post(t, w.operator, "/v1/call", merge(goodCallJSON, map[string]any{"method": "PUT", "body": strings.Repeat("x", 64<<10)}))
+	wantField(t, status, body, "body")
+	if asks := w.broker.asked(); len(asks) != 0 {
+		t.Errorf("the broker was asked %d times", len(asks))
+	}
+}
+
+// Whatever the API does, the token goes to it alone and comes back to nobody.
+func TestCallNoTokenLeaks(t *testing.T) {
+	var stray atomic.Int32
+	evil := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { stray.Add(1) }))
+	defer evil.Close()
+	hijack := func(rw http.ResponseWriter, before string) {
+		c, _, err := http.NewResponseController(rw).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		io.WriteString(c, before)
+		c.Close()
+	}
+	for _, tt := range []struct {
+		name   string
+		serve  http.HandlerFunc
+		status int
+	}{
+		{"body", func(rw http.ResponseWriter, r *http.Request) {
+			io.WriteString(rw, `{"you sent":"`+r.Header.Get("Authorization")+`"}`)
+		}, 502},
+		{"end of a long body", func(rw http.ResponseWriter, r *http.Request) {
+			io.WriteString(rw, strings.Repeat("x", 100_000)+canary[:10])
+			http.NewResponseController(rw).Flush()
+			io.WriteString(rw, canary[10:])
+		}, 502},
+		{"header", func(rw http.ResponseWriter, r *http.Request) { rw.Header().Set("Location", "/x?t="+canary) }, 502},
+		{"error page", func(rw http.ResponseWriter, r *http.Request) { http.Error(rw, canary, 500) }, 502},
+		{"redirect", func(rw http.ResponseWriter, r *http.Request) { http.Redirect(rw, r, evil.URL+"/x", 302) }, 302},
+		{"redirect with body", func(rw http.ResponseWriter, r *http.Request) { http.Redirect(rw, r, evil.URL+"/x", 307) }, 307},
+		{"no answer", func(rw http.ResponseWriter, r *http.Request) { hijack(rw, "") }, 502},
+		{"bad version", func(rw http.ResponseWriter, r *http.Request) { hijack(rw, canary+" 200 OK\r\n\r\n") }, 502},
+		{"bad header", func(rw http.ResponseWriter, r *http.Request) { hijack(rw, "HTTP/1.1 200 OK\r\n"+canary+"\r\n\r\n") }, 502},
+		{"bad length", func(rw http.ResponseWriter, r *http.Request) {
+			hijack(rw, "HTTP/1.1 200 OK\r\nContent-Length: "+canary+"\r\n\r\n")
+		}, 502},
+		{"bad chunk", func(rw http.ResponseWriter, r *http.Request) {
+			hijack(rw, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"+canary+"\r\n\r\n")
+		}, 502},
+		{"half an answer", func(rw http.ResponseWriter, r *http.Request) {
+			hijack(rw, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"+canary)
+		}, 502},
+	} {
+		for _, all := range []bool{false, true} {
+			w := newWorld(t)
+			w.serve = tt.serve
+			status, h, body := post(t, w.operator, "/v1/call", merge(goodCallJSON, map[string]any{"all": all}))
+			if status != tt.status {
+				t.Errorf("%s (all %v): got %d %s, want %d", tt.name, all, status, body, tt.status)
+			}
+			if strings.Contains(body+fmt.Sprint(h)+w.logged.String(), canary) {
+				t.Errorf("%s (all %v): the token is in the answer or the log: %s %v %s", tt.name, all, body, h, w.logged)
+			}
+		}
+	}
+	if n := stray.Load(); n != 0 {
+		t.Errorf("%d requests were redirected", n)
+	}
+}
+
+func TestCallTooLong(t *testing.T) {
+	w := newWorld(t)
+	size := maxAnswer
+	w.serve = func(rw http.ResponseWriter, _ *http.Request) { rw.Write(make([]byte, size)) }
+	a, err := w.operator.Call(t.Context(), goodCall)
+	if err != nil || len(a.Body) != maxAnswer {
+		t.Fatalf("%v; got %d bytes of %d", err, len(a.Body), maxAnswer)
+	}
+	size++
+	if _, err := w.operator.Call(t.Context(), goodCall); !errors.Is(err, mandate.ErrUpstream) || !strings.Contains(err.Error(), "16 MiB") {
+		t.Errorf("got %v, want a refusal of what is too long", err)
+	}
+}
+
+// An API's answer keeps its status, and is told apart from the server's own.
+func TestCallStatus(t *testing.T) {
+	w := newWorld(t)
+	for _, tt := range []struct {
+		status int
+		body   string
+		want   string
+	}{
+		{401, `{"code":"900421","description":"MFA required.","data":[]}`, "401 Unauthorized: 900421: MFA required."},
+		{404, `{"code":60003,"description":"No tenant."}`, "404 Not Found: 60003: No tenant."},
+		{403, `{"error":{"code":"Authorization_RequestDenied","message":"No."}}`, "403 Forbidden: Authorization_RequestDenied: No."},
+		{503, "busy", "503 Service Unavailable"},
+		{429, `{"error":"x"}`, "429 Too Many Requests"},
+		{204, "", ""},
+	} {
+		calls := 0
+		w.serve = func(rw http.ResponseWriter, _ *http.Request) {
+			calls++
+			rw.WriteHeader(tt.status)
+			io.WriteString(rw, tt.body)
+		}
+		a, err := w.operator.Call(t.Context(), goodCall)
+		if err != nil || a.Status != tt.status || string(a.Body) != tt.body || calls != 1 {
+			t.Errorf("%d: got %+v, %v after %d calls, want it as it is after one", tt.status, a, err, calls)
+			continue
+		}
+		if err = a.Err(); (err == nil) != (tt.want == "") || err != nil && err.Error() != "the API answered "+tt.want {
+			t.Errorf("%d: got %v, want %q", tt.status, err, tt.want)
+		}
+	}
+	w.broker.set(&mandate.DeniedError{Decision: mandate.Decision{Reason: "no rule"}})
+	if _, err := w.operator.Call(t.Context(), goodCall); !errors.Is(err, mandate.ErrDenied) {
+		t.Errorf("got %v, want a denial", err)
+	}
+}
+
+// Nothing is called without a token, and so not without a record.
+func TestCallDenied(t *testing.T) {
+	w := newWorld(t)
+	w.serve = func(http.ResponseWriter, *http.Request) { t.Error("the API was called") }
+	w.broker.set(mandate.ErrUnavailable)
+	if _, err := w.operator.Call(t.Context(), goodCall); !errors.Is(err, mandate.ErrUnavailable) {
+		t.Errorf("got %v, want ErrUnavailable", err)
+	}
+}
+
+func TestCallHead(t *testing.T) {
+	w := newWorld(t)
+	w.serve = func(rw http.ResponseWriter, _ *http.Request) { rw.Header().Set("ETag", "x") }
+	in := goodCall
+	in.Method = "HEAD"
+	if a, err := w.operator.Call(t.Context(), in); err != nil || a.Header.Get("ETag") != "x" || len(a.Body) != 0 {
+		t.Errorf("got %+v, %v", a, err)
+	}
+}
+
+func collect(t *testing.T, w *world, in CallRequest) (items []string, err error) {
+	t.Helper()
+	for item, e := range w.operator.CallAll(t.Context(), in) {
+		if err != nil {
+			t.Error("there is a pair after the error")
+		}
+		if err = e; e == nil {
+			items = append(items, string(item))
+		}
+	}
+	return items, err
+}
+
+func TestPages(t *testing.T) {
+	for _, tt := range []struct {
+		name, audience, path string
+		page                 func(base string, r *http.Request) string
+		want                 string
+	}{
+		{"partner center", "partnercenter", "/v1/customers?size=2", func(_ string, r *http.Request) string {
+			switch tok := r.Header.Get("MS-ContinuationToken"); {
+			case r.URL.RawQuery == "size=2" && tok == "":
+				return `{"items":[1,2],"links":{"next":{"uri":"/customers?size=2&seekOperation=Next","method":"GET","headers":[{"key":"MS-ContinuationToken","value":"t1"},{"key":"Authorization","value":"x"},{"key":"Host","value":"evil"}]}}}`
+			case r.URL.Path == "/v1/customers" && r.URL.Query().Get("seekOperation") == "Next" && tok == "t1":
+				return `{"items":[{"a":"<3>"}],"links":{"next":{"uri":"/customers?size=2&seekOperation=Next","method":"GET","headers":[{"key":"ms-continuationtoken","value":"t2"}]}}}`
+			case tok == "t2" && r.Header.Get("Authorization") == "Bearer "+canary:
+				return `{"items":[4],"links":{"self":{"uri":"/x"}}}`
+			}
+			return `{"unexpected":"` + r.RequestURI + `"}`
+		}, `1 2 {"a":"\u003c3\u003e"} 4`},
+		{"graph", "graph", "/v1.0/users", func(base string, r *http.Request) string {
+			if r.URL.Query().Get("$skiptoken") == "" {
+				return "\xef\xbb\xbf" + `{"value":["a"],"@odata.nextLink":"` + base + `/v1.0/users?$skiptoken=x"}`
+			}
+			return `{"value":["b"]}`
+		}, `"a" "b"`},
+		{"arm", "arm", "/subscriptions?api-version=1", func(base string, r *http.Request) string {
+			if r.URL.Query().Get("t") == "" {
+				return `{"value":[],"nextLink":"` + base + `/subscriptions?api-version=1&t=2"}`
+			}
+			return `{"value":[7],"nextLink":""}`
+		}, "7"},
+		{"a single empty page", "graph", "/v1.0/users", func(string, *http.Request) string { return `{"value":[]}` }, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t)
+			w.serve = func(rw http.ResponseWriter, r *http.Request) { io.WriteString(rw, tt.page(w.upstream.URL, r)) }
+			in := goodCall
+			in.Audience, in.Path = tt.audience, tt.path
+			items, err := collect(t, w, in)
+			if err != nil || strings.Join(items, " ") != tt.want {
+				t.Errorf("got %s, %v, want %s", items, err, tt.want)
+			}
+		})
+	}
+}
+
+// Whoever can write a link into a list cannot say where the token goes.
+func TestPagesEvilLinks(t *testing.T) {
+	for _, tt := range []struct{ first string }{
+		{`{"value":[1],"@odata.nextLink":"https://evil.test/v1/users"}`},
+		{`{"value":[1],"@odata.nextLink":"http://HOST/v1/users"}`},
+		{`{"value":[1],"@odata.nextLink":"https://HOST@evil.test/v1/users"}`},
+		{`{"value":[1],"@odata.nextLink":"https://HOST:1/v1/users"}`},
+		{`{"value":[1],"@odata.nextLink":"https://HOST.evil.test/v1/users"}`},
+		{`{"value":[1],"@odata.nextLink":"https://HOST/v2/users"}`},
+		{`{"value":[1],"@odata.nextLink":"https://HOST/v1/../v2/users"}`},
+		{`{"value":[1],"@odata.nextLink":"https://HOST/v1/%2e%2e/v2/users"}`},
+		{`{"value":[1],"@odata.nextLink":"https://HOST/"}`},
+		{`{"value":[1],"@odata.nextLink":"https://HOST/v1evil/users"}`},
+		{`{"value":[1],"@odata.nextLink":"//evil.test/v1/users"}`},
+		{`{"value":[1],"@odata.nextLink":"javascript:x"}`},
+		{`{"value":[1],"nextLink":"https://evil.test/v1/users"}`},
+		{`{"value":[1],"nextLink":"https://HOST/v1/$batch"}`},
+		{`{"items":[1],"links":{"next":{"uri":"https://evil.test/v1/users"}}}`},
+		{`{"items":[1],"links":{"next":{"uri":"/../x"}}}`},
+		{`{"items":[1],"links":{"next":{"uri":"x"}}}`},
+		{`{"items":[1],"links":{"next":{"uri":"/customers","method":"DELETE"}}}`},
+		{`{"items":[1],"links":{"next":{"uri":"/customers","headers":[{"key":"MS-ContinuationToken","value":"a\r\nHost: evil"}]}}}`},
+		{`{"items":[1],"links":{"next":{"uri":"/customers","headers":[{"key":"MS-ContinuationToken","value":"` + strings.Repeat("a", maxContinuation+1) + `"}]}}}`},
+	} {
+		w := newWorld(t)
+		calls := 0
+		w.serve = func(rw http.ResponseWriter, _ *http.Request) {
+			calls++
+			io.WriteString(rw, strings.ReplaceAll(tt.first, "HOST", strings.TrimPrefix(w.upstream.URL, "https://")))
+		}
+		items, err := collect(t, w, goodCall)
+		if !errors.Is(err, mandate.ErrUpstream) || !strings.Contains(err.Error(), "link to the next page refused") || len(items) != 1 || calls != 1 {
+			t.Errorf("%.120s: got %s, %v after %d calls, want one item and a refusal after one", tt.first, items, err, calls)
+		}
+		if n := len(w.broker.asked()); n != 1 {
+			t.Errorf("%.120s: the broker was asked %d times, want once", tt.first, n)
+		}
+	}
+}
+
+func TestPagesBounded(t *testing.T) {
+	w := newWorld(t)
+	calls := 0
+	w.serve = func(rw http.ResponseWriter, _ *http.Request) {
+		calls++
+		io.WriteString(rw, `{"value":[`+strconv.Itoa(calls)+`],"@odata.nextLink":"`+w.upstream.URL+`/v1/customers?p=`+strconv.Itoa(calls)+`"}`)
+	}
+	items, err := collect(t, w, goodCall)
+	if !errors.Is(err, mandate.ErrUpstream) || calls != maxPages || len(items) != maxPages {
+		t.Errorf("got %d items and %v after %d calls, want a refusal after %d", len(items), err, calls, maxPages)
+	}
+}
+
+// Every page is decided: a revocation ends the list, and the reader is told.
+func TestPagesRevokedBetween(t *testing.T) {
+	w := newWorld(t)
+	w.broker.err, w.broker.stop = &mandate.DeniedError{Decision: mandate.Decision{Reason: "revoked"}}, 2
+	w.serve = func(rw http.ResponseWriter, r *http.Request) {
+		io.WriteString(rw, `{"value":[1],"@odata.nextLink":"`+w.upstream.URL+`/v1/customers?p=x`+r.URL.Query().Get("p")+`"}`)
+	}
+	items, err := collect(t, w, goodCall)
+	var denied *mandate.DeniedError
+	if !errors.As(err, &denied) || denied.Decision.Reason != "revoked" || len(items) != 2 {
+		t.Errorf("got %s and %v, want two items and a denial", items, err)
+	}
+	if asks := w.broker.asked(); len(asks) != 3 || asks[2].Detail != "GET /v1/customers" {
+		t.Errorf("the broker was asked %+v", asks)
+	}
+}
+
+func TestPagesBreakOff(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		second string
+		status int
+		want   error
+	}{
+		{"an error", `{"error":{"code":"x"}}`, 500, mandate.ErrUpstream},
+		{"not a list", `{"id":1}`, 200, mandate.ErrInvalid},
+		{"not JSON", `<html>`, 200, mandate.ErrInvalid},
+	} {
+		w := newWorld(t)
+		w.serve = func(rw http.ResponseWriter, r *http.Request) {
+			if r.URL.Query().Get("p") == "" {
+				io.WriteString(rw, `{"value":[1],"@odata.nextLink":"`+w.upstream.URL+`/v1/customers?p=2"}`)
+				return
+			}
+			rw.WriteHeader(tt.status)
+			io.WriteString(rw, tt.second)
+		}
+		if items, err := collect(t, w, goodCall); !errors.Is(err, tt.want) || len(items) != 1 {
+			t.Errorf("%s: got %s and %v, want one item and %v", tt.name, items, err, tt.want)
+		}
+	}
+}
+
+func TestPagesFirst(t *testing.T) {
+	w := newWorld(t)
+	w.serve = func(rw http.ResponseWriter, _ *http.Request) {
+		http.Error(rw, `{"code":"1002","description":"No."}`, 401)
+	}
+	var answered *CallError
+	if _, err := collect(t, w, goodCall); !errors.As(err, &answered) || answered.Code != "1002" || answered.Answer.Status != 401 {
+		t.Errorf("got %v, want the API's own error", err)
+	}
+	w.serve = func(rw http.ResponseWriter, _ *http.Request) { io.WriteString(rw, `{"id":"x"}`) }
+	var invalid *mandate.InvalidError
+	if _, err := collect(t, w, goodCall); !errors.As(err, &invalid) || invalid.Field != "all" {
+		t.Errorf("got %v, want a refusal of all", err)
+	}
+	w.broker.set(mandate.ErrUnavailable)
+	if _, err := collect(t, w, goodCall); !errors.Is(err, mandate.ErrUnavailable) {
+		t.Errorf("got %v, want ErrUnavailable", err)
+	}
+}
+
+// A list that ends without saying so is not whole.
+func TestItemsTruncated(t *testing.T) {
+	for _, in := range []string{"", `{"item":1}` + "\n", `{"item":1}` + "\n" + `{"end":{}}`, "{\n"} {
+		err := items(strings.NewReader(in), func(json.RawMessage, error) bool { return true })
+		if err == nil {
+			t.Errorf("%q: no error", in)
+		}
+	}
+	if err := items(strings.NewReader(`{"item":1}`+"\n"+`{"end":{}}`+"\n"), func(json.RawMessage, error) bool { return true }); err != nil {
+		t.Errorf("a whole list: %v", err)
+	}
+}
