@@ -214,6 +214,7 @@ type world struct {
 	upstream *httptest.Server
 	serve    http.HandlerFunc // what the API answers
 	tls      *httptest.Server
+	open     *httptest.Server // the operators' door without a socket; nil unless a test sets it
 	socket   string
 	caller   *Client // as "billing", over TLS
 	operator *Client // over the socket
