@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -65,8 +67,8 @@ func Run(ctx context.Context, c Config, o Options) error {
 	return a.Run(ctx)
 }
 
-// New opens everything that the configuration names and listens. [App.Run]
-// must be called, also to close it all.
+// New opens everything that the configuration names and listens. [App.Run] or
+// [App.Close] must be called.
 func New(ctx context.Context, c Config, o Options) (_ *App, err error) {
 	if o.Log == nil {
 		o.Log = c.Log.logger(os.Stderr)
@@ -74,7 +76,7 @@ func New(ctx context.Context, c Config, o Options) (_ *App, err error) {
 	a := &App{log: o.Log}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, a.close())
+			err = errors.Join(err, a.Close())
 		}
 	}()
 	parts, err := a.open(ctx, &c)
@@ -144,7 +146,7 @@ func (a *App) open(ctx context.Context, c *Config) (*parts, error) {
 	if a.audit, err = audit.Open(filepath.Join(data, "audit.jsonl"), p.emulated); err != nil {
 		return nil, err
 	}
-	key, err := vault.OpenKeyFile(c.keyFile())
+	key, err := a.openKey(ctx, c.keyFile())
 	if err != nil {
 		return nil, err
 	}
@@ -160,6 +162,24 @@ func (a *App) open(ctx context.Context, c *Config) (*parts, error) {
 	})
 	a.log.Info("open", "data", data, "rules", rules.Len(), "policy", rules.Version(), "emulated", p.emulated, "roles", "portal, broker and operator socket, in one process")
 	return p, err
+}
+
+// openKey opens the key file. One that is missing is made only while there is
+// nothing that another key has sealed: a new key in place of a lost one would
+// hide the loss until the first token is asked for.
+func (a *App) openKey(ctx context.Context, path string) (*vault.KeyFile, error) {
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		grants, err := vault.New(a.db, nil).Grants(ctx, mandate.TenantID{})
+		if err != nil {
+			return nil, err
+		}
+		if n := len(slices.DeleteFunc(grants, func(g mandate.Grant) bool {
+			return g.State != mandate.StateActive && g.State != mandate.StateSuspended
+		})); n > 0 {
+			return nil, fmt.Errorf("the key file %s is missing, and %d grant(s) in the database are sealed with its key: restore it from its backup, or move the database away to begin anew", path, n)
+		}
+	}
+	return vault.OpenKeyFile(path)
 }
 
 // usedClouds returns the clouds that applications are in.
@@ -281,7 +301,7 @@ func (a *App) Run(ctx context.Context) error {
 		<-ctx.Done()
 		return a.shutdown()
 	})
-	return errors.Join(group.Wait(), a.close())
+	return errors.Join(group.Wait(), a.Close())
 }
 
 // shutdown stops taking requests, and gives those under way some time.
@@ -300,7 +320,9 @@ func (a *App) shutdown() error {
 	return group.Wait()
 }
 
-func (a *App) close() error {
+// Close closes everything at once. [App.Run] does it; it is for an App that is
+// never run.
+func (a *App) Close() error {
 	var errs []error
 	for _, d := range a.doors {
 		if err := d.listen.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
