@@ -19,6 +19,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/mandate-sam/mandate/emulator"
 	"github.com/mandate-sam/mandate/internal/demo"
 )
 
@@ -152,13 +153,17 @@ func instructions(w io.Writer, d *demo.Demo, link string, temporary bool) {
      curl --cacert %[5]s -u demo-service %[6]s/v1/tokens \
        --json '{"partner":"contoso","audience":"graph","purpose":"demo"}'
 
-Other accounts: sales@contoso.example, nomfa@contoso.example (refused: no MFA),
-tech@contoso.example (refused: no agent), admin@fabrikam.example.
-Emulated Entra %[7]s, Partner Center %[8]s, Graph %[9]s, ARM %[10]s,
-admin API %[11]s (header X-Emulator-Admin: 1).
-Files: %[12]s
+4. See it refuse. Invite anybody of Contoso, and sign in as nomfa@ (no MFA),
+   tech@ (no agent of the partner) or helpdesk@contoso.example (may not consent):
+
+     go run ./cmd/mandate partner invite contoso --tenant %[14]s --any-user
+
+Emulated   Entra %[7]s, Partner Center %[8]s,
+           Graph %[9]s, ARM %[10]s,
+           admin API %[11]s (header X-Emulator-Admin: 1)
+Files      %[12]s
 
 Ctrl-C ends it%[13]s.
 `, demo.User, link, d.Emulator.CA().SPKI(), d.Socket, d.File("ca.pem"), d.API,
-		e.Login, e.PartnerCenter, e.Graph, e.ARM, e.Admin, d.Dir, map[bool]string{true: " and removes the files"}[temporary])
+		e.Login, e.PartnerCenter, e.Graph, e.ARM, e.Admin, d.Dir, map[bool]string{true: " and removes the files"}[temporary], emulator.ContosoTenant)
 }

@@ -276,3 +276,14 @@ func TestExpiry(t *testing.T) {
 		}
 	}
 }
+
+// A walk that cannot be finished names the step.
+func TestWalkFails(t *testing.T) {
+	d, _ := begin(t, Config{})
+	d.Emulator.Dial(func(dials *emulator.Dials) { dials.MFAVerdict = "false" })
+	w := Walk{Demo: d, Progress: quiet{t}}
+	err := w.Run(t.Context())
+	if err == nil || w.Result.OK || w.Result.Failed != "the partner gets a receipt" || w.Result.Error == "" {
+		t.Errorf("got %v, %+v", err, w.Result)
+	}
+}
