@@ -12,8 +12,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/mandate-sam/mandate"
 )
 
@@ -114,14 +112,12 @@ func ConnContext(ctx context.Context, c net.Conn) context.Context {
 	if err != nil {
 		return ctx
 	}
-	var cred *unix.Ucred
+	var uid int
 	var cerr error
-	if err := raw.Control(func(fd uintptr) {
-		cred, cerr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	}); err != nil || cerr != nil {
+	if err := raw.Control(func(fd uintptr) { uid, cerr = peer(int(fd)) }); err != nil || cerr != nil {
 		return ctx
 	}
-	return context.WithValue(ctx, peerKey{}, int(cred.Uid))
+	return context.WithValue(ctx, peerKey{}, uid)
 }
 
 func peerUID(ctx context.Context) (int, bool) {

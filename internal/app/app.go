@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -55,8 +56,13 @@ type door struct {
 	server *http.Server
 }
 
-// Run serves until ctx is done, then lets requests under way finish.
+// Run serves until ctx is done, then lets requests under way finish. The
+// process leaves no core file from then on: it would hold every key that the
+// process has.
 func Run(ctx context.Context, c Config, o Options) error {
+	if err := syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{}); err != nil {
+		return fmt.Errorf("switch core files off: %w", err)
+	}
 	a, err := New(ctx, c, o)
 	if err != nil {
 		return err

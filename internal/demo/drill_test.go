@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -152,4 +153,19 @@ func (d *Demo) held(t *testing.T) (emulator.TokenRequest, <-chan error) {
 	}()
 	within(t, 20*time.Second, "the redemption", func() bool { return len(d.Emulator.TokenRequests()) > asked })
 	return d.Emulator.TokenRequests()[asked], got
+}
+
+// A core file would hold every key that the process has.
+func TestNoCoreFile(t *testing.T) {
+	d, _ := begin(t, Config{Idle: true})
+	p := d.launch(t)
+	limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", p.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(limits)) {
+		if rest, ok := strings.CutPrefix(line, "Max core file size"); ok && strings.Join(strings.Fields(rest), " ") != "0 0 bytes" {
+			t.Errorf("the limit of core files is %q", line)
+		}
+	}
 }
