@@ -366,6 +366,25 @@ func TestPagesEvilLinks(t *testing.T) {
 	}
 }
 
+// A request id is for retries of one request, and every page is another.
+func TestPagesRequestID(t *testing.T) {
+	w := newWorld(t)
+	var ids, correlations []string
+	w.serve = func(rw http.ResponseWriter, r *http.Request) {
+		ids, correlations = append(ids, r.Header.Get("MS-RequestId")), append(correlations, r.Header.Get("MS-CorrelationId"))
+		next := ""
+		if len(ids) < 3 {
+			next = `,"links":{"next":{"uri":"/customers"}}`
+		}
+		io.WriteString(rw, `{"items":[1]`+next+`}`)
+	}
+	in := goodCall
+	in.Headers = map[string]string{"MS-RequestId": "mine"}
+	if _, err := collect(t, w, in); err != nil || ids[0] != "mine" || ids[1] == "mine" || ids[1] == ids[2] || correlations[0] != correlations[2] {
+		t.Errorf("%v: request ids %q, correlation ids %q", err, ids, correlations)
+	}
+}
+
 func TestPagesBounded(t *testing.T) {
 	w := newWorld(t)
 	calls := 0

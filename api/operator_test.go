@@ -150,6 +150,10 @@ func TestInviteFields(t *testing.T) {
 	}
 	status, _, body := post(t, w.operator, "/v1/partners", merge(goodInviteJSON, map[string]any{"any_user": true}))
 	wantField(t, status, body, "user")
+	_, _, body = post(t, w.operator, "/v1/partners", merge(goodInviteJSON, map[string]any{"user": nil}))
+	if !strings.Contains(body, "set any_user") {
+		t.Errorf("without a user: %s, want to read how to allow any", body)
+	}
 	if len(w.events) != 0 {
 		t.Errorf("something happened: %q", w.events)
 	}

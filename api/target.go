@@ -44,7 +44,8 @@ func parseTarget(origin, s string) (target, error) {
 	return t, err
 }
 
-// cutOrigin removes the origin from a URL. It compares text before anything
+// cutOrigin removes the origin from a URL; what it returns begins with "/".
+// It compares text before anything
 // is parsed, so that no two readings of a URL can differ.
 func cutOrigin(origin, s string) (string, error) {
 	if strings.HasPrefix(s, "/") {
@@ -122,9 +123,6 @@ func refused(c byte, encoded bool) string {
 
 // checkSegments refuses what would lead elsewhere than it says.
 func checkSegments(plain string) error {
-	if !strings.HasPrefix(plain, "/") {
-		return mandate.Invalid("path", "must begin with /")
-	}
 	if !utf8.ValidString(plain) {
 		return mandate.Invalid("path", "is not UTF-8 when it is decoded")
 	}
