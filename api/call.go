@@ -184,7 +184,7 @@ func (s *Server) exchange(ctx context.Context, c *call) (*answer, error) {
 	// A bare transport: it follows no redirect and keeps no cookie.
 	resp, err := s.cfg.Transport.RoundTrip(hr)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s did not answer: %w", mandate.ErrUpstream, c.alias, harmless(err))
+		return nil, fmt.Errorf("%w: call to %s: %w", mandate.ErrUpstream, c.alias, harmless(err))
 	}
 	defer resp.Body.Close()
 	a, err := readAnswer(resp)

@@ -45,8 +45,8 @@ func parseTarget(origin, s string) (target, error) {
 }
 
 // cutOrigin removes the origin from a URL; what it returns begins with "/".
-// It compares text before anything
-// is parsed, so that no two readings of a URL can differ.
+// It compares text before anything is parsed, so that no two readings of a URL
+// can differ.
 func cutOrigin(origin, s string) (string, error) {
 	if strings.HasPrefix(s, "/") {
 		return s, nil
