@@ -190,7 +190,7 @@ func (w *Walk) customers(ctx context.Context) (string, error) {
 	}
 	w.Result.Customers = len(names)
 	if len(names) == 0 {
-		return "", errors.New("Partner Center lists none")
+		return "", errors.New("none is listed by Partner Center")
 	}
 	return strings.Join(names, ", "), nil
 }

@@ -133,10 +133,10 @@ func (c *Config) check() error {
 		return mandate.Invalid("public_url", "%q must be https://host or https://host:port, and nothing else", c.PublicURL)
 	}
 	if c.Invitations == nil || c.Transactions == nil || c.Outcomes == nil || c.Consenter == nil {
-		return errors.New("Invitations, Transactions, Outcomes and Consenter are required")
+		return errors.New("the fields Invitations, Transactions, Outcomes and Consenter are required")
 	}
 	if c.Authorize == nil || c.Callback == nil || c.Log == nil {
-		return errors.New("Authorize, Callback and Log are required")
+		return errors.New("the fields Authorize, Callback and Log are required")
 	}
 	if len(c.Applications) == 0 {
 		return errors.New("there is no application to consent to")

@@ -26,16 +26,6 @@ type ask struct {
 // has reports whether an OpenID Connect scope was asked for.
 func (a ask) has(scope string) bool { return slices.Contains(a.oidc, scope) }
 
-// target returns the target with that resource.
-func (a ask) target(resource string) (target, bool) {
-	for _, t := range a.targets {
-		if t.resource.ID == resource {
-			return t, true
-		}
-	}
-	return target{}, false
-}
-
 const graphURI = "https://graph.microsoft.com"
 
 // parseScope reads a v2 scope parameter. Names of permissions that have no
