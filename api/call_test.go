@@ -166,7 +166,9 @@ func TestCallNoTokenLeaks(t *testing.T) {
 		{"header", func(rw http.ResponseWriter, r *http.Request) { rw.Header().Set("Location", "/x?t="+canary) }, 502},
 		{"error page", func(rw http.ResponseWriter, r *http.Request) { http.Error(rw, canary, 500) }, 502},
 		{"redirect", func(rw http.ResponseWriter, r *http.Request) { http.Redirect(rw, r, evil.URL+"/x", http.StatusFound) }, 302},
-		{"redirect with body", func(rw http.ResponseWriter, r *http.Request) { http.Redirect(rw, r, evil.URL+"/x", http.StatusTemporaryRedirect) }, 307},
+		{"redirect with body", func(rw http.ResponseWriter, r *http.Request) {
+			http.Redirect(rw, r, evil.URL+"/x", http.StatusTemporaryRedirect)
+		}, 307},
 		{"no answer", func(rw http.ResponseWriter, r *http.Request) { hijack(rw, "") }, 502},
 		{"bad version", func(rw http.ResponseWriter, r *http.Request) { hijack(rw, canary+" 200 OK\r\n\r\n") }, 502},
 		{"bad header", func(rw http.ResponseWriter, r *http.Request) { hijack(rw, "HTTP/1.1 200 OK\r\n"+canary+"\r\n\r\n") }, 502},
