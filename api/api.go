@@ -54,10 +54,10 @@ type Registry interface {
 	// Partners returns all partners, sorted by name.
 	Partners(context.Context) ([]mandate.Partner, error)
 
-	// Invite adds the partner if it is new, and returns the URL under which
-	// it can consent. The error wraps [mandate.ErrExists] if the name belongs
+	// Invite adds the partner if it is new, and returns it as it is stored
+	// with the URL under which it can consent. The error wraps [mandate.ErrExists] if the name belongs
 	// to another tenant, or the tenant has another name.
-	Invite(context.Context, Invitation) (mandate.Secret, error)
+	Invite(context.Context, Invitation) (mandate.Partner, mandate.Secret, error)
 }
 
 // Callers holds the registered workloads.
@@ -126,6 +126,10 @@ type Config struct {
 	// Ready says why requests cannot be served just now. Nil means that they
 	// always can.
 	Ready func(context.Context) error
+
+	// Stopping is closed when the server begins to stop, which ends the answers
+	// that would go on for as long as somebody listens. Nil means never.
+	Stopping <-chan struct{}
 
 	// Failures limits failed authentications, for each client address and
 	// for each caller id. Zero means 20 at once, then one every ten seconds.

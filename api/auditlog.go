@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/mandate-sam/mandate"
@@ -44,8 +45,18 @@ func (s *Server) audit(w http.ResponseWriter, r *http.Request, _ mandate.CallerI
 	if !follow {
 		return web.Write(w, http.StatusOK, auditAnswer{append([]json.RawMessage{}, records...)})
 	}
-	out := newStream(w)
-	return s.follow(r.Context(), out, records, count)
+	ctx, cancel := context.WithCancel(r.Context())
+	var stopping sync.WaitGroup
+	stopping.Go(func() {
+		select {
+		case <-s.cfg.Stopping:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+	defer stopping.Wait()
+	defer cancel()
+	return s.follow(ctx, newStream(w), records, count)
 }
 
 func parseAudit(query string) (last int, follow bool, err error) {

@@ -111,10 +111,10 @@ func (s *fakeStore) Partners(context.Context) ([]mandate.Partner, error) {
 	return []mandate.Partner{contoso}, s.err
 }
 
-func (s *fakeStore) Invite(_ context.Context, i Invitation) (mandate.Secret, error) {
+func (s *fakeStore) Invite(_ context.Context, i Invitation) (mandate.Partner, mandate.Secret, error) {
 	*s.events = append(*s.events, "invite "+i.Partner.Name)
 	s.invited = append(s.invited, i)
-	return mandate.NewSecret("https://consent.example/i/once"), s.err
+	return i.Partner, mandate.NewSecret("https://consent.example/i/once"), s.err
 }
 
 func (s *fakeStore) Callers(context.Context) ([]Caller, error) {

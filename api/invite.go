@@ -76,13 +76,14 @@ func (s *Server) invite(w http.ResponseWriter, r *http.Request, caller mandate.C
 		Detail: fmt.Sprintf("invite partner %s: %s, for %d days", inv.Partner.Name, whom, int(inv.Term.Hours()/24)),
 	}
 	var link mandate.Secret
+	var partner mandate.Partner
 	if err := s.change(r.Context(), rec, func() (err error) {
-		link, err = s.cfg.Registry.Invite(r.Context(), inv)
+		partner, link, err = s.cfg.Registry.Invite(r.Context(), inv)
 		return err
 	}); err != nil {
 		return err
 	}
-	v, err := s.describe(r.Context(), inv.Partner)
+	v, err := s.describe(r.Context(), partner)
 	if err != nil {
 		return err
 	}

@@ -170,11 +170,11 @@ func (registry) Partners(context.Context) ([]mandate.Partner, error) {
 	return []mandate.Partner{contoso, fabrikam}, nil
 }
 
-func (registry) Invite(_ context.Context, i api.Invitation) (mandate.Secret, error) {
+func (registry) Invite(_ context.Context, i api.Invitation) (mandate.Partner, mandate.Secret, error) {
 	if i.Partner.Name == "contoso" && i.Partner.Key != contoso.Key {
-		return mandate.Secret{}, fmt.Errorf("%w: contoso is another tenant", mandate.ErrExists)
+		return mandate.Partner{}, mandate.Secret{}, fmt.Errorf("%w: contoso is another tenant", mandate.ErrExists)
 	}
-	return mandate.NewSecret(fmt.Sprintf("https://consent.test/i/%s-%v-%s", i.Partner.Name, i.Term, i.User)), nil
+	return i.Partner, mandate.NewSecret(fmt.Sprintf("https://consent.test/i/%s-%v-%s", i.Partner.Name, i.Term, i.User)), nil
 }
 
 func (w *smallWorld) Callers(context.Context) ([]api.Caller, error) {

@@ -47,6 +47,8 @@ type App struct {
 	db     *database.DB
 	audit  *audit.Log
 	doors  []door
+
+	stopping chan struct{} // closed when shutdown begins
 }
 
 // A door is a listener with what it serves.
@@ -79,7 +81,7 @@ func New(ctx context.Context, c Config, o Options) (_ *App, err error) {
 	if o.Log == nil {
 		o.Log = c.Log.logger(os.Stderr)
 	}
-	a := &App{log: o.Log}
+	a := &App{log: o.Log, stopping: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.Close())
@@ -314,6 +316,7 @@ func (a *App) Run(ctx context.Context) error {
 func (a *App) shutdown() error {
 	ctx, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()
+	close(a.stopping)
 	var group errgroup.Group
 	for _, d := range a.doors {
 		group.Go(func() error {

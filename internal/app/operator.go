@@ -27,7 +27,7 @@ func (p *parts) api(a *App, c *Config, o Options, proxies web.Proxies) (*api.Ser
 	return api.New(api.Config{
 		Broker: a.broker, Authenticator: p.store, Partners: p.store, Registry: r, Callers: r, Grants: p.vault,
 		Audit: a.audit, Recorder: a.audit, Epoch: p.epoch, Clouds: p.clouds, Applications: apps,
-		Transport: p.upstream.transport(p.clouds), Ready: p.ready, TrustedProxies: proxies, Version: o.Version, Log: a.log.With("door", "api"),
+		Transport: p.upstream.transport(p.clouds), Ready: p.ready, Stopping: a.stopping, TrustedProxies: proxies, Version: o.Version, Log: a.log.With("door", "api"),
 	})
 }
 
@@ -47,26 +47,23 @@ type registry struct {
 func (r *registry) Partners(context.Context) ([]mandate.Partner, error) { return r.store.Partners() }
 
 // Invite implements [api.Registry].
-func (r *registry) Invite(ctx context.Context, i api.Invitation) (mandate.Secret, error) {
+func (r *registry) Invite(ctx context.Context, i api.Invitation) (mandate.Partner, mandate.Secret, error) {
 	known, err := r.store.Partner(i.Partner.Name)
-	switch {
-	case errors.Is(err, mandate.ErrUnknownPartner):
-		if err := r.store.AddPartner(ctx, i.Partner); err != nil {
-			return mandate.Secret{}, err
+	if errors.Is(err, mandate.ErrUnknownPartner) {
+		if err = r.store.AddPartner(ctx, i.Partner); err == nil {
+			known, err = r.store.Partner(i.Partner.Name)
 		}
-		known = i.Partner
-	case err != nil:
-		return mandate.Secret{}, err
-	case known.Key != i.Partner.Key:
-		return mandate.Secret{}, fmt.Errorf("%w: partner %q is tenant %s with application %s", mandate.ErrExists, known.Name, known.Key.Partner, known.Key.Application)
+	}
+	if err != nil {
+		return known, mandate.Secret{}, err
+	}
+	if known.Key != i.Partner.Key {
+		return known, mandate.Secret{}, fmt.Errorf("%w: partner %q is tenant %s with application %s", mandate.ErrExists, known.Name, known.Key.Partner, known.Key.Application)
 	}
 	_, token, err := r.store.Invite(ctx, store.Invitation{
 		Partner: known, User: i.User, Term: i.Term, Expires: time.Now().Add(i.Expires), By: string(i.By),
 	})
-	if err != nil {
-		return mandate.Secret{}, err
-	}
-	return mandate.NewSecret(r.publicURL + "/i/" + token.Reveal()), nil
+	return known, mandate.NewSecret(r.publicURL + "/i/" + token.Reveal()), err
 }
 
 // Callers implements [api.Callers].

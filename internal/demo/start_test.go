@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/mandate-sam/mandate/internal/app"
 )
@@ -68,6 +69,33 @@ func TestStartRefuses(t *testing.T) {
 	if err := d.startAgain(t, same); err != nil {
 		t.Errorf("with everything in place again: %v", err)
 	}
+}
+
+// A server stops at once though somebody follows the log.
+func TestStopsWhileFollowed(t *testing.T) {
+	d, _ := begin(t, Config{})
+	if _, err := d.Invite(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	first := make(chan bool, 1)
+	go func() {
+		for _, err := range d.Operator.FollowAudit(t.Context(), 1) {
+			if err != nil {
+				ended <- err
+				return
+			}
+			first <- true
+		}
+		ended <- nil
+	}()
+	<-first
+	start := time.Now()
+	d.stopProduct(t)
+	if took := time.Since(start); took > 10*time.Second {
+		t.Errorf("stopping took %v", took)
+	}
+	<-ended
 }
 
 // The demonstration writes only where nothing is, or where it wrote before.
