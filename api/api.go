@@ -60,6 +60,14 @@ type Registry interface {
 	Invite(context.Context, Invitation) (mandate.Partner, mandate.Secret, error)
 }
 
+// Tenants finds tenants by a domain.
+type Tenants interface {
+	// Tenant returns the tenant that has verified a domain, in the cloud of
+	// the application that the key names. The error wraps
+	// [mandate.ErrInvalid] if there is none.
+	Tenant(ctx context.Context, key mandate.GrantKey, domain string) (mandate.TenantID, error)
+}
+
 // Callers holds the registered workloads.
 type Callers interface {
 	// Callers returns all of them, sorted by id.
@@ -106,6 +114,7 @@ type Config struct {
 	Authenticator Authenticator
 	Partners      Partners
 	Registry      Registry
+	Tenants       Tenants
 	Callers       Callers
 	Grants        Grants
 	Audit         AuditLog
@@ -180,8 +189,8 @@ func (c *Config) check() error {
 	switch {
 	case c.Broker == nil || c.Authenticator == nil || c.Partners == nil:
 		return errors.New("Broker, Authenticator and Partners are required")
-	case c.Registry == nil || c.Callers == nil || c.Grants == nil:
-		return errors.New("Registry, Callers and Grants are required")
+	case c.Registry == nil || c.Tenants == nil || c.Callers == nil || c.Grants == nil:
+		return errors.New("Registry, Tenants, Callers and Grants are required")
 	case c.Audit == nil || c.Recorder == nil || c.Epoch == nil || c.Log == nil:
 		return errors.New("Audit, Recorder, Epoch and Log are required")
 	case len(c.Applications) == 0:

@@ -117,6 +117,14 @@ func (s *fakeStore) Invite(_ context.Context, i Invitation) (mandate.Partner, ma
 	return i.Partner, mandate.NewSecret("https://consent.example/i/once"), s.err
 }
 
+// Tenant knows one domain.
+func (s *fakeStore) Tenant(_ context.Context, k mandate.GrantKey, domain string) (mandate.TenantID, error) {
+	if domain != "fabrikam.example" || k.Cloud == "" || k.Application.IsZero() {
+		return mandate.TenantID{}, mandate.Invalid("tenant", "no tenant has the domain %s", domain)
+	}
+	return adatumID, nil
+}
+
 func (s *fakeStore) Callers(context.Context) ([]Caller, error) {
 	return []Caller{{ID: "billing", Created: contoso.Created}}, s.err
 }
@@ -246,7 +254,7 @@ func newWorld(t *testing.T, change ...func(*Config)) *world {
 	w.upstream = httptest.NewTLSServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { w.serve(rw, r) }))
 	t.Cleanup(w.upstream.Close)
 	cfg := Config{
-		Broker: w.broker, Authenticator: w.store, Partners: w.store, Registry: w.store, Callers: w.store, Grants: w.store,
+		Broker: w.broker, Authenticator: w.store, Partners: w.store, Registry: w.store, Tenants: w.store, Callers: w.store, Grants: w.store,
 		Audit: w.log, Recorder: w.log, Epoch: w.epoch, Applications: []Application{{"marketplace", "test", appID}},
 		Clouds: map[string]mandate.Cloud{"test": {Name: "test", Audiences: map[string]mandate.Endpoint{
 			"partnercenter": {Resource: "https://pc.test", URL: w.upstream.URL},

@@ -2,6 +2,7 @@ package api
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"net/http"
 	"strings"
@@ -29,7 +30,7 @@ const (
 // An InviteRequest is the body of POST /v1/partners.
 type InviteRequest struct {
 	Name        string `json:"name"`                   // short name
-	Tenant      string `json:"tenant"`                 // tenant id
+	Tenant      string `json:"tenant"`                 // tenant id, or a domain of the tenant
 	Application string `json:"application,omitempty"`  // may be left out if there is only one
 	DisplayName string `json:"display_name,omitempty"` //
 	User        string `json:"user,omitempty"`         // UPN or object id of who is to consent
@@ -61,7 +62,7 @@ func (s *Server) invite(w http.ResponseWriter, r *http.Request, caller mandate.C
 	if err != nil {
 		return err
 	}
-	inv, err := s.parseInvite(in)
+	inv, err := s.parseInvite(r.Context(), in)
 	if err != nil {
 		return err
 	}
@@ -91,16 +92,16 @@ func (s *Server) invite(w http.ResponseWriter, r *http.Request, caller mandate.C
 }
 
 // parseInvite turns what an operator wrote into the domain's terms.
-func (s *Server) parseInvite(in InviteRequest) (Invitation, error) {
+func (s *Server) parseInvite(ctx context.Context, in InviteRequest) (Invitation, error) {
 	inv := Invitation{Partner: mandate.Partner{Name: in.Name, DisplayName: cmp.Or(in.DisplayName, in.Name)}, User: in.User}
 	if err := checkPartnerName(in.Name); err != nil {
 		return inv, err
 	}
-	tenant, err := mandate.ParseTenantID(in.Tenant)
+	app, err := s.application(in.Application)
 	if err != nil {
 		return inv, err
 	}
-	app, err := s.application(in.Application)
+	tenant, err := s.tenant(ctx, app, in.Tenant)
 	if err != nil {
 		return inv, err
 	}
@@ -116,6 +117,15 @@ func (s *Server) parseInvite(in InviteRequest) (Invitation, error) {
 	}
 	inv.Expires, err = period("expires", in.Expires, defaultExpires, minExpires, maxExpires)
 	return inv, err
+}
+
+// tenant returns the tenant that an operator wrote. A domain is looked up, once:
+// from here on only the id counts, and the answer shows it.
+func (s *Server) tenant(ctx context.Context, app Application, written string) (mandate.TenantID, error) {
+	if !strings.Contains(written, ".") {
+		return mandate.ParseTenantID(written)
+	}
+	return s.cfg.Tenants.Tenant(ctx, mandate.GrantKey{Cloud: app.Cloud, Application: app.ID}, written)
 }
 
 // checkPartnerName keeps names and tenant ids apart, because either finds a

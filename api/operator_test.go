@@ -103,6 +103,18 @@ func TestInvite(t *testing.T) {
 	}
 }
 
+// A domain is looked up in the application's cloud, and the answer shows what
+// it stands for.
+func TestInviteByDomain(t *testing.T) {
+	w := newWorld(t)
+	in := goodInvite
+	in.Tenant = "fabrikam.example"
+	out, err := w.operator.Invite(t.Context(), in)
+	if err != nil || out.Partner.Tenant != adatumID || w.store.invited[0].Partner.Key.Partner != adatumID {
+		t.Errorf("got %+v, %v", out, err)
+	}
+}
+
 func TestInviteApplications(t *testing.T) {
 	other := must(mandate.ParseAppID("bbbbbbbb-0000-0000-0000-00000000000b"))
 	w := newWorld(t, func(c *Config) { c.Applications = append(c.Applications, Application{"second", "test", other}) })
@@ -265,7 +277,7 @@ func TestNewRequires(t *testing.T) {
 	good := newWorld(t).server.cfg
 	for name, remove := range map[string]func(*Config){
 		"Broker": func(c *Config) { c.Broker = nil }, "Authenticator": func(c *Config) { c.Authenticator = nil },
-		"Partners": func(c *Config) { c.Partners = nil }, "Registry": func(c *Config) { c.Registry = nil },
+		"Partners": func(c *Config) { c.Partners = nil }, "Registry": func(c *Config) { c.Registry = nil }, "Tenants": func(c *Config) { c.Tenants = nil },
 		"Callers": func(c *Config) { c.Callers = nil }, "Grants": func(c *Config) { c.Grants = nil },
 		"Audit": func(c *Config) { c.Audit = nil }, "Recorder": func(c *Config) { c.Recorder = nil },
 		"Epoch": func(c *Config) { c.Epoch = nil }, "Log": func(c *Config) { c.Log = nil },

@@ -159,7 +159,7 @@ func (d *doors) serveAPI(st *store.Store, recorder mandate.Recorder, log *audit.
 	// The access log is written out in full, and thrown away.
 	access := slog.New(slog.NewTextHandler(io.Discard, nil))
 	s, err := api.New(api.Config{
-		Broker: broker, Authenticator: st, Partners: st, Registry: operatorsOnly{}, Callers: operatorsOnly{}, Grants: vault,
+		Broker: broker, Authenticator: st, Partners: st, Registry: operatorsOnly{}, Tenants: operatorsOnly{}, Callers: operatorsOnly{}, Grants: vault,
 		Audit: log, Recorder: recorder, Epoch: d.db, Clouds: map[string]mandate.Cloud{"global": global},
 		Applications: []api.Application{{Name: "marketplace", Cloud: "global", ID: appID}}, Log: access,
 	})
@@ -235,8 +235,13 @@ var errOperators = errors.New("not part of this measurement")
 func (operatorsOnly) Partners(context.Context) ([]mandate.Partner, error) { return nil, errOperators }
 
 // Invite implements [api.Registry].
-func (operatorsOnly) Invite(context.Context, api.Invitation) (mandate.Secret, error) {
-	return mandate.Secret{}, errOperators
+func (operatorsOnly) Invite(context.Context, api.Invitation) (mandate.Partner, mandate.Secret, error) {
+	return mandate.Partner{}, mandate.Secret{}, errOperators
+}
+
+// Tenant implements [api.Tenants].
+func (operatorsOnly) Tenant(context.Context, mandate.GrantKey, string) (mandate.TenantID, error) {
+	return mandate.TenantID{}, errOperators
 }
 
 // Callers implements [api.Callers].

@@ -81,7 +81,7 @@ func serve(socket string) (stop func(), err error) {
 		return mandate.Endpoint{Resource: mandate.Audience("https://" + name + ".test"), URL: "https://" + name + ".test"}
 	}
 	s, err := api.New(api.Config{
-		Broker: w, Authenticator: w, Partners: w, Registry: registry{w}, Callers: w, Grants: w, Audit: w, Recorder: w, Epoch: w,
+		Broker: w, Authenticator: w, Partners: w, Registry: registry{w}, Tenants: registry{w}, Callers: w, Grants: w, Audit: w, Recorder: w, Epoch: w,
 		Clouds: map[string]mandate.Cloud{"test": {Name: "test", Audiences: map[string]mandate.Endpoint{
 			"partnercenter": endpoint("pc"), "graph": endpoint("graph"), "arm": endpoint("arm"),
 		}}},
@@ -175,6 +175,13 @@ func (registry) Invite(_ context.Context, i api.Invitation) (mandate.Partner, ma
 		return mandate.Partner{}, mandate.Secret{}, fmt.Errorf("%w: contoso is another tenant", mandate.ErrExists)
 	}
 	return i.Partner, mandate.NewSecret(fmt.Sprintf("https://consent.test/i/%s-%v-%s", i.Partner.Name, i.Term, i.User)), nil
+}
+
+func (registry) Tenant(_ context.Context, _ mandate.GrantKey, domain string) (mandate.TenantID, error) {
+	if domain == "fabrikam.example" {
+		return fabrikam.Key.Partner, nil
+	}
+	return mandate.TenantID{}, mandate.Invalid("tenant", "Entra knows no tenant that has the domain %s", domain)
 }
 
 func (w *smallWorld) Callers(context.Context) ([]api.Caller, error) {

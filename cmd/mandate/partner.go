@@ -50,7 +50,7 @@ it. To renew a consent, invite the partner again under the same name.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&in.Tenant, "tenant", "", "the partner's tenant id")
+	f.StringVar(&in.Tenant, "tenant", "", "the partner's tenant id, or a domain of the tenant, which is looked up and shown")
 	f.StringVar(&in.Application, "application", "", "which application asks (default: the only one)")
 	f.StringVar(&in.User, "user", "", "who is to consent: a user name (UPN) or object id")
 	f.BoolVar(&in.AnyUser, "any-user", false, "let any user of the tenant consent")

@@ -25,7 +25,7 @@ func (p *parts) api(a *App, c *Config, o Options, proxies web.Proxies) (*api.Ser
 	}
 	r := &registry{p.store, c.Portal.PublicURL}
 	return api.New(api.Config{
-		Broker: a.broker, Authenticator: p.store, Partners: p.store, Registry: r, Callers: r, Grants: p.vault,
+		Broker: a.broker, Authenticator: p.store, Partners: p.store, Registry: r, Tenants: p.upstream, Callers: r, Grants: p.vault,
 		Audit: a.audit, Recorder: a.audit, Epoch: p.epoch, Clouds: p.clouds, Applications: apps,
 		Transport: p.upstream.transport(p.clouds), Ready: p.ready, Stopping: a.stopping, TrustedProxies: proxies, Version: o.Version, Log: a.log.With("door", "api"),
 	})

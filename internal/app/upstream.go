@@ -157,6 +157,15 @@ func (u *upstream) RedeemCode(ctx context.Context, r mandate.CodeRedemption) (ma
 	return c.RedeemCode(ctx, r)
 }
 
+// Tenant implements [api.Tenants].
+func (u *upstream) Tenant(ctx context.Context, k mandate.GrantKey, domain string) (mandate.TenantID, error) {
+	c, err := u.client(k)
+	if err != nil {
+		return mandate.TenantID{}, err
+	}
+	return c.Tenant(ctx, domain)
+}
+
 // MFACompliant implements [mandate.Prober].
 func (u *upstream) MFACompliant(ctx context.Context, k mandate.GrantKey, token mandate.Secret) (bool, string, error) {
 	return u.partnercenter[k.Cloud].MFACompliant(ctx, token)

@@ -277,6 +277,20 @@ func TestExpiry(t *testing.T) {
 	}
 }
 
+// A partner can be named by a domain: what it stands for today is shown.
+func TestInviteByDomain(t *testing.T) {
+	d, _ := begin(t, Config{})
+	in := api.InviteRequest{Name: "fabrikam", Tenant: "Fabrikam.example", User: "admin@fabrikam.example"}
+	out, err := d.Operator.Invite(t.Context(), in)
+	if err != nil || out.Partner.Tenant.String() != emulator.FabrikamTenant || out.Partner.Created.IsZero() {
+		t.Errorf("got %+v, %v", out, err)
+	}
+	in.Tenant = "nobody.example"
+	if _, err := d.Operator.Invite(t.Context(), in); err == nil || contains(err.Error(), "tenant", "nobody.example") != nil {
+		t.Errorf("got %v", err)
+	}
+}
+
 // A walk that cannot be finished names the step.
 func TestWalkFails(t *testing.T) {
 	d, _ := begin(t, Config{})
