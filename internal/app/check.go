@@ -50,15 +50,17 @@ func CheckFiles(c Config) []Finding {
 		_, err = c.httpClient(cloud)
 		add("cloud "+cloud.Name, err, "%s", cloud.Authority)
 	}
-	add("key file", presence(c.keyFile()), "%s", c.keyFile())
-	add("data", presence(c.file(c.Data)), "%s", c.file(c.Data))
+	for _, p := range []struct{ subject, path string }{{"key file", c.keyFile()}, {"data", c.file(c.Data)}} {
+		note, err := presence(p.path)
+		add(p.subject, err, "%s%s", p.path, note)
+	}
 	return out
 }
 
-// presence lets what a server would make be absent.
-func presence(path string) error {
-	if _, err := os.Stat(path); err != nil && !os.IsNotExist(err) {
-		return err
+// presence says of a path that it is there, or that a server would make it.
+func presence(path string) (note string, err error) {
+	if _, err = os.Stat(path); os.IsNotExist(err) {
+		return " (not there yet; the server makes it)", nil
 	}
-	return nil
+	return "", err
 }
