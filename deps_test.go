@@ -45,6 +45,7 @@ func goList(t *testing.T, args ...string) []listed {
 var ranks = map[string]int{
 	"":                   0,
 	"/internal/database": 0,
+	"/internal/upstream": 0,
 	"/internal/yamlfile": 0,
 
 	"/entra":         1,

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/internal/upstream"
 )
 
 // A Version is one of Entra's two generations of endpoints. They differ in how
@@ -28,14 +29,8 @@ const (
 	V2 Version = "v2"
 )
 
-const (
-	// requestTimeout bounds one exchange with Entra if the HTTP client brings
-	// no timeout of its own.
-	requestTimeout = 30 * time.Second
-
-	// leeway is how far Entra's clock and ours may be apart.
-	leeway = 5 * time.Minute
-)
+// leeway is how far Entra's clock and ours may be apart.
+const leeway = 5 * time.Minute
 
 // A Config says which application talks to which cloud.
 type Config struct {
@@ -79,20 +74,8 @@ func New(cfg Config) (*Client, error) {
 	if err := cfg.Cloud.Check(); err != nil {
 		return nil, err
 	}
-	h := noRedirects(cfg.HTTP)
+	h := upstream.Direct(cfg.HTTP)
 	return &Client{cfg: cfg, http: h, keys: newKeySet(h, keysURL(cfg))}, nil
-}
-
-// noRedirects returns a copy of h that hands a redirect back as the answer.
-// Following one would carry the credential to whatever host it names.
-func noRedirects(h *http.Client) *http.Client {
-	c := *h
-	c.Jar = nil
-	c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	if c.Timeout == 0 {
-		c.Timeout = requestTimeout
-	}
-	return &c
 }
 
 // endpoint returns the URL of "authorize" or "token" for a tenant.

@@ -2,16 +2,15 @@ package entra
 
 import (
 	"encoding/json" // lenient here: an error must not get lost over its form
-	"errors"
 	"net/http"
 	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/internal/upstream"
 )
 
 const (
@@ -36,9 +35,9 @@ type failure struct {
 // fault says what an answer other than 200 means.
 func (x exchange) fault(status int, h http.Header, body []byte) *mandate.Fault {
 	var e failure
-	if !isJSON(h) || json.Unmarshal(body, &e) != nil || e.Error == "" {
+	if !upstream.IsJSON(h) || json.Unmarshal(body, &e) != nil || e.Error == "" {
 		f := x.unusable(status, "status "+strconv.Itoa(status)+" without an OAuth error; is there a proxy in between?")
-		f.RetryAfter = retryAfter(h, time.Now())
+		f.RetryAfter = upstream.RetryAfter(h, time.Now())
 		return f
 	}
 	for _, s := range []*string{&e.Error, &e.Description, &e.Suberror, &e.Claims, &e.Timestamp, &e.TraceID, &e.CorrelationID} {
@@ -48,12 +47,12 @@ func (x exchange) fault(status int, h http.Header, body []byte) *mandate.Fault {
 	if codes := numbers(e.Codes); len(codes) > 0 {
 		f.Codes = codes
 	}
-	f.Suberror = clean(e.Suberror, maxID)
-	f.TraceID = first(clean(e.TraceID, maxID), f.TraceID, clean(x.censor.Replace(h.Get("x-ms-request-id")), maxID))
-	f.Timestamp = first(clean(e.Timestamp, maxID), f.Timestamp)
+	f.Suberror = upstream.Clean(e.Suberror, maxID)
+	f.TraceID = first(upstream.Clean(e.TraceID, maxID), f.TraceID, upstream.Clean(x.censor.Replace(h.Get("x-ms-request-id")), maxID))
+	f.Timestamp = first(upstream.Clean(e.Timestamp, maxID), f.Timestamp)
 	f.CorrelationID = x.correlation(first(e.CorrelationID, f.CorrelationID), h)
 	f.Status = status
-	f.RetryAfter = retryAfter(h, time.Now())
+	f.RetryAfter = upstream.RetryAfter(h, time.Now())
 	if len(e.Claims) <= maxChallenge && json.Valid([]byte(e.Claims)) {
 		f.Claims = e.Claims
 	}
@@ -76,10 +75,10 @@ var (
 // the way through a browser.
 func describe(oauthError, description string) *mandate.Fault {
 	f := &mandate.Fault{
-		OAuthError:    clean(oauthError, maxID),
-		TraceID:       clean(submatch(traceID, description), maxID),
-		CorrelationID: clean(submatch(correlationID, description), maxID),
-		Timestamp:     clean(submatch(timestamp, description), maxID),
+		OAuthError:    upstream.Clean(oauthError, maxID),
+		TraceID:       upstream.Clean(submatch(traceID, description), maxID),
+		CorrelationID: upstream.Clean(submatch(correlationID, description), maxID),
+		Timestamp:     upstream.Clean(submatch(timestamp, description), maxID),
 	}
 	for _, m := range aadsts.FindAllStringSubmatch(description, maxCodes) {
 		n, _ := strconv.Atoi(m[1])
@@ -88,7 +87,7 @@ func describe(oauthError, description string) *mandate.Fault {
 	if at := tail.FindStringIndex(description); at != nil {
 		description = description[:at[0]]
 	}
-	f.Description = clean(description, maxDescription)
+	f.Description = upstream.Clean(description, maxDescription)
 	return f
 }
 
@@ -124,57 +123,18 @@ func numbers(raw json.RawMessage) []int {
 	return out
 }
 
-// clean makes one line of at most max bytes out of s, with nothing in it that a
-// terminal or a page would act upon.
-func clean(s string, max int) string {
-	s = s[:min(len(s), 4*max)]
-	s = strings.Map(func(r rune) rune {
-		switch {
-		case unicode.IsSpace(r):
-			return ' '
-		case !unicode.IsPrint(r):
-			return -1
-		}
-		return r
-	}, strings.ToValidUTF8(s, ""))
-	s = strings.Join(strings.Fields(s), " ")
-	return strings.ToValidUTF8(s[:min(len(s), max)], "")
-}
-
-// retryAfter reads the header of RFC 9110, section 10.2.3: seconds, or a date.
-// More than a day is a day.
-func retryAfter(h http.Header, now time.Time) time.Duration {
-	v := h.Get("Retry-After")
-	var d time.Duration
-	if n, err := strconv.ParseInt(v, 10, 32); err == nil {
-		d = time.Duration(n) * time.Second
-	} else if t, err := http.ParseTime(v); err == nil {
-		d = t.Sub(now)
-	}
-	return min(max(d, 0), 24*time.Hour)
-}
-
 // secretFields are those parameters of a token request that nobody may read in
 // an error.
 var secretFields = []string{"client_secret", "client_assertion", "refresh_token", "code", "code_verifier"}
 
 // censor returns what takes the confidential parameters of a form out of a
-// text. Texts are censored before they are shortened: half a refresh token is
-// still nobody's business.
+// text, as they are and as a form holds them. Texts are censored before they
+// are shortened: half a refresh token is still nobody's business.
 func censor(form url.Values) *strings.Replacer {
-	var pairs []string
+	var secrets []string
 	for _, name := range secretFields {
-		if v := form.Get(name); v != "" {
-			pairs = append(pairs, v, "[secret]", url.QueryEscape(v), "[secret]")
-		}
+		v := form.Get(name)
+		secrets = append(secrets, v, url.QueryEscape(v))
 	}
-	return strings.NewReplacer(pairs...)
-}
-
-// hide returns err, or only its censored text if that differs.
-func hide(r *strings.Replacer, err error) error {
-	if text := r.Replace(err.Error()); text != err.Error() {
-		return errors.New(text)
-	}
-	return err
+	return upstream.Redactor(secrets...)
 }

@@ -207,18 +207,6 @@ func TestFaultDetails(t *testing.T) {
 	}
 }
 
-func TestRetryAfter(t *testing.T) {
-	now := time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
-	for v, want := range map[string]time.Duration{
-		"": 0, "0": 0, "-5": 0, "120": 2 * time.Minute, "x": 0, "99999999999999": 0, "864000": 24 * time.Hour,
-		"Sat, 21 Nov 2026 12:00:30 GMT": 30 * time.Second, "Sat, 21 Nov 2026 11:00:00 GMT": 0, "Sat, 21 Nov 2099 11:00:00 GMT": 24 * time.Hour,
-	} {
-		if got := retryAfter(http.Header{"Retry-After": {v}}, now); got != want {
-			t.Errorf("Retry-After %q: got %v, want %v", v, got, want)
-		}
-	}
-}
-
 func TestCallback(t *testing.T) {
 	for _, tt := range []struct {
 		err, description string

@@ -14,6 +14,7 @@ import (
 	"github.com/go-jose/go-jose/v4/json"
 
 	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/internal/upstream"
 )
 
 // personal is the tenant of personal Microsoft accounts.
@@ -194,8 +195,8 @@ func (c *Client) user(t idClaims, tenant mandate.TenantID) (*mandate.IDToken, er
 	}
 	u := &mandate.IDToken{
 		Identity: mandate.Identity{Tenant: tenant, Object: object},
-		UserName: clean(first(t.Preferred, t.UPN, t.Unique), 256),
-		Name:     clean(t.Name, 256),
+		UserName: upstream.Clean(first(t.Preferred, t.UPN, t.Unique), 256),
+		Name:     upstream.Clean(t.Name, 256),
 		Guest:    c.guest(t, tenant),
 		AMR:      t.AMR,
 	}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/internal/upstream"
 )
 
 const (
@@ -146,13 +147,13 @@ func (s *keySet) download(ctx context.Context) (map[string]signingKey, error) {
 		return nil, err
 	}
 	req.Header.Set("Accept", "application/json")
-	status, h, body, err := do(s.http, req)
+	status, h, body, err := upstream.Do(s.http, req, maxAnswer)
 	switch {
 	case err != nil:
 		return nil, err
 	case status != http.StatusOK:
 		return nil, fmt.Errorf("status %d", status)
-	case !isJSON(h):
+	case !upstream.IsJSON(h):
 		return nil, errors.New("the answer is not JSON")
 	}
 	return parseKeys(body)

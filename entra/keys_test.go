@@ -11,10 +11,12 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
+
+	"github.com/mandate-sam/mandate/internal/upstream"
 )
 
 func newTestKeys(f *fakeEntra) *keySet {
-	return newKeySet(noRedirects(&http.Client{Transport: f}), authority+"/keys/discovery/")
+	return newKeySet(upstream.Direct(&http.Client{Transport: f}), authority+"/keys/discovery/")
 }
 
 func wantKey(t *testing.T, s *keySet, kid string, known bool) {

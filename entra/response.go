@@ -13,6 +13,7 @@ import (
 	"github.com/go-jose/go-jose/v4/json"
 
 	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/internal/upstream"
 )
 
 // maxLife is the longest life of an access token that is believed. Entra's own
@@ -63,7 +64,7 @@ func (x exchange) read(status int, h http.Header, body []byte) (answer, *mandate
 	if status != http.StatusOK {
 		return answer{}, x.fault(status, h, body)
 	}
-	if !isJSON(h) {
+	if !upstream.IsJSON(h) {
 		return answer{}, x.unusable(status, "the answer is not JSON; is there a proxy in between?")
 	}
 	var s success
@@ -115,7 +116,7 @@ func (x exchange) answer(s success, life time.Duration, h http.Header) answer {
 	a.Expires = x.sent.Add(life)
 	a.Scopes = granted(scopes, x.audience)
 	a.AMR = claims.AMR
-	a.UTI = clean(claims.UTI, maxID)
+	a.UTI = upstream.Clean(claims.UTI, maxID)
 	a.CorrelationID = x.correlation("", h)
 	if claims.IssuedAt > 0 {
 		a.IssuedAt = time.Unix(int64(claims.IssuedAt), 0)
@@ -130,7 +131,7 @@ func (x exchange) answer(s success, life time.Duration, h http.Header) answer {
 // own, the header's, or the one that was sent.
 func (x exchange) correlation(own string, h http.Header) string {
 	for _, id := range []string{own, h.Get("client-request-id")} {
-		if id = clean(x.censor.Replace(id), maxID); id != "" {
+		if id = upstream.Clean(x.censor.Replace(id), maxID); id != "" {
 			return id
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/internal/upstream"
 )
 
 // domainName is a DNS name of at least two labels, in lower case.
@@ -29,7 +30,7 @@ func (c *Client) Tenant(ctx context.Context, domain string) (mandate.TenantID, e
 	if err != nil {
 		return mandate.TenantID{}, err
 	}
-	status, header, body, err := do(c.http, req)
+	status, header, body, err := upstream.Do(c.http, req, maxAnswer)
 	if err != nil {
 		return mandate.TenantID{}, transport("", strings.NewReplacer(), err)
 	}
@@ -39,7 +40,7 @@ func (c *Client) Tenant(ctx context.Context, domain string) (mandate.TenantID, e
 	switch {
 	case status == http.StatusBadRequest:
 		return mandate.TenantID{}, mandate.Invalid("tenant", "Entra knows no tenant that has the domain %s", domain)
-	case status != http.StatusOK || !isJSON(header) || json.Unmarshal(body, &metadata) != nil:
+	case status != http.StatusOK || !upstream.IsJSON(header) || json.Unmarshal(body, &metadata) != nil:
 		return mandate.TenantID{}, &mandate.Fault{
 			Domain: mandate.DomainTransient, Remedy: mandate.RemedyRetry, Status: status,
 			Description: fmt.Sprintf("Entra's metadata for %s cannot be read", domain),

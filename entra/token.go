@@ -2,11 +2,8 @@ package entra
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
-	"mime"
 	"net/http"
 	"net/url"
 	"slices"
@@ -14,6 +11,7 @@ import (
 	"time"
 
 	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/internal/upstream"
 )
 
 // maxAnswer is the longest answer that is read, in bytes. A token response with
@@ -118,7 +116,7 @@ func (c *Client) ask(ctx context.Context, tenant mandate.TenantID, a mandate.Aud
 	if err := c.cfg.Credential.Authenticate(ctx, form, c.cfg.Application, tokenURL); err != nil {
 		return answer{}, credentialFault(ctx, censor(form), err)
 	}
-	x := exchange{id: uuid(), sent: time.Now(), audience: a, own: own, censor: censor(form)}
+	x := exchange{id: upstream.RequestID(), sent: time.Now(), audience: a, own: own, censor: censor(form)}
 	status, header, body, err := c.post(ctx, tokenURL, x.id, form)
 	if err != nil {
 		return answer{}, transport(x.id, x.censor, err)
@@ -135,7 +133,7 @@ func credentialFault(ctx context.Context, r *strings.Replacer, err error) *manda
 	if ctx.Err() != nil {
 		return transport("", r, ctx.Err())
 	}
-	f := &mandate.Fault{Domain: mandate.DomainApplication, Remedy: mandate.RemedyCredential, Cause: hide(r, err)}
+	f := &mandate.Fault{Domain: mandate.DomainApplication, Remedy: mandate.RemedyCredential, Cause: upstream.Redact(r, err)}
 	if !errors.Is(err, mandate.ErrInvalid) { // a remote signer that did not answer
 		f.Remedy = mandate.RemedyRetry
 	}
@@ -144,7 +142,7 @@ func credentialFault(ctx context.Context, r *strings.Replacer, err error) *manda
 
 // transport is the fault of an exchange without an answer.
 func transport(id string, r *strings.Replacer, err error) *mandate.Fault {
-	return &mandate.Fault{Domain: mandate.DomainTransient, Remedy: mandate.RemedyRetry, Cause: hide(r, err), CorrelationID: id}
+	return &mandate.Fault{Domain: mandate.DomainTransient, Remedy: mandate.RemedyRetry, Cause: upstream.Redact(r, err), CorrelationID: id}
 }
 
 // post sends a form once. What net/http repeats by itself is only what provably
@@ -158,41 +156,5 @@ func (c *Client) post(ctx context.Context, tokenURL, id string, form url.Values)
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("client-request-id", id)
 	req.Header.Set("return-client-request-id", "true")
-	return do(c.http, req)
-}
-
-// do returns the whole of a bounded answer, whatever its status. Its error does
-// not repeat the URL.
-func do(h *http.Client, req *http.Request) (int, http.Header, []byte, error) {
-	resp, err := h.Do(req)
-	if err != nil {
-		if u, ok := errors.AsType[*url.Error](err); ok {
-			err = u.Err
-		}
-		return 0, nil, nil, err
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
-	if err != nil {
-		return 0, nil, nil, fmt.Errorf("read answer: %w", err)
-	}
-	if len(body) > maxAnswer {
-		return 0, nil, nil, fmt.Errorf("the answer is longer than %d bytes", maxAnswer)
-	}
-	return resp.StatusCode, resp.Header, body, nil
-}
-
-// isJSON reports whether an answer says that it is JSON. Proxies and captive
-// portals answer in HTML.
-func isJSON(h http.Header) bool {
-	t, _, err := mime.ParseMediaType(h.Get("Content-Type"))
-	return err == nil && t == "application/json"
-}
-
-// uuid returns a random UUID (RFC 9562, version 4).
-func uuid() string {
-	var b [16]byte
-	rand.Read(b[:])
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+	return upstream.Do(c.http, req, maxAnswer)
 }

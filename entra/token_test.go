@@ -230,8 +230,8 @@ func TestRedirectIsNotFollowed(t *testing.T) {
 	if err := h.CheckRedirect(nil, nil); err != nil || h.Timeout != 0 {
 		t.Error("the caller's own client was changed")
 	}
-	if c.http.Timeout != requestTimeout {
-		t.Errorf("timeout %v, want %v", c.http.Timeout, requestTimeout)
+	if c.http.Timeout != 30*time.Second {
+		t.Errorf("timeout %v, want %v", c.http.Timeout, 30*time.Second)
 	}
 }
 

@@ -7,26 +7,21 @@ package graph
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"mime"
 	"net/http"
 	"net/url"
 	"path"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/internal/upstream"
 )
 
 const (
-	requestTimeout = 30 * time.Second
-	maxAnswer      = 4 << 20 // bytes
-	maxPages       = 100     // of up to 999 groups; Entra allows a user far fewer
+	maxAnswer = 4 << 20 // bytes
+	maxPages  = 100     // of up to 999 groups; Entra allows a user far fewer
 )
 
 // A Config says where Graph is.
@@ -50,20 +45,15 @@ type Client struct {
 
 // New returns a client for cfg, or an error wrapping [mandate.ErrInvalid].
 func New(cfg Config) (*Client, error) {
-	u, err := url.Parse(cfg.URL)
-	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
-		return nil, mandate.Invalid("url", "%.100q must be https://host or https://host:port, and nothing else", cfg.URL)
+	base, err := upstream.ParseOrigin(cfg.URL)
+	if err != nil {
+		return nil, mandate.Invalid("url", "%.100q %v", cfg.URL, err)
 	}
 	if cfg.HTTP == nil {
 		return nil, mandate.Invalid("http", "is missing")
 	}
-	h := *cfg.HTTP
-	h.Jar = nil
-	h.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	if h.Timeout == 0 {
-		h.Timeout = requestTimeout
-	}
-	return &Client{http: &h, base: &url.URL{Scheme: u.Scheme, Host: u.Host, Path: "/v1.0"}}, nil
+	base.Path = "/v1.0"
+	return &Client{http: upstream.Direct(cfg.HTTP), base: base}, nil
 }
 
 // agentGroups are the groups by which Partner Center gives its agent roles.
@@ -132,7 +122,7 @@ func (c *Client) page(ctx context.Context, token mandate.Secret, at *url.URL) ([
 		Value *[]object `json:"value"`
 		Next  string    `json:"@odata.nextLink"`
 	}
-	if !isJSON(header) || json.Unmarshal(body, &p) != nil || p.Value == nil {
+	if !upstream.IsJSON(header) || json.Unmarshal(body, &p) != nil || p.Value == nil {
 		return nil, nil, unusable("the answer is not a list in JSON")
 	}
 	if p.Next == "" {
@@ -155,7 +145,7 @@ func (c *Client) next(link string) (*url.URL, error) {
 // get asks for a URL of Graph's, and returns the answer if its status is 200.
 // Every other outcome is a [*mandate.Fault].
 func (c *Client) get(ctx context.Context, token mandate.Secret, u *url.URL) (http.Header, []byte, error) {
-	id := uuid()
+	id := upstream.RequestID()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
 		return nil, nil, transport(err, id, token)
@@ -163,33 +153,20 @@ func (c *Client) get(ctx context.Context, token mandate.Secret, u *url.URL) (htt
 	req.Header.Set("Authorization", "Bearer "+token.Reveal())
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("client-request-id", id)
-	resp, err := c.http.Do(req)
+	status, header, body, err := upstream.Do(c.http, req, maxAnswer)
 	if err != nil {
 		return nil, nil, transport(err, id, token)
 	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
-	if err == nil && len(body) > maxAnswer {
-		err = fmt.Errorf("the answer is longer than %d bytes", maxAnswer)
+	if status != http.StatusOK {
+		return nil, nil, fault(status, header, body, id, token)
 	}
-	if err != nil {
-		return nil, nil, transport(err, id, token)
-	}
-	if resp.StatusCode != http.StatusOK {
-		return nil, nil, fault(resp.StatusCode, resp.Header, body, id, token)
-	}
-	return resp.Header, body, nil
+	return header, body, nil
 }
 
 // transport is the fault of an exchange without an answer. The URL is left out:
 // it may hold a continuation token.
 func transport(err error, id string, token mandate.Secret) *mandate.Fault {
-	if u, ok := errors.AsType[*url.Error](err); ok {
-		err = u.Err
-	}
-	if text := hide(err.Error(), token); text != err.Error() {
-		err = errors.New(text)
-	}
+	err = upstream.Redact(upstream.Redactor(token.Reveal()), upstream.WithoutURL(err))
 	return &mandate.Fault{Domain: mandate.DomainTransient, Remedy: mandate.RemedyRetry,
 		CorrelationID: id, Cause: fmt.Errorf("ask Graph: %w", err)}
 }
@@ -197,17 +174,4 @@ func transport(err error, id string, token mandate.Secret) *mandate.Fault {
 // unusable is the fault of an answer that cannot be what Graph meant.
 func unusable(format string, args ...any) *mandate.Fault {
 	return &mandate.Fault{Domain: mandate.DomainTransient, Remedy: mandate.RemedyRetry, Description: "Graph: " + fmt.Sprintf(format, args...)}
-}
-
-func isJSON(h http.Header) bool {
-	t, _, err := mime.ParseMediaType(h.Get("Content-Type"))
-	return err == nil && t == "application/json"
-}
-
-// uuid returns a random UUID (RFC 9562, version 4).
-func uuid() string {
-	var b [16]byte
-	rand.Read(b[:])
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/internal/upstream"
 )
 
 const (
@@ -48,7 +49,7 @@ func (c *Client) Customers(ctx context.Context, token mandate.Secret) iter.Seq2[
 			id = i.ID
 		}
 		tenant, err := mandate.ParseTenantID(id)
-		return Customer{Tenant: tenant, Name: clean(i.Profile.Name, 256), Domain: clean(i.Profile.Domain, 256)}, err
+		return Customer{Tenant: tenant, Name: upstream.Clean(i.Profile.Name, 256), Domain: upstream.Clean(i.Profile.Domain, 256)}, err
 	})
 }
 
@@ -61,7 +62,7 @@ func (c *Client) Users(ctx context.Context, token mandate.Secret, customer manda
 	}
 	return all(ctx, c, token, "customers/"+customer.String()+"/users", func(i item) (User, error) {
 		id, err := mandate.ParseObjectID(i.ID)
-		return User{ID: id, UserName: clean(i.UserName, 256), Name: clean(i.Name, 256)}, err
+		return User{ID: id, UserName: upstream.Clean(i.UserName, 256), Name: upstream.Clean(i.Name, 256)}, err
 	})
 }
 

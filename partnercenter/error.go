@@ -4,12 +4,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"strconv"
-	"strings"
 	"time"
-	"unicode"
 
 	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/internal/upstream"
 )
 
 // An Error is a refusal by Partner Center.
@@ -75,12 +73,13 @@ func fault(status int, h http.Header, body []byte, correlation string, token man
 		Description json.RawMessage `json:"description"`
 	}
 	_ = decode(h, body, &b) // an unreadable body leaves the status
+	r := upstream.Redactor(token.Reveal())
 	e := &Error{
 		Status:        status,
-		Code:          clean(hide(text(b.Code), token), 32),
-		Description:   clean(hide(text(b.Description), token), 500),
-		RequestID:     clean(hide(h.Get("MS-RequestId"), token), 64),
-		CorrelationID: clean(hide(h.Get("MS-CorrelationId"), token), 64),
+		Code:          upstream.Clean(r.Replace(text(b.Code)), 32),
+		Description:   upstream.Clean(r.Replace(text(b.Description)), 500),
+		RequestID:     upstream.Clean(r.Replace(h.Get("MS-RequestId")), 64),
+		CorrelationID: upstream.Clean(r.Replace(h.Get("MS-CorrelationId")), 64),
 	}
 	if e.CorrelationID == "" {
 		e.CorrelationID = correlation
@@ -88,7 +87,7 @@ func fault(status int, h http.Header, body []byte, correlation string, token man
 	found := classify(e)
 	return &mandate.Fault{
 		Domain: found.domain, Remedy: found.remedy, Description: e.Description, CorrelationID: e.CorrelationID,
-		Status: status, RetryAfter: retryAfter(h, time.Now()), Cause: e,
+		Status: status, RetryAfter: upstream.RetryAfter(h, time.Now()), Cause: e,
 	}
 }
 
@@ -103,33 +102,4 @@ func text(raw json.RawMessage) string {
 		return n.String()
 	}
 	return ""
-}
-
-// clean makes one line of at most max bytes out of s, with nothing in it that a
-// terminal or a page would act upon.
-func clean(s string, max int) string {
-	s = strings.Map(func(r rune) rune {
-		switch {
-		case unicode.IsSpace(r):
-			return ' '
-		case !unicode.IsPrint(r):
-			return -1
-		}
-		return r
-	}, strings.ToValidUTF8(s[:min(len(s), 4*max)], ""))
-	s = strings.Join(strings.Fields(s), " ")
-	return strings.ToValidUTF8(s[:min(len(s), max)], "")
-}
-
-// retryAfter reads the header of RFC 9110, section 10.2.3: seconds, or a date.
-// More than a day is a day.
-func retryAfter(h http.Header, now time.Time) time.Duration {
-	v := h.Get("Retry-After")
-	var d time.Duration
-	if n, err := strconv.ParseInt(v, 10, 32); err == nil {
-		d = time.Duration(n) * time.Second
-	} else if t, err := http.ParseTime(v); err == nil {
-		d = t.Sub(now)
-	}
-	return min(max(d, 0), 24*time.Hour)
 }
