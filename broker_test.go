@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -394,6 +395,93 @@ func TestTokenEpochOfOthers(t *testing.T) {
 	}
 }
 
+// Nothing is decided, not even a denial, while the epoch is not known.
+func TestTokenDeniedInUnknownEpoch(t *testing.T) {
+	w := newWorld(t)
+	w.policy.set(Decision{})
+	w.vault.epoch.lost.Store(true)
+	if _, err := w.Token(t.Context(), ask()); !errors.Is(err, ErrUnavailable) || len(w.audit.kinds()) != 0 {
+		t.Errorf("got %v, records %v", err, w.audit.kinds())
+	}
+}
+
+// A hit that was decided under an old epoch is not recorded as handed out.
+func TestTokenCachedInOldEpoch(t *testing.T) {
+	w := newWorld(t)
+	if _, err := w.Token(t.Context(), ask()); err != nil {
+		t.Fatal(err)
+	}
+	before := len(w.audit.kinds())
+	revoke := sync.OnceFunc(func() {
+		w.vault.epoch.n.Add(1)
+		w.policy.set(Decision{Reason: "revoked"})
+	})
+	w.policy.onDecide = func(*Request) { revoke() }
+	if _, err := w.Token(t.Context(), ask()); !errors.Is(err, ErrDenied) {
+		t.Errorf("got %v, want a denial", err)
+	}
+	if kinds := w.audit.kinds()[before:]; slices.Contains(kinds, KindIssued) {
+		t.Errorf("records %v", kinds)
+	}
+}
+
+// A failure is recorded with its reason, Microsoft's correlation id and where
+// the request came from; if it cannot be, the caller learns that too.
+func TestTokenFailureIsRecorded(t *testing.T) {
+	w := newWorld(t)
+	w.entra.hook = func(Redemption) error {
+		return &Fault{Domain: DomainCustomer, CorrelationID: "ms-7", Description: "no"}
+	}
+	from := func(r *Request) { r.Address = netip.MustParseAddr("192.0.2.7") }
+	_, err := w.Token(t.Context(), ask(from))
+	if r := w.audit.last(); r.Kind != KindFailed || r.Reason != err.Error() || r.Correlation != "ms-7" || r.Address != "192.0.2.7" {
+		t.Errorf("got %v, record %+v", err, r)
+	}
+	w.audit.failKind.Store(KindFailed)
+	if _, err := w.Token(t.Context(), ask()); !errors.Is(err, ErrUpstream) || !errors.Is(err, ErrUnavailable) {
+		t.Errorf("an unrecorded failure: %v", err)
+	}
+}
+
+func TestTokenVaultFails(t *testing.T) {
+	w := newWorld(t)
+	w.vault.headErr = ErrUnavailable
+	if _, err := w.Token(t.Context(), ask()); !errors.Is(err, ErrUnavailable) || errors.Is(err, ErrNoGrant) {
+		t.Errorf("the head cannot be read: %v", err)
+	}
+	w.vault.headErr = nil
+	w.vault.onOpen = func() error { return errors.New("sealed with a lost key") }
+	if _, err := w.Token(t.Context(), ask()); err == nil || !strings.Contains(err.Error(), "open grant: sealed with a lost key") {
+		t.Errorf("the grant cannot be opened: %v", err)
+	}
+	w.vault.onOpen = nil
+	if _, err := w.Token(t.Context(), ask()); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+}
+
+// A generation that changed without an epoch is never taken for the old one.
+func TestTokenGenerationWithoutEpoch(t *testing.T) {
+	w := newWorld(t)
+	w.entra.noRT = true
+	w.vault.onOpen = func() error { w.vault.grants[0].Generation = 2; return nil }
+	if tok, err := w.Token(t.Context(), ask()); !errors.Is(err, ErrUnavailable) || w.entra.calls.Load() != 0 {
+		t.Errorf("got %+v, %v", tok, err)
+	}
+}
+
+// Whoever comes when a redemption has just ended takes what it brought.
+func TestRedeemLooksAgain(t *testing.T) {
+	w := newWorld(t)
+	if _, err := w.Token(t.Context(), ask()); err != nil {
+		t.Fatal(err)
+	}
+	f := flight{redemption: Redemption{Key: testKey, Tenant: contoso, Audience: pc}, generation: 1, atLeast: time.Minute}
+	if c, err := w.redeem(t.Context(), f); err != nil || c.Access.Reveal() != "at-1" || w.entra.calls.Load() != 1 {
+		t.Errorf("got %v, %v after %d redemptions", c, err, w.entra.calls.Load())
+	}
+}
+
 func TestTokenNoGrant(t *testing.T) {
 	for _, tt := range []struct {
 		change func(*world)
@@ -621,6 +709,13 @@ func TestTokenNewGeneration(t *testing.T) {
 	tok, err := w.Token(t.Context(), ask())
 	if err != nil || tok.Access.Reveal() != "at-2" || tok.Generation != 2 {
 		t.Errorf("after a new consent: %+v, %v", tok, err)
+	}
+	n := 0
+	for i := range w.cache.shard {
+		n += len(w.cache.shard[i].all)
+	}
+	if n != 1 {
+		t.Errorf("%d tokens in memory, the old generation's among them", n)
 	}
 }
 

@@ -133,6 +133,9 @@ func TestConsentRefused(t *testing.T) {
 			if len(w.vault.grants) != len(before) {
 				t.Errorf("a refused consent stored %+v", w.vault.grants)
 			}
+			if last := w.audit.last(); last.Grant == nil || *last.Grant != testKey {
+				t.Errorf("the record does not name the grant: %+v", last)
+			}
 			if last := w.audit.last(); last.Kind != KindRefused || last.Reason == "" || last.Address != "192.0.2.1" {
 				t.Errorf("last record %+v", last)
 			}

@@ -45,28 +45,30 @@ func goList(t *testing.T, args ...string) []listed {
 var ranks = map[string]int{
 	"":                   0,
 	"/internal/database": 0,
+	"/internal/spelling": 0,
 	"/internal/upstream": 0,
-	"/internal/yamlfile": 0,
 
-	"/entra":         1,
-	"/partnercenter": 1,
-	"/graph":         1,
-	"/vault":         1,
-	"/audit":         1,
-	"/policy":        1,
-	"/store":         1,
-	"/internal/web":  1,
+	"/internal/yamlfile": 1,
 
-	"/api":             2,
-	"/internal/portal": 2,
+	"/entra":         2,
+	"/partnercenter": 2,
+	"/graph":         2,
+	"/vault":         2,
+	"/audit":         2,
+	"/policy":        2,
+	"/store":         2,
+	"/internal/web":  2,
 
-	"/internal/app": 3,
+	"/api":             3,
+	"/internal/portal": 3,
 
-	"/internal/demo": 4,
+	"/internal/app": 4,
 
-	"/cmd/mandate":  5,
-	"/cmd/emulator": 5,
-	"/cmd/demo":     5,
+	"/internal/demo": 5,
+
+	"/cmd/mandate":  6,
+	"/cmd/emulator": 6,
+	"/cmd/demo":     6,
 }
 
 // Imports within the module point downwards, never sideways.

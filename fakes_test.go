@@ -210,18 +210,30 @@ type fakeVault struct {
 	mu        sync.Mutex // guards grants
 	grants    []Grant
 	rotateErr error
+	headErr   error
+	onOpen    func() error
 	onRotate  func() // runs before the refresh token is stored
 	heads     atomic.Int64
 }
 
 func (v *fakeVault) Head(_ context.Context, k GrantKey) (Grant, error) {
 	v.heads.Add(1)
+	if v.headErr != nil {
+		return Grant{}, v.headErr
+	}
 	g, err := v.active(k)
 	g.Refresh = Secret{}
 	return g, err
 }
 
-func (v *fakeVault) Open(_ context.Context, k GrantKey) (Grant, error) { return v.active(k) }
+func (v *fakeVault) Open(_ context.Context, k GrantKey) (Grant, error) {
+	if v.onOpen != nil {
+		if err := v.onOpen(); err != nil {
+			return Grant{}, err
+		}
+	}
+	return v.active(k)
+}
 
 func (v *fakeVault) active(k GrantKey) (Grant, error) {
 	v.mu.Lock()

@@ -166,13 +166,24 @@ func TestRequestCheck(t *testing.T) {
 		{"scopes", func(r *Request) { r.Scopes = []Scope{"a\nb"} }},
 		{"scopes", func(r *Request) { r.Scopes = []Scope{""} }},
 		{"scopes", func(r *Request) { r.Scopes = []Scope{long} }},
-		{"scopes", func(r *Request) { r.Scopes = make([]Scope, maxScopes+1) }},
+		{"scopes", func(r *Request) {
+			for i := range maxScopes + 1 {
+				r.Scopes = append(r.Scopes, fmt.Sprintf("scope%03d", i))
+			}
+		}},
 	} {
 		r := ask(tt.change)
 		var e *InvalidError
 		if err := r.Check(); !errors.As(err, &e) || e.Field != tt.field || !errors.Is(err, ErrInvalid) {
 			t.Errorf("%s: got %v", tt.field, err)
 		}
+	}
+}
+
+func TestRequestCheckAsksForThePurpose(t *testing.T) {
+	r := ask(func(r *Request) { r.Purpose = "" })
+	if err := r.Check(); err == nil || !strings.Contains(err.Error(), "say what the token is for") {
+		t.Errorf("got %v", err)
 	}
 }
 
