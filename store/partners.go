@@ -11,6 +11,7 @@ import (
 
 	"github.com/mandate-sam/mandate"
 	"github.com/mandate-sam/mandate/internal/database"
+	"github.com/mandate-sam/mandate/internal/spelling"
 )
 
 const (
@@ -170,37 +171,14 @@ func scanPartner(scan func(...any) error, more ...any) (mandate.Partner, error) 
 
 // unknown suggests the partner whose name is nearest to s, if one is near.
 func (n *snapshot) unknown(s string) error {
-	best, near := "", 3
 	if len(s) <= maxPartnerName {
+		var names []string
 		for _, p := range n.partners {
-			if d := distance(strings.ToLower(s), p.Name); d < near && d < len(p.Name) {
-				best, near = p.Name, d
-			}
+			names = append(names, p.Name)
+		}
+		if near := spelling.Nearest(strings.ToLower(s), names, 2); near != "" {
+			return fmt.Errorf("%w: %.80q; did you mean %q?", mandate.ErrUnknownPartner, s, near)
 		}
 	}
-	if best == "" {
-		return fmt.Errorf("%w: %.80q", mandate.ErrUnknownPartner, s)
-	}
-	return fmt.Errorf("%w: %.80q; did you mean %q?", mandate.ErrUnknownPartner, s, best)
-}
-
-// distance is how many letters must be inserted, removed or replaced to make a
-// into b.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			diagonal, row[j+1] = row[j+1], min(row[j]+1, row[j+1]+1, diagonal+cost)
-		}
-	}
-	return row[len(b)]
+	return fmt.Errorf("%w: %.80q", mandate.ErrUnknownPartner, s)
 }

@@ -14,6 +14,8 @@ import (
 	"strings"
 
 	"github.com/goccy/go-yaml"
+
+	"github.com/mandate-sam/mandate/internal/spelling"
 )
 
 // MaxSize is the largest file that is read, in bytes.
@@ -65,7 +67,7 @@ func describe(name string, err error, v any) error {
 	}
 	if m := unknownField.FindStringSubmatch(msg); m != nil {
 		msg = fmt.Sprintf("unknown key %q", m[1])
-		if s := Suggest(m[1], keys(reflect.TypeOf(v), nil)); s != "" {
+		if s := spelling.Suggest(m[1], keys(reflect.TypeOf(v), nil)); s != "" {
 			msg += fmt.Sprintf("; did you mean %q?", s)
 		}
 	}
@@ -94,36 +96,4 @@ func keys(t reflect.Type, seen []reflect.Type) []string {
 		out = append(out, keys(f.Type, append(seen, t))...)
 	}
 	return out
-}
-
-// Suggest returns the one of known that is nearest to s by edit distance, or
-// "" if none is near.
-func Suggest(s string, known []string) string {
-	best, limit := "", max(1, len(s)/3)+1
-	for _, k := range known {
-		if d := distance(s, k); d < limit {
-			best, limit = k, d
-		}
-	}
-	return best
-}
-
-// distance is the Levenshtein distance of a and b, in bytes.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diag := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diag
-			if a[i] != b[j] {
-				cost = 1 + min(diag, row[j], row[j+1])
-			}
-			diag, row[j+1] = row[j+1], cost
-		}
-	}
-	return row[len(b)]
 }

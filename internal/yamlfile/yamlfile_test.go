@@ -61,11 +61,14 @@ func TestRead(t *testing.T) {
 	}
 }
 
-func TestSuggest(t *testing.T) {
-	known := []string{"listen", "public_url", "name"}
-	for in, want := range map[string]string{"listn": "listen", "publicurl": "public_url", "nmae": "", "name": "name", "x": ""} {
-		if got := Suggest(in, known); got != want {
-			t.Errorf("Suggest(%q) = %q, want %q", in, got, want)
+// A key is suggested if it is near, for the length of what was written.
+func TestSuggestion(t *testing.T) {
+	for in, want := range map[string]string{
+		"listn": `; did you mean "listen"?`, "publicurl": `; did you mean "public_url"?`, "pblicurls": `; did you mean "public_url"?`, "nmae": "", "x": "",
+	} {
+		err := Decode("f", []byte(in+": a\n"), &doc{})
+		if text := `f:1:1: unknown key "` + in + `"` + want; err == nil || err.Error() != text {
+			t.Errorf("got %v, want %s", err, text)
 		}
 	}
 }
