@@ -189,6 +189,7 @@ func TestParseRefuses(t *testing.T) {
 		{"until", "max_token_life: 1s, until", "from 5m to 28h"},
 		{"until", "purpose: x, until", `unknown key "purpose"; did you mean "purposes"?`},
 		{good, good + ", " + good, "already a rule of that name"},
+		{good, strings.Repeat("{}, ", maxRules) + "{}", "more than 10000 rules"},
 		{"callers: [b]", "callers: [b" + strings.Repeat(",b", maxEntries) + "]", "more than"},
 	} {
 		in := "rules: [" + strings.Replace(good, tt.old, tt.new, 1) + "]"
