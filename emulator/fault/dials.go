@@ -58,12 +58,24 @@ type Dials struct {
 	// Throttles make services answer 429 or 503.
 	Throttles []Throttle `json:"throttles,omitempty"`
 
+	// Challenges make services demand claims of access tokens that they would
+	// otherwise accept.
+	Challenges []Challenge `json:"challenges,omitempty"`
+
+	// ServiceErrors make Partner Center refuse requests that it would
+	// otherwise answer.
+	ServiceErrors []ServiceError `json:"service_errors,omitempty"`
+
 	// ExpiredCredentials are ids of applications whose credentials are refused
 	// as expired (7000222).
 	ExpiredCredentials []string `json:"expired_credentials,omitempty"`
 
 	// TokenLatency is how long the token endpoint takes to answer.
 	TokenLatency time.Duration `json:"-"`
+
+	// ReplicationDelay is how long a secret or certificate that was added
+	// through Graph stays unknown to the token endpoint (7000215, 700027).
+	ReplicationDelay time.Duration `json:"-"`
 
 	// AccessTokenLifetime is how long access and ID tokens live; 0: 60 to 90
 	// minutes, at random. It is rounded down to seconds, so anything shorter
@@ -128,6 +140,8 @@ func (d Dials) clone() Dials {
 	d.MFAResources = slices.Clone(d.MFAResources)
 	d.Refusals = slices.Clone(d.Refusals)
 	d.Throttles = slices.Clone(d.Throttles)
+	d.Challenges = slices.Clone(d.Challenges)
+	d.ServiceErrors = slices.Clone(d.ServiceErrors)
 	d.ExpiredCredentials = slices.Clone(d.ExpiredCredentials)
 	return d
 }
@@ -148,6 +162,7 @@ func (d *duration) UnmarshalText(b []byte) error {
 type wire struct {
 	*fields
 	TokenLatency        duration `json:"token_latency"`
+	ReplicationDelay    duration `json:"replication_delay"`
 	AccessTokenLifetime duration `json:"access_token_lifetime"`
 	CodeLifetime        duration `json:"code_lifetime"`
 }
@@ -161,6 +176,7 @@ func (d *Dials) wire() *wire {
 	return &wire{
 		fields:              (*fields)(d),
 		TokenLatency:        duration(d.TokenLatency),
+		ReplicationDelay:    duration(d.ReplicationDelay),
 		AccessTokenLifetime: duration(d.AccessTokenLifetime),
 		CodeLifetime:        duration(d.CodeLifetime),
 	}

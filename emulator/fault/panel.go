@@ -70,7 +70,10 @@ func (d Dials) check() error {
 	if a := d.IDToken.Algorithm; a != "" && a != "HS256" {
 		return fmt.Errorf("id_token.algorithm cannot be %q", a)
 	}
-	if min(d.TokenLatency, d.AccessTokenLifetime, d.CodeLifetime) < 0 {
+	if err := d.checkServices(); err != nil {
+		return err
+	}
+	if min(d.ReplicationDelay, d.TokenLatency, d.AccessTokenLifetime, d.CodeLifetime) < 0 {
 		return errors.New("a duration cannot be negative")
 	}
 	for _, r := range d.Refusals {
@@ -91,6 +94,7 @@ func (w *wire) apply(d *Dials) {
 	*d = Dials(*w.fields)
 	d.Hold = hold
 	d.TokenLatency = durationOf(w.TokenLatency)
+	d.ReplicationDelay = durationOf(w.ReplicationDelay)
 	d.AccessTokenLifetime = durationOf(w.AccessTokenLifetime)
 	d.CodeLifetime = durationOf(w.CodeLifetime)
 }
