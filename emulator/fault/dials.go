@@ -66,6 +66,9 @@ type Dials struct {
 	// otherwise answer.
 	ServiceErrors []ServiceError `json:"service_errors,omitempty"`
 
+	// KeyVault are the limits and the weather of the vaults.
+	KeyVault KeyVault `json:"key_vault,omitzero"`
+
 	// ExpiredCredentials are ids of applications whose credentials are refused
 	// as expired (7000222).
 	ExpiredCredentials []string `json:"expired_credentials,omitempty"`
@@ -124,7 +127,7 @@ type Refusal struct {
 
 // A Throttle makes a service answer 429 or 503.
 type Throttle struct {
-	Service    string `json:"service,omitempty"`     // "login" (its token endpoint), "partnercenter", "graph", "arm"; empty: each of them
+	Service    string `json:"service,omitempty"`     // "login" (its token endpoint), "partnercenter", "graph", "arm", "keyvault"; empty: each of them
 	Status     int    `json:"status,omitempty"`      // 0: 429
 	RetryAfter int    `json:"retry_after,omitempty"` // seconds; 0: no Retry-After header
 
@@ -143,6 +146,7 @@ func (d Dials) clone() Dials {
 	d.Challenges = slices.Clone(d.Challenges)
 	d.ServiceErrors = slices.Clone(d.ServiceErrors)
 	d.ExpiredCredentials = slices.Clone(d.ExpiredCredentials)
+	d.KeyVault = d.KeyVault.clone()
 	return d
 }
 

@@ -76,6 +76,9 @@ func (d Dials) check() error {
 	if min(d.ReplicationDelay, d.TokenLatency, d.AccessTokenLifetime, d.CodeLifetime) < 0 {
 		return errors.New("a duration cannot be negative")
 	}
+	if err := d.KeyVault.check(); err != nil {
+		return err
+	}
 	for _, r := range d.Refusals {
 		if r.Code <= 0 || r.Times < 0 {
 			return fmt.Errorf("refusals cannot have code %d, times %d", r.Code, r.Times)
