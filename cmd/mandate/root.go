@@ -9,6 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/mandate-sam/mandate/internal/spelling"
 )
 
 const rootLong = `Mandate keeps the consent that CSP partners gave, and turns it into access tokens
@@ -108,37 +110,13 @@ func flagError(cmd *cobra.Command, err error) error {
 	if !ok {
 		return usage("%v; see %s --help", err, cmd.CommandPath())
 	}
-	best, near := "", 3
-	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		if d := distance(word, f.Name); d < near {
-			best, near = f.Name, d
-		}
-	})
+	var flags []string
+	cmd.Flags().VisitAll(func(f *pflag.Flag) { flags = append(flags, f.Name) })
+	best := spelling.Nearest(word, flags, 2)
 	if best == "" {
 		return usage("unknown flag --%s; see %s --help", word, cmd.CommandPath())
 	}
 	return usage("unknown flag --%s; did you mean --%s?", word, best)
-}
-
-// distance is how many letters must be inserted, removed or replaced to make a
-// into b.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			diagonal, row[j+1] = row[j+1], min(row[j]+1, row[j+1]+1, diagonal+cost)
-		}
-	}
-	return row[len(b)]
 }
 
 // words wants exactly the arguments that are named.
