@@ -29,7 +29,7 @@ func (d *Directory) Install(tenant, app string) {
 
 // RemoveConsent removes every consent that the application has in the tenant
 // for the resource. With an empty resource it removes them all, and the
-// application's service principal too.
+// application's service principal too: its tokens there die.
 func (d *Directory) RemoveConsent(tenant, app, resource string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -39,7 +39,7 @@ func (d *Directory) RemoveConsent(tenant, app, resource string) {
 		}
 	}
 	if resource == "" && d.apps[app].Tenant != tenant {
-		delete(d.installed, [2]string{tenant, app})
+		d.uninstall(tenant, app)
 	}
 }
 

@@ -29,6 +29,19 @@ type Directory struct {
 	partners  map[string][]string    // the other way round
 	consents  map[consent][]string   // to scopes
 	installed map[[2]string]bool     // tenant id and application id with a service principal
+
+	generation    int                        // how often Clear was called
+	removed       map[[2]string]time.Time    // tenant id and application id, to when its service principal was removed
+	absent        map[[2]string]bool         // tenant id and id of a resource that has no service principal there
+	roles         map[[2]string][]string     // partner's and customer's tenant id, to role template ids
+	registrations map[string]Registration    // by lower-case application id
+	objects       map[string]string          // object id of an application to its lower-case id
+	credentials   map[credential]Credential  // what is known of a secret or certificate beside its value
+	policies      map[string][]TokenLifetime // by tenant id
+	orders        map[string][]Order         // by customer's tenant id
+	subscriptions map[string][]Subscription  // by customer's tenant id
+	groups        map[string][]ResourceGroup // by Azure subscription
+	deployments   map[[2]string][]Deployment // by Azure subscription and lower-case resource group
 }
 
 // consent is the key of a consent. User is empty if it was given for everyone.
@@ -58,6 +71,26 @@ func (d *Directory) Clear() {
 	d.partners = map[string][]string{}
 	d.consents = map[consent][]string{}
 	d.installed = map[[2]string]bool{}
+	d.generation++
+	d.removed = map[[2]string]time.Time{}
+	d.absent = map[[2]string]bool{}
+	d.roles = map[[2]string][]string{}
+	d.registrations = map[string]Registration{}
+	d.objects = map[string]string{}
+	d.credentials = map[credential]Credential{}
+	d.policies = map[string][]TokenLifetime{}
+	d.orders = map[string][]Order{}
+	d.subscriptions = map[string][]Subscription{}
+	d.groups = map[string][]ResourceGroup{}
+	d.deployments = map[[2]string][]Deployment{}
+}
+
+// Generation counts the calls of [Directory.Clear]. Those who keep something
+// about what is in the directory forget it when the number changes.
+func (d *Directory) Generation() int {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.generation
 }
 
 // NameResource adds an identifier URI to the resource with that application
@@ -80,6 +113,12 @@ func (d *Directory) Resource(name string) (Resource, bool) {
 	defer d.mu.RUnlock()
 	for _, r := range d.resources {
 		if r.named(name) {
+			r.TokenVersion = 1
+			return r, true
+		}
+	}
+	for _, a := range d.apps {
+		if r := a.resource(); r.named(name) {
 			return r, true
 		}
 	}
@@ -189,11 +228,38 @@ func (d *Directory) Users(tenant string, limit int) []User {
 }
 
 // Revoke makes every token of the user that was issued before at worthless.
+// It does nothing to a guest, whose tokens only the home tenant can revoke;
+// see [Directory.RevokeAtHome].
 func (d *Directory) Revoke(user string, at time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if u, ok := d.users[user]; ok {
+	if u, ok := d.users[user]; ok && !u.Guest() {
 		u.ValidFrom = at
+		d.users[user] = u
+	}
+}
+
+// RevokeAtHome revokes the tokens of every guest with that mail address, as
+// the tenant that their account lives in does.
+func (d *Directory) RevokeAtHome(mail string, at time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for id, u := range d.users {
+		if u.Guest() && strings.EqualFold(u.Mail, mail) {
+			u.ValidFrom = at
+			d.users[id] = u
+		}
+	}
+}
+
+// ChangePassword notes that the user's password was changed, has expired or
+// was reset by the user or in the Azure portal. It ends the refresh tokens of
+// public clients only.
+func (d *Directory) ChangePassword(user string, at time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if u, ok := d.users[user]; ok {
+		u.PasswordChanged = at
 		d.users[user] = u
 	}
 }
@@ -246,6 +312,7 @@ func (d *Directory) Register(a Application) error {
 	defer d.mu.Unlock()
 	d.apps[a.ID] = a
 	d.installed[[2]string{a.Tenant, a.ID}] = true
+	d.objects[ObjectID(a.ID)] = a.ID
 	return nil
 }
 
@@ -256,7 +323,7 @@ func (d *Directory) check(a Application) error {
 	if _, ok := d.Tenant(a.Tenant); !ok {
 		return fmt.Errorf("home tenant %q does not exist", a.Tenant)
 	}
-	for _, u := range a.RedirectURIs {
+	for _, u := range slices.Concat(a.RedirectURIs, a.SPARedirectURIs) {
 		if p, err := url.Parse(u); err != nil || !p.IsAbs() || p.Fragment != "" {
 			return fmt.Errorf("redirect URI %q is not an absolute URL without fragment", u)
 		}
@@ -266,12 +333,28 @@ func (d *Directory) check(a Application) error {
 			return err
 		}
 	}
-	return d.checkAccess(a.Access)
+	for _, f := range a.Federated {
+		if err := f.check(); err != nil {
+			return err
+		}
+	}
+	if a.AccessTokenVersion < 0 || a.AccessTokenVersion > 2 {
+		return fmt.Errorf("access tokens have version 1 or 2, not %d", a.AccessTokenVersion)
+	}
+	for _, s := range a.Exposes {
+		if s.Name == "" || strings.ContainsAny(s.Name, " /") {
+			return fmt.Errorf("%q cannot be the name of a permission", s.Name)
+		}
+	}
+	return d.checkAccess(a)
 }
 
-func (d *Directory) checkAccess(access []Access) error {
-	for _, x := range access {
+func (d *Directory) checkAccess(a Application) error {
+	for _, x := range a.Access {
 		r, ok := d.Resource(x.Resource)
+		if own := a.resource(); own.named(x.Resource) {
+			r, ok = own, true
+		}
 		if !ok {
 			return fmt.Errorf("resource %q is unknown", x.Resource)
 		}
@@ -295,12 +378,14 @@ func checkCertificate(der []byte) error {
 	return nil
 }
 
-// Application returns the application with that id.
+// Application returns the application with that id. Its credentials are those
+// in force: one that was added through Graph is not there yet while it
+// replicates, and no longer there when it has expired.
 func (d *Directory) Application(id string) (Application, bool) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	a, ok := d.apps[strings.ToLower(id)]
-	return a, ok
+	return d.inForce(a, time.Now()), ok
 }
 
 // Applications returns all applications, by name.

@@ -17,13 +17,18 @@ type Resource struct {
 	Name   string   // shown on the consent page
 	URIs   []string // identifier URIs, without a trailing slash; the first is the usual one
 	Scopes []Scope  // delegated permissions that exist
+
+	// TokenVersion is the format of access tokens: 1 or 2. Everything of
+	// Microsoft's has 1.
+	TokenVersion int
+	Application  bool // an application of the directory, not one of Microsoft's
 }
 
 // A Scope is one delegated permission.
 type Scope struct {
-	Name  string
-	Text  string // what it allows, in words for the consent page
-	Admin bool   // only an administrator can consent
+	Name  string `json:"name"`
+	Text  string `json:"text,omitempty"`  // what it allows, in words for the consent page
+	Admin bool   `json:"admin,omitempty"` // only an administrator can consent
 }
 
 // Scope returns the permission of that name.
@@ -48,6 +53,14 @@ func (r Resource) named(name string) bool {
 		}
 	}
 	return false
+}
+
+// resource is the API that the application is, with or without permissions.
+func (a Application) resource() Resource {
+	return Resource{
+		ID: a.ID, Name: a.Name, URIs: append([]string{"api://" + a.ID}, a.IdentifierURIs...),
+		Scopes: a.Exposes, TokenVersion: max(1, a.AccessTokenVersion), Application: true,
+	}
 }
 
 // resources returns the catalogue of well-known Microsoft resources.
@@ -87,9 +100,12 @@ func graphScopes() []Scope {
 		{"Directory.Read.All", "Read the directory: users, groups, roles and applications.", true},
 		{"Directory.ReadWrite.All", "Read and change the directory: users, groups, roles and applications.", true},
 		{"Directory.AccessAsUser.All", "Do in the directory whatever you may do yourself.", true},
+		{"Application.Read.All", "Read every application.", true},
 		{"Application.ReadWrite.All", "Read and change every application.", true},
 		{"AppRoleAssignment.ReadWrite.All", "Give applications permissions, and take them away.", true},
 		{"DelegatedPermissionGrant.ReadWrite.All", "Give and remove delegated permissions.", true},
+		{"Policy.Read.All", "Read the organisation's policies.", true},
+		{"Policy.ReadWrite.ApplicationConfiguration", "Read and change the policies for applications.", true},
 		{"DelegatedAdminRelationship.Read.All", "Read delegated administration relationships with customers.", true},
 		{"DelegatedAdminRelationship.ReadWrite.All", "Manage delegated administration relationships with customers.", true},
 	}

@@ -6,6 +6,7 @@
 package directory
 
 import (
+	"encoding/json"
 	"slices"
 	"time"
 )
@@ -29,6 +30,8 @@ const (
 const (
 	RoleGlobalAdmin   = "62e90394-69f5-4237-9190-012177145e10"
 	RoleCloudAppAdmin = "158c047a-c907-4556-b7ef-446551a6b5f7"
+	RoleAppAdmin      = "9b895d92-2cd3-44c7-9d02-a6ac2d5ea5c3"
+	RolePrivileged    = "e8611ab8-c189-46e8-94e1-60213ab1f814"
 	RoleGlobalReader  = "f2ef992c-3afb-46b9-b7cf-a126ee74c451"
 	RoleMember        = "b79fbf4d-3ef9-4689-8143-76b194e85509"
 )
@@ -63,6 +66,10 @@ type User struct {
 
 	// ValidFrom is the moment before which every token of the user is dead.
 	ValidFrom time.Time `json:"valid_from,omitzero"`
+
+	// PasswordChanged is the moment before which refresh tokens of public
+	// clients are dead. Those of confidential clients outlive a password.
+	PasswordChanged time.Time `json:"password_changed,omitzero"`
 }
 
 // Guest reports whether the user's account lives in another tenant.
@@ -85,13 +92,31 @@ func (u User) MayConsent() bool {
 	return slices.Contains(u.Roles, RoleGlobalAdmin) || slices.Contains(u.Roles, RoleCloudAppAdmin)
 }
 
-// An Application is a registration. Every application is multi-tenant.
+// An Application is a registration, and the API that it may expose.
 type Application struct {
 	ID           string   `json:"id"`
 	Name         string   `json:"name"`
 	Publisher    string   `json:"publisher"`
 	Tenant       string   `json:"tenant"` // id of the home tenant
 	RedirectURIs []string `json:"redirect_uris"`
+
+	// SPARedirectURIs are redirect URIs of the type "single-page application".
+	// A code sent to one is redeemed without a credential and with PKCE, and
+	// its refresh tokens end a day after it.
+	SPARedirectURIs []string `json:"spa_redirect_uris,omitempty"`
+
+	// SingleTenant keeps the application to its home tenant.
+	SingleTenant bool `json:"single_tenant,omitempty"`
+
+	// Public allows public client flows: device codes, and codes and refresh
+	// tokens without a credential.
+	Public bool `json:"public,omitempty"`
+
+	// IssueIDTokens and IssueAccessTokens let the authorization endpoint answer
+	// with such a token: response_type "code id_token" and "id_token", and
+	// "id_token token".
+	IssueIDTokens     bool `json:"issue_id_tokens,omitempty"`
+	IssueAccessTokens bool `json:"issue_access_tokens,omitempty"`
 
 	// Secrets are the values of the client secrets that are accepted.
 	Secrets []string `json:"secrets,omitempty"`
@@ -100,10 +125,39 @@ type Application struct {
 	// sign client assertions. The keys must be RSA.
 	Certificates [][]byte `json:"certificates,omitempty"`
 
+	// Federated are the tokens of other issuers that are accepted as client
+	// assertions.
+	Federated []Federated `json:"federated_credentials,omitempty"`
+
+	// IdentifierURIs name the application as a resource, beside its id and
+	// api://ID. Exposes are the delegated permissions of its API.
+	IdentifierURIs []string `json:"identifier_uris,omitempty"`
+	Exposes        []Scope  `json:"exposes,omitempty"`
+
+	// AccessTokenVersion is the format of access tokens for the API: 1 or 2;
+	// 0 means 1.
+	AccessTokenVersion int `json:"access_token_version,omitempty"`
+
 	// Access is what the registration says it needs: the static permissions
 	// that a v1 sign-in and a v2 scope of .default ask consent for.
 	Access []Access `json:"access,omitempty"`
 }
+
+// A Federated credential trusts tokens of another issuer ("Workload identity
+// federation"). Issuer, subject and audience are compared letter by letter.
+type Federated struct {
+	Name     string `json:"name,omitempty"`
+	Issuer   string `json:"issuer"`
+	Subject  string `json:"subject"`
+	Audience string `json:"audience,omitempty"` // empty: [FederatedAudience]
+
+	// Keys is the issuer's key set (RFC 7517). It is given here because the
+	// emulator asks nobody.
+	Keys json.RawMessage `json:"keys"`
+}
+
+// FederatedAudience is the usual audience of a federated credential.
+const FederatedAudience = "api://AzureADTokenExchange"
 
 // Access names delegated permissions on one resource.
 type Access struct {

@@ -69,6 +69,9 @@ type Dials struct {
 	// KeyVault are the limits and the weather of the vaults.
 	KeyVault KeyVault `json:"key_vault,omitzero"`
 
+	// SignIn are the dials of device codes and refresh tokens.
+	SignIn SignIn `json:"sign_in,omitzero"`
+
 	// ExpiredCredentials are ids of applications whose credentials are refused
 	// as expired (7000222).
 	ExpiredCredentials []string `json:"expired_credentials,omitempty"`
@@ -116,6 +119,7 @@ type IDToken struct {
 // matches everything.
 type Refusal struct {
 	Code     int    `json:"code"`               // AADSTS code; one that the emulator's table lacks is an invalid_grant
+	Cause    int    `json:"cause,omitempty"`    // a second code, chained to the first in text and error_codes; 0: none
 	Grant    string `json:"grant,omitempty"`    // grant_type
 	Tenant   string `json:"tenant,omitempty"`   // id of the tenant that the token would be for
 	Resource string `json:"resource,omitempty"` // any name of the resource

@@ -79,8 +79,11 @@ func (d Dials) check() error {
 	if err := d.KeyVault.check(); err != nil {
 		return err
 	}
+	if err := d.SignIn.check(); err != nil {
+		return err
+	}
 	for _, r := range d.Refusals {
-		if r.Code <= 0 || r.Times < 0 {
+		if r.Code <= 0 || r.Cause < 0 || r.Times < 0 {
 			return fmt.Errorf("refusals cannot have code %d, times %d", r.Code, r.Times)
 		}
 	}
