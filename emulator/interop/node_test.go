@@ -1,0 +1,4 @@
+package interop_test
+
+// removeModules is called when all tests have run.
+func removeModules() {}
