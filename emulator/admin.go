@@ -20,13 +20,13 @@ const (
 // error that is the caller's fault.
 type adminHandler func(r *http.Request) (any, error)
 
-// admin serves the admin API.
-func (e *Emulator) admin() http.Handler {
-	mux := http.NewServeMux()
-	for pattern, h := range map[string]adminHandler{
+// adminRoutes are the operations of the admin API. openapi.json describes them.
+func (e *Emulator) adminRoutes() map[string]adminHandler {
+	return map[string]adminHandler{
 		"GET /emulator/state":                  e.adminState,
 		"GET /emulator/dials":                  func(*http.Request) (any, error) { return e.dials.Dials(), nil },
 		"PATCH /emulator/dials":                e.adminDials,
+		"DELETE /emulator/dials":               func(*http.Request) (any, error) { e.dials.Set(func(d *Dials) { *d = Dials{} }); return nil, nil },
 		"PUT /emulator/applications/{id}":      e.adminRegister,
 		"GET /emulator/refresh-tokens":         func(*http.Request) (any, error) { return e.RefreshTokens(), nil },
 		"POST /emulator/refresh-tokens/lookup": e.adminLookup,
@@ -38,9 +38,16 @@ func (e *Emulator) admin() http.Handler {
 		"DELETE /emulator/hold":                func(*http.Request) (any, error) { e.Release(); return nil, nil },
 		"GET /emulator/errors":                 func(*http.Request) (any, error) { return Errors(), nil },
 		"POST /emulator/reset":                 func(*http.Request) (any, error) { return nil, e.Reset() },
-	} {
+	}
+}
+
+// admin serves the admin API.
+func (e *Emulator) admin() http.Handler {
+	mux := http.NewServeMux()
+	for pattern, h := range e.adminRoutes() {
 		mux.Handle(pattern, e.guarded(h))
 	}
+	page(mux)
 	mux.HandleFunc("GET /emulator/health", func(w http.ResponseWriter, r *http.Request) {
 		bearer.WriteJSON(w, http.StatusOK, map[string]any{"ok": true})
 	})

@@ -162,3 +162,59 @@ func TestAdminActions(t *testing.T) {
 		t.Error("reset left an application")
 	}
 }
+
+// The description names every route of the admin API, and no other.
+func TestOpenAPI(t *testing.T) {
+	e := start(t)
+	code, body := admin(t, e, "GET", "/emulator/openapi.json", "")
+	var doc struct {
+		Paths map[string]map[string]struct {
+			Responses map[string]any
+		}
+	}
+	if err := json.Unmarshal([]byte(body), &doc); code != 200 || err != nil {
+		t.Fatalf("status %d, %v", code, err)
+	}
+	described := make(map[string]bool)
+	for path, methods := range doc.Paths {
+		for method, op := range methods {
+			described[strings.ToUpper(method)+" "+path] = true
+			if len(op.Responses) == 0 {
+				t.Errorf("%s %s has no answers", method, path)
+			}
+		}
+	}
+	for _, pattern := range e.AdminRoutes() {
+		if !described[pattern] {
+			t.Errorf("%s is not described", pattern)
+		}
+		delete(described, pattern)
+	}
+	for pattern := range described {
+		if pattern != "GET /emulator/health" && pattern != "GET /emulator/openapi.json" {
+			t.Errorf("%s is described, and not there", pattern)
+		}
+	}
+}
+
+func TestAdminPage(t *testing.T) {
+	e := start(t)
+	bare := func(r *http.Request) { r.Header.Del("X-Emulator-Admin") }
+	for path, want := range map[string]string{"/emulator/page/": "Make trouble", "/emulator/page/page.js": "X-Emulator-Admin", "/emulator/page/page.css": "--accent"} {
+		code, body := admin(t, e, "GET", path, "", bare)
+		if code != 200 || !strings.Contains(body, want) {
+			t.Errorf("%s: %d", path, code)
+		}
+	}
+	code, _ := admin(t, e, "GET", "/emulator/page/", "", bare, func(r *http.Request) { r.Host = "evil.example" })
+	if code != 403 {
+		t.Errorf("by another name: %d", code)
+	}
+	if code, _ := admin(t, e, "DELETE", "/emulator/dials", "", bare); code != 403 {
+		t.Errorf("a change without the header: %d", code)
+	}
+	e.Dial(func(d *emulator.Dials) { d.AMRAbsent = true })
+	if code, _ := admin(t, e, "DELETE", "/emulator/dials", ""); code != 204 || e.Dials().AMRAbsent {
+		t.Errorf("all to zero: %d, %+v", code, e.Dials())
+	}
+}

@@ -22,6 +22,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"text/template"
 	"time"
 
@@ -102,13 +103,18 @@ func Start(ctx context.Context, cfg Config) (_ *Demo, err error) {
 	if d.Emulator, err = emulator.Start(emulator.Config{Ports: cfg.Ports.Emulator, Log: cfg.Log}); err != nil {
 		return nil, fmt.Errorf("start emulator: %w", err)
 	}
-	if err := d.configure(); err != nil {
-		return nil, err
+	for tries := 5; ; tries-- {
+		if err := d.configure(); err != nil {
+			return nil, err
+		}
+		if cfg.Idle {
+			return d, nil
+		}
+		// A port that was free a moment ago may be somebody else's by now.
+		if err = d.serve(ctx); tries == 0 || cfg.Ports.Portal != "" || !errors.Is(err, syscall.EADDRINUSE) {
+			return d, err
+		}
 	}
-	if cfg.Idle {
-		return d, nil
-	}
-	return d, d.serve(ctx)
 }
 
 // directory makes the directory, or takes an empty one or one of its own.
