@@ -125,14 +125,28 @@ type Claims struct {
 	Type     string   `json:"idtyp"`
 	AMR      []string `json:"amr"`
 	UPN      string   `json:"upn"`
+	Roles    []string `json:"roles"`
+
+	// Capabilities holds "CP1" if the client answers claims challenges.
+	Capabilities []string `json:"xms_cc"`
 
 	// IssuedMicro is IssuedAt in microseconds, a claim of the emulator's own: it
 	// tells a token issued just before a revocation from one issued just after.
 	IssuedMicro int64 `json:"xms_emulator_iat"`
+
+	// Methods is amr in tokens for the APIs of applications, a claim of the
+	// emulator's own: what is issued on behalf of the user inherits it, though
+	// the format of the token or a dial leaves amr out.
+	Methods []string `json:"xms_emulator_amr"`
+
+	ACRs []string `json:"acrs"`
 }
 
 // ErrInvalid is returned for a token that is not ours or has expired.
 var ErrInvalid = errors.New("token is not valid")
+
+// ErrExpired is the [ErrInvalid] of a token that was good once.
+var ErrExpired = fmt.Errorf("%w: it has expired", ErrInvalid)
 
 // Verify checks signature and expiry of an access token.
 func (k *Key) Verify(raw string, now time.Time) (Claims, error) {
@@ -145,7 +159,7 @@ func (k *Key) Verify(raw string, now time.Time) (Claims, error) {
 		return c, fmt.Errorf("%w: %v", ErrInvalid, err)
 	}
 	if now.Unix() >= c.Expiry {
-		return c, fmt.Errorf("%w: it has expired", ErrInvalid)
+		return c, ErrExpired
 	}
 	return c, nil
 }
