@@ -13,28 +13,33 @@ import (
 const maxSize = 500
 
 // customers lists the partner's customers, a page at a time.
-func (s *Server) customers(c call) (map[string]any, error) {
+func (s *Server) customers(c call) (reply, error) {
+	all, err := filter(s.cfg.Directory.Customers(c.partner.ID), c.URL.Query().Get("filter"))
+	if err != nil {
+		return reply{}, err
+	}
+	return ok(page(c, all, "/customers", summary))
+}
+
+// page is the page of the list that the request asks for.
+func page[T any](c call, all []T, path string, show func(T) map[string]any) (map[string]any, error) {
 	q := c.URL.Query()
 	size, err := pageSize(q)
 	if err != nil {
 		return nil, err
 	}
-	all, err := filter(s.cfg.Directory.Customers(c.partner.ID), q.Get("filter"))
-	if err != nil {
-		return nil, err
-	}
-	start, err := s.start(c, q)
-	if err != nil || start > len(all) {
+	at, err := start(c, q)
+	if err != nil || at > len(all) {
 		return nil, errBadRequest
 	}
-	end := min(start+size, len(all))
+	end := min(at+size, len(all))
 	items := []any{}
-	for _, t := range all[start:end] {
-		items = append(items, summary(t))
+	for _, t := range all[at:end] {
+		items = append(items, show(t))
 	}
-	body := collection(items, "/customers?"+c.URL.RawQuery)
+	body := collection(items, path+"?"+c.URL.RawQuery)
 	if end < len(all) {
-		next(body, size, continuation(c.partner.ID, end))
+		next(body, path, size, continuation(c.partner.ID, end))
 	}
 	return body, nil
 }
@@ -55,8 +60,8 @@ func link(uri string) map[string]any {
 
 // next adds where the next page is. The token goes into a header, not into
 // the link.
-func next(body map[string]any, size int, token string) {
-	l := link("/customers?size=" + strconv.Itoa(size) + "&seekOperation=Next")
+func next(body map[string]any, path string, size int, token string) {
+	l := link(path + "?size=" + strconv.Itoa(size) + "&seekOperation=Next")
 	l["headers"] = []any{map[string]any{"key": "MS-ContinuationToken", "value": token}}
 	body["links"].(map[string]any)["next"] = l
 	body["continuationToken"] = token
@@ -80,7 +85,7 @@ func continuation(partner string, at int) string {
 
 // start reads where the page starts. Only seekOperation=Next with the token
 // that came with the page before is known.
-func (s *Server) start(c call, q url.Values) (int, error) {
+func start(c call, q url.Values) (int, error) {
 	token := c.Header.Get("MS-ContinuationToken")
 	if token == "" {
 		token = q.Get("continuationToken")
@@ -154,10 +159,10 @@ func (s *Server) mine(c call) (directory.Tenant, error) {
 	return t, nil
 }
 
-func (s *Server) customer(c call) (map[string]any, error) {
+func (s *Server) customer(c call) (reply, error) {
 	t, err := s.mine(c)
 	if err != nil {
-		return nil, err
+		return reply{}, err
 	}
 	body := summary(t)
 	body["commerceId"] = t.ID
@@ -169,33 +174,53 @@ func (s *Server) customer(c call) (map[string]any, error) {
 	body["customDomains"] = []string{t.Domain}
 	body["associatedPartnerId"] = c.partner.ID
 	body["attributes"] = map[string]any{"objectType": "Customer", "etag": base64.StdEncoding.EncodeToString([]byte(t.ID))}
-	return body, nil
+	return ok(body, nil)
 }
 
-func (s *Server) users(c call) (map[string]any, error) {
+func (s *Server) company(c call) (reply, error) {
 	t, err := s.mine(c)
 	if err != nil {
-		return nil, err
+		return reply{}, err
 	}
-	items := []any{}
-	for _, u := range s.cfg.Directory.Users(t.ID, 0) {
-		items = append(items, map[string]any{
-			"id": u.ID, "userPrincipalName": u.UPN, "firstName": u.GivenName, "lastName": u.Surname, "displayName": u.Name,
-			"usageLocation": "US", "userDomainType": "managed", "state": "active",
-			"links":      map[string]any{"self": link("/customers/" + t.ID + "/users/" + u.ID)},
-			"attributes": map[string]any{"objectType": "CustomerUser"},
-		})
+	return ok(summary(t)["companyProfile"].(map[string]any), nil)
+}
+
+func (s *Server) users(c call) (reply, error) {
+	t, err := s.mine(c)
+	if err != nil {
+		return reply{}, err
 	}
-	return collection(items, "/customers/"+t.ID+"/users"), nil
+	return ok(page(c, s.cfg.Directory.Users(t.ID, 0), "/customers/"+t.ID+"/users", customerUser))
+}
+
+func (s *Server) user(c call) (reply, error) {
+	t, err := s.mine(c)
+	if err != nil {
+		return reply{}, err
+	}
+	u, found := s.cfg.Directory.UserByID(strings.ToLower(c.PathValue("user")))
+	if !found || u.Tenant != t.ID {
+		return reply{}, errUnknownRoute
+	}
+	return ok(customerUser(u), nil)
+}
+
+func customerUser(u directory.User) map[string]any {
+	return map[string]any{
+		"id": u.ID, "userPrincipalName": u.UPN, "firstName": u.GivenName, "lastName": u.Surname, "displayName": u.Name,
+		"usageLocation": "US", "userDomainType": "managed", "state": "active",
+		"links":      map[string]any{"self": link("/customers/" + u.Tenant + "/users/" + u.ID)},
+		"attributes": map[string]any{"objectType": "CustomerUser"},
+	}
 }
 
 // organization is the profile of the partner itself.
-func (s *Server) organization(c call) (map[string]any, error) {
-	return map[string]any{
+func (s *Server) organization(c call) (reply, error) {
+	return ok(map[string]any{
 		"id": c.partner.ID, "tenantId": c.partner.ID, "companyName": c.partner.Name, "domain": c.partner.Domain,
 		"email": "admin@" + c.partner.Domain, "language": "en", "culture": "en-US",
 		"defaultAddress": map[string]any{"country": "US", "city": "Redmond", "addressLine1": "1 Example Way", "postalCode": "98052"},
 		"links":          map[string]any{"self": link("/profiles/organization")},
 		"attributes":     map[string]any{"objectType": "OrganizationProfile"},
-	}, nil
+	}, nil)
 }

@@ -1,26 +1,43 @@
 // Package partnercenter is the emulator's Partner Center REST API, as far as
-// an application of a control panel vendor reads it.
+// an application of a control panel vendor uses it.
 //
-// It follows "Partner Center REST API: headers, error codes" and "Partner
-// Center: mandating multifactor authentication for your partner tenant".
+// It follows "Partner Center REST API: headers, error codes", "Control Panel
+// Vendor APIs" and "Partner Center: mandating multifactor authentication for
+// your partner tenant".
 package partnercenter
 
 import (
 	"cmp"
 	"errors"
+	"maps"
 	"net/http"
 	"regexp"
 	"strings"
+	"sync"
 
 	"github.com/mandate-sam/mandate/emulator/directory"
 	"github.com/mandate-sam/mandate/emulator/internal/bearer"
 )
 
 // A Server is the API.
-type Server struct{ cfg bearer.Config }
+type Server struct {
+	cfg bearer.Config
+
+	// writing is held by a write that has an MS-RequestId, so that two of the
+	// same do not both take place.
+	writing sync.Mutex
+
+	// mu guards the fields below, which count for one generation of the
+	// directory only.
+	mu         sync.Mutex
+	generation int
+	log        map[string][]record // by partner's tenant id, oldest first
+	budgets    map[string]budget   // by application id
+	written    map[string]written  // answers to writes, by caller and MS-RequestId
+}
 
 // New returns a server.
-func New(cfg bearer.Config) *Server { return &Server{cfg} }
+func New(cfg bearer.Config) *Server { return &Server{cfg: cfg} }
 
 // apiError is an error of the API.
 type apiError struct {
@@ -38,10 +55,36 @@ var (
 	errMFA          = &apiError{status: 401, code: "900421", text: "MFA required. The access token does not prove multi-factor authentication."}
 	errAppOnly      = &apiError{status: 403, code: "900329", text: "App only authentication is not supported for this operation."}
 	errPrivileges   = &apiError{status: 403, code: "900308", text: "The user does not have sufficient privileges for this operation."}
+	errAccess       = &apiError{status: 403, code: "900309", text: "Access was blocked by a conditional access policy."}
+	errEntra        = &apiError{status: 403, code: "90000", text: "Microsoft Entra ID refused the operation."}
 	errNotFound     = &apiError{status: 404, code: "60003", text: "The tenant was not found."}
+	errETag         = &apiError{status: 412, code: "2055", text: "The ETag does not match the current state of the resource."}
 	errBadRequest   = &apiError{status: 400, code: "2000", text: "The request is not valid."}
 	errUnknownRoute = &apiError{status: 404, code: "3000", text: "The resource was not found."}
+	errBusy         = &apiError{status: 429, text: "Too many requests. Retry later.", retryAfter: 1}
+	errRepeated     = &apiError{status: 409, code: "2001", text: "The MS-RequestId was used before for another request."}
+	errConsented    = &apiError{status: 409, code: "2002", text: "Permission entry already exists."}
 )
+
+// known are the errors that the dial ServiceErrors can choose from.
+var known = []*apiError{errNoToken, errRetired, errMFA, errAppOnly, errPrivileges, errAccess, errEntra, errNotFound, errETag, errBadRequest, errUnknownRoute, errRepeated, errConsented}
+
+// dialled is the error that the owner of the emulator ordered, if any.
+func (s *Server) dialled() error {
+	d, ok := s.cfg.Dials.ServiceError()
+	if !ok {
+		return nil
+	}
+	for _, e := range known {
+		if e.code == d.Code {
+			return e
+		}
+	}
+	return &apiError{status: http.StatusBadRequest, code: d.Code, text: "The request was refused."}
+}
+
+// invalid is a bad request that says what is wrong with it.
+func invalid(text string) error { return &apiError{status: 400, code: "2000", text: text} }
 
 // call is one authenticated request.
 type call struct {
@@ -50,19 +93,53 @@ type call struct {
 	partner directory.Tenant
 }
 
+// need says who may use a route.
+type need int
+
+const (
+	anyone need = iota // of the partner
+	agents             // an Admin or Sales Agent
+	admins             // an Admin Agent
+)
+
+// reply is a good answer. A nil body is an empty one.
+type reply struct {
+	status int
+	body   map[string]any
+}
+
+// clone copies the answer, so that what is added to one is not in the other.
+func (r reply) clone() reply { return reply{r.status, maps.Clone(r.body)} }
+
+func ok(body map[string]any, err error) (reply, error) { return reply{http.StatusOK, body}, err }
+
 // route says what a path needs and what answers it.
 type route struct {
-	pattern string
-	appOnly bool // an application's own token is good enough
-	agents  bool // the user must be an Admin or Sales Agent
-	handle  func(*Server, call) (map[string]any, error)
+	pattern   string
+	operation string // its name in partnerRequests
+	appOnly   bool   // an application's own token is good enough
+	need      need
+	handle    func(*Server, call) (reply, error)
 }
 
 var routes = []route{
-	{"GET /v1/customers", true, true, (*Server).customers},
-	{"GET /v1/customers/{customer}", true, true, (*Server).customer},
-	{"GET /v1/customers/{customer}/users", false, true, (*Server).users},
-	{"GET /v1/profiles/organization", false, false, (*Server).organization},
+	{"GET /v1/customers", "GetCustomers", true, agents, (*Server).customers},
+	{"GET /v1/customers/{customer}", "GetCustomer", true, agents, (*Server).customer},
+	{"GET /v1/customers/{customer}/users", "GetCustomerUsers", false, agents, (*Server).users},
+	{"GET /v1/customers/{customer}/users/{user}", "GetCustomerUser", false, agents, (*Server).user},
+	{"GET /v1/customers/{customer}/profiles/company", "GetCustomerCompanyProfile", true, agents, (*Server).company},
+	{"GET /v1/customers/{customer}/orders", "GetOrders", true, agents, (*Server).orders},
+	{"POST /v1/customers/{customer}/orders", "CreateOrder", true, agents, (*Server).placeOrder},
+	{"GET /v1/customers/{customer}/orders/{order}", "GetOrder", true, agents, (*Server).order},
+	{"GET /v1/customers/{customer}/subscriptions", "GetSubscriptions", true, agents, (*Server).subscriptions},
+	{"GET /v1/customers/{customer}/subscriptions/{subscription}", "GetSubscription", true, agents, (*Server).subscription},
+	{"PATCH /v1/customers/{customer}/subscriptions/{subscription}", "UpdateSubscription", true, agents, (*Server).updateSubscription},
+	{"GET /v1/customers/{customer}/applicationconsents", "GetApplicationConsents", false, admins, (*Server).consents},
+	{"POST /v1/customers/{customer}/applicationconsents", "CreateApplicationConsent", false, admins, (*Server).addConsent},
+	{"GET /v1/customers/{customer}/applicationconsents/{application}", "GetApplicationConsent", false, admins, (*Server).consent},
+	{"DELETE /v1/customers/{customer}/applicationconsents/{application}", "DeleteApplicationConsent", false, admins, (*Server).removeConsent},
+	{"GET /v1/profiles/organization", "GetOrganizationProfile", false, anyone, (*Server).organization},
+	{"GET /v1/partnerRequests", "GetPartnerRequests", false, anyone, (*Server).partnerRequests},
 }
 
 var slashes = regexp.MustCompile(`//+`)
@@ -90,17 +167,25 @@ func (s *Server) Handler() http.Handler {
 func (s *Server) serve(w http.ResponseWriter, r *http.Request, rt route) {
 	s.echo(w, r)
 	c, err := s.admit(r, rt)
+	var out reply
+	if err == nil {
+		out, err = s.once(c, rt)
+	}
+	status := out.status
+	if err != nil {
+		status = asError(err).status
+	}
+	s.record(w, c, rt, status)
 	if err != nil {
 		s.refuse(w, c, err)
 		return
 	}
-	body, err := rt.handle(s, c)
-	if err != nil {
-		s.refuse(w, c, err)
+	s.verdict(w, c, out.body)
+	if out.body == nil {
+		w.WriteHeader(out.status)
 		return
 	}
-	s.verdict(w, c, body)
-	bearer.WriteJSON(w, http.StatusOK, body)
+	bearer.WriteJSON(w, out.status, out.body)
 }
 
 // echo sends the ids of the request back, making up what is missing.
@@ -133,15 +218,31 @@ func (s *Server) admit(r *http.Request, rt route) (call, error) {
 		return c, errMFA
 	case c.partner.Kind != directory.KindPartner || !t.AppOnly() && t.Holder.Tenant != c.partner.ID:
 		return c, errPrivileges
-	case rt.agents && !t.AppOnly() && !t.Holder.In(directory.AdminAgents) && !t.Holder.In(directory.SalesAgents):
+	case !t.AppOnly() && !rt.need.metBy(t.Holder):
 		return c, errPrivileges
 	}
-	return c, nil
+	return c, s.dialled()
+}
+
+func (n need) metBy(u directory.User) bool {
+	switch n {
+	case admins:
+		return u.In(directory.AdminAgents)
+	case agents:
+		return u.In(directory.AdminAgents) || u.In(directory.SalesAgents)
+	}
+	return true
+}
+
+// asError is the error as the API knows it.
+func asError(err error) *apiError {
+	e := errBadRequest
+	errors.As(err, &e)
+	return e
 }
 
 func (s *Server) refuse(w http.ResponseWriter, c call, err error) {
-	e := errBadRequest
-	errors.As(err, &e)
+	e := asError(err)
 	if e.status == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", "OAuth realm=urn:cpsvc:cpid:"+cmp.Or(c.partner.ID, "-"))
 	}
@@ -167,7 +268,9 @@ func (s *Server) verdict(w http.ResponseWriter, c call, body map[string]any) {
 	case "absent":
 		return
 	case "body":
-		body[name] = c.token.MFA()
+		if body != nil {
+			body[name] = c.token.MFA()
+		}
 		return
 	case "contradict":
 		said = words[!c.token.MFA()]
