@@ -34,6 +34,10 @@ type Config struct {
 	// Ports says where to listen.
 	Ports Ports
 
+	// Fixture says who exists; nil means the built-in tenants. An application
+	// whose id is [ApplicationID] is not there unless the fixture has it.
+	Fixture *Fixture
+
 	// Log receives what happens, without secrets; nil means nowhere.
 	Log *slog.Logger
 }
@@ -69,6 +73,7 @@ type (
 // An Emulator is a running cloud. Its methods are safe for concurrent use.
 type Emulator struct {
 	seed      uint64
+	fixture   *Fixture
 	ca        *CA
 	endpoints Endpoints
 	log       *slog.Logger
@@ -87,7 +92,7 @@ type Emulator struct {
 // Start returns an emulator that is listening, with the fixture loaded. The
 // caller closes it.
 func Start(cfg Config) (*Emulator, error) {
-	e := &Emulator{seed: cfg.Seed, ca: cfg.CA, log: cfg.Log, directory: directory.New(), dials: &fault.Panel{}, ledger: &token.Ledger{}}
+	e := &Emulator{seed: cfg.Seed, fixture: cfg.Fixture, ca: cfg.CA, log: cfg.Log, directory: directory.New(), dials: &fault.Panel{}, ledger: &token.Ledger{}}
 	if err := e.fill(); err != nil {
 		return nil, fmt.Errorf("start emulator: %w", err)
 	}
@@ -95,13 +100,21 @@ func Start(cfg Config) (*Emulator, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start emulator: %w", err)
 	}
-	if err := e.directory.Load(); err != nil {
+	if err := e.populate(); err != nil {
 		return nil, fmt.Errorf("start emulator: load fixture: %w", err)
 	}
 	if err := e.listen(cfg.Ports, key); err != nil {
 		return nil, fmt.Errorf("start emulator: %w", err)
 	}
 	return e, nil
+}
+
+// populate fills the directory, which is empty.
+func (e *Emulator) populate() error {
+	if e.fixture == nil {
+		return e.directory.Load()
+	}
+	return e.fixture.load(e.directory)
 }
 
 // fill makes what the configuration left out.
@@ -196,7 +209,7 @@ func (e *Emulator) Reset() error {
 	e.entra.Clear()
 	e.chance.Reset(e.seed)
 	e.directory.Clear()
-	if err := e.directory.Load(); err != nil {
+	if err := e.populate(); err != nil {
 		return fmt.Errorf("reset: %w", err)
 	}
 	return nil

@@ -36,6 +36,7 @@ type options struct {
 	ports   emulator.Ports
 	seed    uint64
 	caOut   string
+	fixture string
 	json    bool
 	verbose bool
 }
@@ -76,6 +77,7 @@ func command(out, errOut io.Writer) *cobra.Command {
 	f.IntVar(&o.ports.ARM, "arm-port", 9446, "port of Azure Resource Manager; 0: any")
 	f.IntVar(&o.ports.Admin, "admin-port", 9449, "port of the admin API; 0: any")
 	f.Uint64Var(&o.seed, "seed", 0, "make ids and choices repeatable; 0: random")
+	f.StringVar(&o.fixture, "fixture", "", "YAML file that says who exists, instead of the built-in tenants (see cmd/emulator/tenants.yaml)")
 	f.StringVar(&o.caOut, "ca-out", "", "write the CA's certificate (PEM) to this file, with mode 0600")
 	f.BoolVar(&o.json, "json", false, "describe the emulator as one JSON object")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log requests to standard error")
@@ -88,7 +90,11 @@ func run(ctx context.Context, o options, out, errOut io.Writer) error {
 	if o.verbose {
 		log = slog.New(slog.NewTextHandler(errOut, nil))
 	}
-	e, err := emulator.Start(emulator.Config{Seed: o.seed, Ports: o.ports, Log: log})
+	fixture, err := readFixture(o.fixture)
+	if err != nil {
+		return err
+	}
+	e, err := emulator.Start(emulator.Config{Seed: o.seed, Ports: o.ports, Fixture: fixture, Log: log})
 	if err != nil {
 		return err
 	}
@@ -97,6 +103,22 @@ func run(ctx context.Context, o options, out, errOut io.Writer) error {
 		<-ctx.Done()
 	}
 	return errors.Join(err, e.Close())
+}
+
+// readFixture reads the fixture in the file at path; "" is the built-in one.
+func readFixture(path string) (*emulator.Fixture, error) {
+	if path == "" {
+		return nil, nil
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	f, err := emulator.ParseFixture(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return f, nil
 }
 
 func describe(e *emulator.Emulator, o options, out io.Writer) error {
