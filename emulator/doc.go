@@ -1,6 +1,6 @@
 // Package emulator is a stand-in for the Microsoft side of the Secure
-// Application Model: Entra ID, Partner Center, Graph and Azure Resource
-// Manager, on loopback, with its own certificate authority.
+// Application Model: Entra ID, Partner Center, Graph, Azure Resource Manager
+// and Key Vault, on loopback, with its own certificate authority.
 //
 //	e, err := emulator.Start(emulator.Config{})
 //	if err != nil { … }
@@ -28,6 +28,21 @@
 // and each customer owner@, ines@ and omar@. The application is consented in
 // every customer but Wingtip, and in no partner. Only a partner's AdminAgents
 // reach its customers.
+//
+// # Vaults
+//
+// Every vault is at a port of its own ([Emulator.Vault], [Emulator.AddVault]),
+// for localhost has no names below it that resolve everywhere. It takes tokens
+// of its tenant for https://vault.azure.net, and for its own URL. Until it is
+// given access policies ([Emulator.SetVaultPolicies]) everybody in the tenant
+// may do everything.
+//
+// Azure's clients check that the vault's host name ends in the name that its
+// challenge says. Switch that off (DisableChallengeResourceVerification or
+// what it is called there), or reach the vault as NAME.vault.localhost:PORT:
+// its certificate is for that name too, and its challenge then names
+// https://vault.localhost:PORT. A seed does not repeat keys, nor what is
+// encrypted and signed with them.
 //
 // # Pages
 //
@@ -70,6 +85,9 @@
 //	POST   /emulator/revocations            {"user"}
 //	POST   /emulator/consents               {"tenant","application","resource","scopes"}
 //	DELETE /emulator/consents?tenant=&application=&resource=
+//	GET    /emulator/vaults
+//	POST   /emulator/vaults                 {"name","tenant"}
+//	PUT    /emulator/vaults/{name}/policies {"policies":[{"principal","secrets","keys"}]}
 //	POST   /emulator/hold                   hold the token endpoint's answers
 //	DELETE /emulator/hold                   let them go
 //	GET    /emulator/errors                 the table of errors

@@ -17,6 +17,7 @@ import (
 	"github.com/mandate-sam/mandate/emulator/internal/bearer"
 	"github.com/mandate-sam/mandate/emulator/internal/entra"
 	"github.com/mandate-sam/mandate/emulator/internal/graph"
+	"github.com/mandate-sam/mandate/emulator/internal/keyvault"
 	"github.com/mandate-sam/mandate/emulator/internal/partnercenter"
 	"github.com/mandate-sam/mandate/emulator/internal/seed"
 	"github.com/mandate-sam/mandate/emulator/internal/token"
@@ -38,12 +39,18 @@ type Config struct {
 	// whose id is [ApplicationID] is not there unless the fixture has it.
 	Fixture *Fixture
 
+	// Vaults are the names of the vaults of Key Vault, NAME or NAME@TENANT
+	// with the id or domain of the tenant that the vault belongs to; empty
+	// means one, [DefaultVault]. Each has a port of its own.
+	Vaults []string
+
 	// Log receives what happens, without secrets; nil means nowhere.
 	Log *slog.Logger
 }
 
 // Ports of the services. A port of 0 means any that is free.
-type Ports struct{ Login, PartnerCenter, Graph, ARM, Admin int }
+// That of Key Vault is for the first vault; the others take any.
+type Ports struct{ Login, PartnerCenter, Graph, ARM, KeyVault, Admin int }
 
 // Endpoints are the base URLs of the services, each https://localhost:PORT
 // without a trailing slash. That of a resource also names the resource in
@@ -53,6 +60,7 @@ type Endpoints struct {
 	PartnerCenter string `json:"partner_center"`
 	Graph         string `json:"graph"`
 	ARM           string `json:"arm"`
+	KeyVault      string `json:"key_vault"` // the first vault; see Emulator.Vault
 	Admin         string `json:"admin"`
 }
 
@@ -87,6 +95,7 @@ type Emulator struct {
 	servers   *servers
 	transport *http.Transport
 	hold      hold
+	vaults    vaults
 }
 
 // Start returns an emulator that is listening, with the fixture loaded. The
@@ -103,8 +112,18 @@ func Start(cfg Config) (*Emulator, error) {
 	if err := e.populate(); err != nil {
 		return nil, fmt.Errorf("start emulator: load fixture: %w", err)
 	}
-	if err := e.listen(cfg.Ports, key); err != nil {
+	names, err := e.parseVaults(cfg.Vaults)
+	if err != nil {
 		return nil, fmt.Errorf("start emulator: %w", err)
+	}
+	if err := e.listen(cfg.Ports, key, names[0]); err != nil {
+		return nil, fmt.Errorf("start emulator: %w", err)
+	}
+	for _, n := range names[1:] {
+		if _, err := e.AddVault(n.name + "@" + n.tenant); err != nil {
+			e.Close()
+			return nil, fmt.Errorf("start emulator: %w", err)
+		}
 	}
 	return e, nil
 }
@@ -129,21 +148,24 @@ func (e *Emulator) fill() (err error) {
 	}
 	e.chance = seed.New(e.seed)
 	if e.ca == nil {
-		e.ca, err = NewCA()
+		if e.ca, err = NewCA(); err != nil {
+			return err
+		}
 	}
+	e.vaults.seal, err = keyvault.NewSeal()
 	return err
 }
 
 // listen opens all ports and only then serves, so that an emulator that
 // cannot start leaves nothing behind.
-func (e *Emulator) listen(ports Ports, key *token.Key) error {
-	cert, err := e.ca.Issue("localhost", "127.0.0.1", "::1")
+func (e *Emulator) listen(ports Ports, key *token.Key, vault vaultName) error {
+	cert, err := e.ca.Issue("localhost", "*.vault.localhost", "127.0.0.1", "::1")
 	if err != nil {
 		return err
 	}
 	var open []*listener
-	urls := []*string{&e.endpoints.Login, &e.endpoints.PartnerCenter, &e.endpoints.Graph, &e.endpoints.ARM, &e.endpoints.Admin}
-	for i, port := range []int{ports.Login, ports.PartnerCenter, ports.Graph, ports.ARM, ports.Admin} {
+	urls := []*string{&e.endpoints.Login, &e.endpoints.PartnerCenter, &e.endpoints.Graph, &e.endpoints.ARM, &e.endpoints.KeyVault, &e.endpoints.Admin}
+	for i, port := range []int{ports.Login, ports.PartnerCenter, ports.Graph, ports.ARM, ports.KeyVault, ports.Admin} {
 		l, err := listen(port)
 		if err != nil {
 			for _, l := range open {
@@ -154,11 +176,11 @@ func (e *Emulator) listen(ports Ports, key *token.Key) error {
 		*urls[i] = l.url
 		open = append(open, l)
 	}
-	e.serve(open, cert, key)
+	e.serve(open, cert, key, vault)
 	return nil
 }
 
-func (e *Emulator) serve(open []*listener, cert tls.Certificate, key *token.Key) {
+func (e *Emulator) serve(open []*listener, cert tls.Certificate, key *token.Key, vault vaultName) {
 	e.directory.NameResource(directory.PartnerCenter, e.endpoints.PartnerCenter)
 	e.directory.NameResource(directory.Graph, e.endpoints.Graph)
 	e.directory.NameResource(directory.ARM, e.endpoints.ARM)
@@ -166,9 +188,11 @@ func (e *Emulator) serve(open []*listener, cert tls.Certificate, key *token.Key)
 		URL: e.endpoints.Login, Directory: e.directory, Dials: e.dials, Key: key, Ledger: e.ledger, Chance: e.chance, Log: e.log,
 	})
 	cfg := bearer.Config{Login: e.endpoints.Login, Directory: e.directory, Dials: e.dials, Key: key, Chance: e.chance, Log: e.log}
+	e.vaults.bearer, e.vaults.cert = cfg, cert
+	first := e.addVault(vault, e.endpoints.KeyVault)
 	e.servers = newServers()
 	e.transport = &http.Transport{TLSClientConfig: &tls.Config{RootCAs: e.ca.pool()}, ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 100, IdleConnTimeout: time.Minute}
-	for i, h := range []http.Handler{e.entra.Handler(), partnercenter.New(cfg).Handler(), graph.New(cfg).Handler(), arm.New(cfg).Handler(), e.admin()} {
+	for i, h := range []http.Handler{e.entra.Handler(), partnercenter.New(cfg).Handler(), graph.New(cfg).Handler(), arm.New(cfg).Handler(), first.Handler(), e.admin()} {
 		e.servers.serve(open[i], cert, h)
 	}
 }
@@ -201,6 +225,7 @@ func (e *Emulator) Close() error {
 
 // Reset brings back the state after Start: fixture, dials, ledger, sign-ins.
 // Ports, keys and certificates stay, so tokens issued before still verify;
+// vaults are empty and have no policies;
 // applications registered since are gone.
 func (e *Emulator) Reset() error {
 	e.Release()
@@ -208,6 +233,9 @@ func (e *Emulator) Reset() error {
 	e.ledger.Clear()
 	e.entra.Clear()
 	e.chance.Reset(e.seed)
+	for _, v := range e.allVaults() {
+		v.Clear()
+	}
 	e.directory.Clear()
 	if err := e.populate(); err != nil {
 		return fmt.Errorf("reset: %w", err)

@@ -62,8 +62,11 @@ type servers struct {
 	ctx     context.Context // ends when closing begins
 	cancel  context.CancelFunc
 	running sync.WaitGroup
-	all     []*http.Server
 	stop    sync.Once
+
+	// mu guards all, and that nothing begins once closing has.
+	mu  sync.Mutex
+	all []*http.Server
 
 	// handling is read-locked by every handler while it runs, so that close
 	// can wait for all of them by taking the lock.
@@ -76,7 +79,7 @@ func newServers() *servers {
 	return s
 }
 
-// serve answers at the listener until close.
+// serve answers at the listener until close; after it, not at all.
 func (s *servers) serve(l *listener, cert tls.Certificate, h http.Handler) {
 	srv := &http.Server{
 		Handler:           s.counted(h),
@@ -85,6 +88,12 @@ func (s *servers) serve(l *listener, cert tls.Certificate, h http.Handler) {
 		IdleTimeout:       2 * time.Minute,
 		BaseContext:       func(net.Listener) context.Context { return s.ctx },
 		ErrorLog:          log.New(io.Discard, "", 0), // browsers that do not trust the CA fill it
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ctx.Err() != nil {
+		l.close()
+		return
 	}
 	s.all = append(s.all, srv)
 	for _, socket := range l.sockets {
@@ -106,12 +115,19 @@ func (s *servers) counted(h http.Handler) http.Handler {
 // close ends the services. Requests that are being answered are cut off.
 func (s *servers) close() {
 	s.stop.Do(func() {
-		s.cancel()
-		for _, srv := range s.all {
-			srv.Close()
-		}
+		s.end()
 		s.running.Wait()
 		s.handling.Lock()
 		defer s.handling.Unlock()
 	})
+}
+
+// end closes all that runs, and lets nothing begin.
+func (s *servers) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cancel()
+	for _, srv := range s.all {
+		srv.Close()
+	}
 }
