@@ -17,6 +17,9 @@ func (e *Emulator) Register(a Application) error { return e.directory.Register(a
 // Application returns the application with that id.
 func (e *Emulator) Application(id string) (Application, bool) { return e.directory.Application(id) }
 
+// Applications returns every registered application.
+func (e *Emulator) Applications() []Application { return e.directory.Applications() }
+
 // Tenants returns all tenants.
 func (e *Emulator) Tenants() []Tenant { return e.directory.Tenants() }
 
@@ -47,11 +50,16 @@ func (e *Emulator) Dial(f func(*Dials)) { e.dials.Set(f) }
 func (e *Emulator) Dials() Dials { return e.dials.Dials() }
 
 // Revoke makes every token of the user that exists now worthless: refresh
-// tokens are refused with 50173, access tokens by the services.
+// tokens are refused with 50173, access tokens by the services. A guest's can
+// be revoked only at home, so a guest is named by the address of their own
+// account; by the UPN of the tenant that they visit nothing happens to them.
 func (e *Emulator) Revoke(upn string) error {
 	u, ok := e.User(upn)
 	if !ok {
 		return fmt.Errorf("revoke tokens of %q: %w user", upn, errUnknown)
+	}
+	if u.Guest() && strings.EqualFold(u.Mail, upn) {
+		e.directory.RevokeAtHome(upn, time.Now())
 	}
 	e.directory.Revoke(u.ID, time.Now())
 	return nil

@@ -160,7 +160,7 @@ func instructions(w io.Writer, d *demo.Demo, link string, temporary bool) {
 
 Emulated   Entra %[7]s, Partner Center %[8]s,
            Graph %[9]s, ARM %[10]s,
-           admin API %[11]s (header X-Emulator-Admin: 1)
+           dials, to make trouble: %[11]s
 Files      %[12]s
 
 Ctrl-C ends it%[13]s.

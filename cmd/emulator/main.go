@@ -170,7 +170,13 @@ func newDescription(e *emulator.Emulator, o options) description {
 
 // users lists who can sign in at the partners.
 func users(e *emulator.Emulator) []emulator.User {
-	return append(e.Users(emulator.ContosoTenant), e.Users(emulator.FabrikamTenant)...)
+	var all []emulator.User
+	for _, t := range e.Tenants() {
+		if t.Kind == "partner" {
+			all = append(all, e.Users(t.ID)...)
+		}
+	}
+	return all
 }
 
 // guestMail is the other name of a guest, the one that people type.
@@ -190,14 +196,20 @@ func text(e *emulator.Emulator, o options) string {
   Partner Center     %s
   Graph              %s
   Resource Manager   %s
-  Admin API          %s/emulator/state  (header X-Emulator-Admin: 1)
+  Dials              %[5]s  (a page; the API behind it is described at %[5]s/emulator/openapi.json)
 
-  Application        %s
-  Its secret         %s
   Seed               %d  (--seed repeats this run)
 
-`, p.Login, p.PartnerCenter, p.Graph, p.ARM, p.Admin, emulator.ApplicationID, emulator.ApplicationSecret, e.Seed())
-	b.WriteString("Tenants\n")
+`, p.Login, p.PartnerCenter, p.Graph, p.ARM, p.Admin, e.Seed())
+	b.WriteString("Applications\n")
+	for _, a := range e.Applications() {
+		fmt.Fprintf(&b, "  %s  %s", a.ID, a.Name)
+		if len(a.Secrets) > 0 {
+			fmt.Fprintf(&b, "  (secret: %s)", a.Secrets[0])
+		}
+		b.WriteString("\n")
+	}
+	b.WriteString("\nTenants\n")
 	for _, t := range e.Tenants() {
 		fmt.Fprintf(&b, "  %-9s %s  %-18s %s\n", t.Kind, t.ID, t.Domain, t.Name)
 	}
