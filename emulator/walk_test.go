@@ -157,7 +157,12 @@ type person struct {
 // signIn walks from the authorization request to the way out.
 func (w *walker) signIn(authorize string, who person) page {
 	w.t.Helper()
-	p := w.get(authorize)
+	return w.walk(w.get(authorize), who)
+}
+
+// walk answers page after page, from p to the way out.
+func (w *walker) walk(p page, who person) page {
+	w.t.Helper()
 	for range 10 {
 		switch p.id {
 		case "account":

@@ -64,7 +64,7 @@ func (s *Server) takeConsent(ix *interaction, f url.Values) *refusal {
 	case "cancel":
 		return refuse(65004)
 	case "accept":
-		s.grantConsent(ix, f.Get("organization") != "" || ix.request.prompt == "admin_consent")
+		s.grantConsent(ix, f.Get("organization") != "" || ix.request.prompt == "admin_consent" || ix.request.admin)
 		ix.consent = true
 	}
 	return nil
@@ -74,7 +74,7 @@ func (s *Server) takeConsent(ix *interaction, f url.Values) *refusal {
 // administrator said so.
 func (s *Server) grantConsent(ix *interaction, everyone bool) {
 	user := ix.user.ID
-	if everyone && ix.user.MayConsent() {
+	if everyone && s.cfg.Directory.MayManage(ix.user, ix.tenant) {
 		user = ""
 	}
 	app := ix.request.client.ID

@@ -119,6 +119,9 @@ func seconds(f float64) time.Time {
 // checkAssertion accepts the assertion as the application's, presented at the
 // tenant's token endpoint, or says why not.
 func (s *Server) checkAssertion(raw string, app directory.Application, tenant string, now time.Time) *refusal {
+	if foreign, ok := parseForeign(raw); ok && !strings.EqualFold(foreign.issuer, app.ID) {
+		return foreign.check(app, now)
+	}
 	a, err := parseAssertion(raw)
 	if err != nil {
 		return refuse(50027, "The client assertion cannot be read.")

@@ -24,14 +24,18 @@ import (
 
 const testURL = "https://localhost:9443"
 
-// testServer returns a server with the fixture. It signs nothing.
+// testServer returns a server with the fixture.
 func testServer(t testing.TB) *Server {
 	t.Helper()
 	d := directory.New()
 	if err := d.Load(); err != nil {
 		t.Fatal(err)
 	}
-	return New(Config{URL: testURL, Directory: d, Dials: &fault.Panel{}, Ledger: &token.Ledger{}, Chance: seed.New(1), Log: slog.New(slog.DiscardHandler)})
+	key, err := token.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return New(Config{URL: testURL, Key: key, Directory: d, Dials: &fault.Panel{}, Ledger: &token.Ledger{}, Chance: seed.New(1), Log: slog.New(slog.DiscardHandler)})
 }
 
 // signer is a client with a certificate.

@@ -32,8 +32,15 @@ type request struct {
 	acrs        []string
 	authTime    bool // claims ask for auth_time
 	clientInfo  bool
+	answers     answers // what the response_type asks for
+	spa         bool    // the redirect URI is a single-page application's
+	device      *device // for whose device this is; nil: for nobody's
+	admin       bool    // this is about consent only; see adminConsent
 	trace       trace
 }
+
+// answers are the parts of a response_type.
+type answers struct{ code, idToken, accessToken bool }
 
 // code is an authorization code.
 type code struct {
@@ -78,20 +85,11 @@ func (s *Server) identify(q *request, r *http.Request) *refusal {
 	if q.tenant, e = s.resolve(r.PathValue("tenant")); e != nil {
 		return e
 	}
-	for name, values := range r.Form {
-		if len(values) > 1 || len(values[0]) > maxParameter {
-			return refuse(90023, name)
-		}
-	}
-	id := r.Form.Get("client_id")
-	if id == "" {
-		return refuse(900144, "client_id")
-	}
-	var ok bool
-	if q.client, ok = s.cfg.Directory.Application(id); !ok {
-		return refuse(700016, id, s.tenantName(q.tenant))
+	if q.client, e = s.findClient(r.Form, q.tenant); e != nil {
+		return e
 	}
 	q.redirectURI, e = redirectURI(q.client, r.Form.Get("redirect_uri"))
+	q.spa = slices.Contains(q.client.SPARedirectURIs, q.redirectURI)
 	q.state = r.Form.Get("state")
 	q.mode = "query"
 	return e
@@ -100,13 +98,14 @@ func (s *Server) identify(q *request, r *http.Request) *refusal {
 // redirectURI checks the redirect URI letter by letter. If the request names
 // none and the registration has only one, it is that.
 func redirectURI(a directory.Application, uri string) (string, *refusal) {
-	if len(a.RedirectURIs) == 0 {
+	known := slices.Concat(a.RedirectURIs, a.SPARedirectURIs)
+	if len(known) == 0 {
 		return "", refuse(900971)
 	}
-	if uri == "" && len(a.RedirectURIs) == 1 {
-		return a.RedirectURIs[0], nil
+	if uri == "" && len(known) == 1 {
+		return known[0], nil
 	}
-	if !slices.Contains(a.RedirectURIs, uri) {
+	if !slices.Contains(known, uri) {
 		return "", refuse(50011, uri, a.ID)
 	}
 	return uri, nil
@@ -122,18 +121,16 @@ func (s *Server) tenantName(id string) string {
 // parse reads the rest of the request. What it refuses goes back to the
 // client.
 func (s *Server) parse(q *request, f url.Values) *refusal {
-	if m := f.Get("response_mode"); m != "" {
-		if !slices.Contains([]string{"query", "fragment", "form_post"}, m) {
-			return refuse(90023, "response_mode")
-		}
-		q.mode = m
+	typed := q.parseType(f.Get("response_type"))
+	if e := q.parseMode(f.Get("response_mode")); e != nil {
+		return e
 	}
-	switch t := f.Get("response_type"); t {
-	case "code":
-	case "":
-		return refuse(900144, "response_type")
-	default:
-		return refuse(700054, t)
+	if typed != nil {
+		return typed
+	}
+	if q.mode == "query" && q.answers.idToken { // it would end up in logs
+		q.mode = "fragment"
+		return refuse(90023, "response_mode")
 	}
 	q.nonce, q.prompt = f.Get("nonce"), f.Get("prompt")
 	q.loginHint, q.domainHint = f.Get("login_hint"), f.Get("domain_hint")
@@ -147,7 +144,10 @@ func (s *Server) parse(q *request, f url.Values) *refusal {
 	if e := q.parseClaims(f); e != nil {
 		return e
 	}
-	return s.parseTargets(q, f)
+	if e := s.parseTargets(q, f); e != nil {
+		return e
+	}
+	return q.checkAnswers()
 }
 
 func (q *request) parsePrompt() *refusal {
@@ -165,7 +165,7 @@ func (q *request) parsePrompt() *refusal {
 func (q *request) parseChallenge(f url.Values) *refusal {
 	q.challenge, q.method = f.Get("code_challenge"), f.Get("code_challenge_method")
 	if q.challenge == "" {
-		if q.method != "" {
+		if q.method != "" || q.spa && q.answers.code {
 			return refuse(50147)
 		}
 		return nil
@@ -256,8 +256,28 @@ func (s *Server) parseTargets(q *request, f url.Values) (e *refusal) {
 	return e
 }
 
+// finish ends a sign-in that succeeded.
+func (s *Server) finish(w http.ResponseWriter, ix *interaction) {
+	switch {
+	case ix.request.device != nil:
+		s.decide(w, ix.request.device, ix, nil)
+	case ix.request.admin:
+		s.sendAdminConsent(w, ix)
+	default:
+		s.sendAnswer(w, ix)
+	}
+}
+
 // sendError sends the browser back to the client with an error.
 func (s *Server) sendError(w http.ResponseWriter, q *request, e *refusal) {
+	switch {
+	case q.device != nil:
+		s.decide(w, q.device, nil, e)
+		return
+	case q.admin:
+		s.sendAdminRefusal(w, q, e)
+		return
+	}
 	v := url.Values{
 		"error":             {e.name(q.version)},
 		"error_description": {e.description(q.trace, time.Now())},
@@ -266,16 +286,17 @@ func (s *Server) sendError(w http.ResponseWriter, q *request, e *refusal) {
 	s.sendBack(w, q, v)
 }
 
-// sendCode sends the browser back to the client with a code.
-func (s *Server) sendCode(w http.ResponseWriter, ix *interaction) {
+// sendAnswer sends the browser back to the client with what it asked for.
+func (s *Server) sendAnswer(w http.ResponseWriter, ix *interaction) {
 	q := ix.request
-	id := "1." + s.cfg.Chance.Text(96)
-	c := &code{request: q, user: ix.user, tenant: ix.tenant, signIn: ix.signIn(), issued: time.Now()}
-	s.mu.Lock()
-	s.expire(c.issued)
-	s.codes[id] = c
-	s.mu.Unlock()
-	v := url.Values{"code": {id}, "session_state": {s.cfg.Chance.GUID()}}
+	v := url.Values{"session_state": {s.cfg.Chance.GUID()}}
+	if q.answers.code {
+		v.Set("code", s.newCode(ix))
+	}
+	if e := s.addTokens(v, ix); e != nil {
+		s.sendError(w, q, e)
+		return
+	}
 	if q.version == 1 && q.prompt == "admin_consent" {
 		v.Set("admin_consent", "True")
 	}
@@ -283,6 +304,16 @@ func (s *Server) sendCode(w http.ResponseWriter, ix *interaction) {
 		v.Set("client_info", clientInfo(ix.user))
 	}
 	s.sendBack(w, q, v)
+}
+
+func (s *Server) newCode(ix *interaction) string {
+	id := "1." + s.cfg.Chance.Text(96)
+	c := &code{request: ix.request, user: ix.user, tenant: ix.tenant, signIn: ix.signIn(), issued: time.Now()}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.expire(c.issued)
+	s.codes[id] = c
+	return id
 }
 
 // sendBack delivers the answer in the response mode asked for.

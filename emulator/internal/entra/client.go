@@ -32,18 +32,34 @@ func readCredential(r *http.Request) (credential, *refusal) {
 	return c, nil
 }
 
+// Strengths of a client's credential, as appidacr has them.
+const (
+	strengthNone   = "0"
+	strengthSecret = "1"
+	strengthKey    = "2"
+)
+
+// public reports whether the client showed no credential.
+func (a *attempt) public() bool { return a.strength == strengthNone }
+
 // authenticate returns the application that the credential belongs to, and
-// how strong it was: "1" for a secret, "2" for a certificate.
+// how strong it was.
 func (s *Server) authenticate(c credential, tenant string) (directory.Application, string, *refusal) {
 	if c.id == "" {
 		return directory.Application{}, "", refuse(900144, "client_id")
 	}
 	app, ok := s.cfg.Directory.Application(c.id)
 	if !ok {
-		return app, "", refuse(700016, c.id, s.tenantName(tenant))
+		return app, "", refuse(700016, short(c.id), s.tenantName(tenant))
+	}
+	if e := s.atHome(app, tenant); e != nil {
+		return app, "", e
 	}
 	if c.assertion == "" && c.secret == "" {
-		return app, "", refuse(7000218)
+		return app, strengthNone, nil
+	}
+	if app.Public && len(app.Secrets)+len(app.Certificates)+len(app.Federated) == 0 {
+		return app, "", refuse(700025)
 	}
 	for _, id := range s.cfg.Dials.Dials().ExpiredCredentials {
 		if strings.EqualFold(id, app.ID) {
@@ -54,12 +70,52 @@ func (s *Server) authenticate(c credential, tenant string) (directory.Applicatio
 		if c.assertionType != assertionType {
 			return app, "", refuse(90023, "client_assertion_type")
 		}
-		return app, "2", s.checkAssertion(c.assertion, app, tenant, time.Now())
+		return app, strengthKey, s.checkAssertion(c.assertion, app, tenant, time.Now())
 	}
+	return app, strengthSecret, s.checkSecret(c.secret, app)
+}
+
+func (s *Server) checkSecret(value string, app directory.Application) *refusal {
 	for _, secret := range app.Secrets {
-		if subtle.ConstantTimeCompare([]byte(secret), []byte(c.secret)) == 1 {
-			return app, "1", nil
+		if subtle.ConstantTimeCompare([]byte(secret), []byte(value)) == 1 {
+			return nil
 		}
 	}
-	return app, "", refuse(7000215, app.ID)
+	if s.cfg.Directory.Expired(app.ID, value, time.Now()) {
+		return refuse(7000222, app.ID)
+	}
+	return refuse(7000215, app.ID)
+}
+
+// mayGoWithout refuses a client without credential that needs one for the
+// grant. Codes and refresh tokens of single-page applications need none; that
+// is known only when they have been found.
+func (a *attempt) mayGoWithout() *refusal {
+	if !a.public() {
+		return nil
+	}
+	switch a.form.Get("grant_type") {
+	case "authorization_code", "refresh_token":
+		if a.client.Public || len(a.client.SPARedirectURIs) > 0 {
+			return nil
+		}
+	case deviceGrant, oldDeviceGrant:
+		if a.client.Public {
+			return nil
+		}
+	}
+	return refuse(7000218)
+}
+
+// checkSPA holds what was found against how the client presents it: a
+// single-page application has no credential, and only a public client goes
+// without one otherwise.
+func (a *attempt) checkSPA(spa bool) *refusal {
+	switch {
+	case spa && !a.public():
+		return refuse(700025)
+	case !spa && a.public() && !a.client.Public:
+		return refuse(7000218)
+	}
+	return nil
 }

@@ -14,6 +14,7 @@ const consumers = "9188040d-6c67-4c5b-b112-36a304b66dad"
 
 func (s *Server) routeDiscovery(mux *http.ServeMux) {
 	mux.HandleFunc("GET /common/discovery/instance", s.instance)
+	mux.HandleFunc("OPTIONS /common/discovery/instance", preflight)
 	for _, v := range []struct {
 		metadata, keys string
 		version        int
@@ -23,13 +24,23 @@ func (s *Server) routeDiscovery(mux *http.ServeMux) {
 	} {
 		mux.HandleFunc("GET /{tenant}"+v.metadata, func(w http.ResponseWriter, r *http.Request) { s.metadata(w, r, v.version) })
 		mux.HandleFunc("GET /{tenant}"+v.keys, func(w http.ResponseWriter, r *http.Request) { s.keys(w, r, v.version) })
+		mux.HandleFunc("OPTIONS /{tenant}"+v.metadata, preflight)
+		mux.HandleFunc("OPTIONS /{tenant}"+v.keys, preflight)
 	}
+}
+
+// preflight allows the pages of any site to read what is public anyway.
+func preflight(w http.ResponseWriter, r *http.Request) {
+	cacheable(w)
+	w.Header().Set("Access-Control-Allow-Headers", "*")
+	w.Header().Set("Access-Control-Max-Age", "86400")
+	w.WriteHeader(http.StatusNoContent)
 }
 
 // cacheable marks an answer as public, for browsers' applications too.
 func cacheable(w http.ResponseWriter) {
 	w.Header().Set("Access-Control-Allow-Origin", "*")
-	w.Header().Set("Access-Control-Allow-Methods", "GET, OPTIONS")
+	w.Header().Set("Access-Control-Allow-Methods", "GET, HEAD, OPTIONS")
 }
 
 func (s *Server) writePublic(w http.ResponseWriter, r *http.Request, body any) {

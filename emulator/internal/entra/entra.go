@@ -41,6 +41,8 @@ type Server struct {
 	interactions map[string]*interaction
 	sessions     map[string]*session
 	codes        map[string]*code
+	devices      map[string]*device // by device code
+	userCodes    map[string]*device
 	requests     []TokenRequest
 	dropped      int // requests that were forgotten because there were too many
 }
@@ -59,6 +61,8 @@ func (s *Server) Clear() {
 	s.interactions = map[string]*interaction{}
 	s.sessions = map[string]*session{}
 	s.codes = map[string]*code{}
+	s.devices = map[string]*device{}
+	s.userCodes = map[string]*device{}
 	s.requests, s.dropped = nil, 0
 }
 
@@ -67,9 +71,19 @@ func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	s.routeDiscovery(mux)
 	s.routeSignIn(mux)
+	s.routeDevice(mux)
+	s.routeAdminConsent(mux)
+	s.routeSignOut(mux)
 	mux.HandleFunc("POST /{tenant}/oauth2/token", func(w http.ResponseWriter, r *http.Request) { s.token(w, r, 1) })
 	mux.HandleFunc("POST /{tenant}/oauth2/v2.0/token", func(w http.ResponseWriter, r *http.Request) { s.token(w, r, 2) })
-	return mux
+	pages := s.signInPages()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/signin/") {
+			pages.ServeHTTP(w, r)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
 }
 
 // issuer is the issuer of the tenant's tokens.
@@ -96,10 +110,19 @@ func (s *Server) resolve(name string) (string, *refusal) {
 		return "", nil
 	}
 	t, ok := s.cfg.Directory.Tenant(name)
+	if !ok && !plausibleTenant(name) {
+		return "", refuse(900023, short(name))
+	}
 	if !ok {
 		return "", refuse(90002, name)
 	}
 	return t.ID, nil
+}
+
+// plausibleTenant reports whether the name could be that of a tenant: a GUID
+// or a domain.
+func plausibleTenant(name string) bool {
+	return name != "" && len(name) <= 253 && strings.Trim(strings.ToLower(name), "0123456789abcdefghijklmnopqrstuvwxyz-._") == ""
 }
 
 // trace names the request. The correlation id is the client's, if it sent one.
@@ -149,6 +172,12 @@ func (s *Server) expire(now time.Time) {
 	for id, c := range s.codes {
 		if now.Sub(c.issued) > time.Hour {
 			delete(s.codes, id)
+		}
+	}
+	for id, d := range s.devices {
+		if now.Sub(d.issued) > time.Hour || len(s.devices) > maxPending {
+			delete(s.devices, id)
+			delete(s.userCodes, d.userCode)
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -95,7 +96,7 @@ var rows = map[int]row{
 	50196:  grant("", "The server terminated an operation because it encountered a client request loop. Please contact your app vendor."),
 
 	// The user.
-	50020:  grant("", "User account '%s' from identity provider '%s' does not exist in tenant '%s' and cannot access the application '%s' in that tenant. The account needs to be added as an external user in the tenant first. Sign out and sign in again with a different Azure Active Directory user account."),
+	50020:  interact("", "", "User account '%s' from identity provider '%s' does not exist in tenant '%s' and cannot access the application '%s' in that tenant. The account needs to be added as an external user in the tenant first. Sign out and sign in again with a different Azure Active Directory user account."),
 	50053:  grant("", "The account is locked, you've tried to sign in too many times with an incorrect user ID or password."),
 	50055:  grant("", "The password is expired."),
 	50057:  grant("", "The user account is disabled."),
@@ -103,11 +104,11 @@ var rows = map[int]row{
 	50034:  grant(badToken, "The user account %s does not exist in the %s directory. To sign into this application, the account must be added to the directory."),
 	51004:  grant("", "The user account %s does not exist in the %s directory. To sign into this application, the account must be added to the directory."),
 	16003:  grant("", "The user hasn't been explicitly added to the tenant."),
-	50105:  grant("", "Your administrator has configured the application to block users unless they are specifically granted ('assigned') access to the application."),
+	50105:  interact("", "", "Your administrator has configured the application to block users unless they are specifically granted ('assigned') access to the application."),
 	50177:  interact("", "", "User account from identity provider does not exist in tenant and cannot access the application in that tenant."),
-	500212: same("access_denied", 0, "The user's administrator has set an outbound access policy that does not allow access to the resource tenant."),
-	500213: same("access_denied", 0, "The resource tenant's cross-tenant access policy does not allow this user to access this tenant."),
-	500021: same("access_denied", 0, "Access to the tenant is denied."),
+	500212: same("access_denied", 403, "The user's administrator has set an outbound access policy that does not allow access to the resource tenant."),
+	500213: same("access_denied", 403, "The resource tenant's cross-tenant access policy does not allow this user to access this tenant."),
+	500021: same("access_denied", 403, "Access to the tenant is denied."),
 	50058:  same("login_required", 0, "A silent sign-in request was sent but no user is signed in."),
 
 	// The application and its credential.
@@ -119,14 +120,18 @@ var rows = map[int]row{
 	7000222: same("invalid_client", 401, "The provided client secret keys for app '%s' are expired. Visit the Azure portal to create new keys for your app, or consider using certificate credentials for added security."),
 	7000218: same("invalid_client", 401, "The request body must contain the following parameter: 'client_assertion' or 'client_secret'."),
 	70002:   same("invalid_client", 401, "Error validating credentials. The client is not authorized."),
-	700025:  same("invalid_client", 0, "Client is public so neither 'client_assertion' nor 'client_secret' should be presented."),
+	700025:  same("invalid_client", 401, "Client is public so neither 'client_assertion' nor 'client_secret' should be presented."),
 	700027:  same("invalid_client", 401, "The certificate with identifier used to sign the client assertion is not registered on application, or the key was used incorrectly. [Reason - %s]"),
 	700021:  same("invalid_client", 401, "Client assertion application identifier doesn't match 'client_id' parameter. Review the documentation at https://docs.microsoft.com/en-us/azure/active-directory/develop/active-directory-certificate-credentials ."),
 	700024:  same("invalid_client", 401, "Client assertion is not within its valid time range. Current time: %s, assertion valid from %s, expiry time of assertion %s."),
 	700030:  same("invalid_client", 401, "Invalid certificate - subject name in certificate is not authorized."),
 	50012:   same("invalid_client", 401, "Authentication failed. The client assertion contains an invalid thumbprint or signature."),
-	50013:   same("invalid_grant", 0, "Assertion failed signature validation."),
+	50013:   same("invalid_grant", 0, "Assertion failed signature validation. [Reason - %s]"),
 	500133:  same("invalid_grant", 0, "Assertion is not within its valid time range. Ensure that the access token is not expired before using it for user assertion, or request a new token."),
+	70021:   same("invalid_client", 401, "No matching federated identity record found for presented assertion. Assertion Issuer: '%s'. Assertion Subject: '%s'. Assertion Audience: '%s'."),
+	700211:  same("invalid_client", 401, "No matching federated identity record found for presented assertion issuer '%s'. Check your federated identity credential Subject, Audience and Issuer against the presented assertion."),
+	700212:  same("invalid_client", 401, "No matching federated identity record found for presented assertion audience '%s'. Check your federated identity credential Subject, Audience and Issuer against the presented assertion."),
+	700213:  same("invalid_client", 401, "No matching federated identity record found for presented assertion subject '%s'. Check your federated identity credential Subject, Audience and Issuer against the presented assertion."),
 	50027:   same("invalid_client", 401, "JWT token is invalid or malformed. %s"),
 	50048:   same("invalid_client", 401, "Client assertion contains an invalid subject or audience."),
 	50011:   same("invalid_request", 0, "The redirect URI '%s' specified in the request does not match the redirect URIs configured for the application '%s'. Make sure the redirect URI sent in the request matches one added to your application."),
@@ -191,6 +196,7 @@ type refusal struct {
 	errorCode  string // instead of the row's error
 	status     int    // instead of the row's
 	retryAfter int    // seconds
+	cause      int    // a second code, chained to the first; 0: none
 }
 
 // refuse returns the refusal with that code; args fill the verbs of its text.
@@ -254,7 +260,29 @@ const stamp = "2006-01-02 15:04:05Z"
 // description is the whole error_description: the text, and which request it
 // is about, in the one-line form that Entra has used since 2023.
 func (e *refusal) description(t trace, now time.Time) string {
-	return fmt.Sprintf("%s Trace ID: %s Correlation ID: %s Timestamp: %s", e.text(), t.id, t.correlation, now.UTC().Format(stamp))
+	text := e.text()
+	if e.cause != 0 {
+		text += " " + refuse(e.cause).text()
+	}
+	return fmt.Sprintf("%s Trace ID: %s Correlation ID: %s Timestamp: %s", text, t.id, t.correlation, now.UTC().Format(stamp))
+}
+
+// oldDescription is the description with its parts on lines of their own.
+func oldDescription(d string) string {
+	for _, part := range []string{" Trace ID: ", " Correlation ID: ", " Timestamp: "} {
+		if i := strings.LastIndex(d, part); i >= 0 {
+			d = d[:i] + "\r\n" + d[i+1:]
+		}
+	}
+	return d
+}
+
+// codes are the codes of error_codes: the refusal's own, and its cause's.
+func (e *refusal) codes() []int {
+	if e.cause != 0 {
+		return []int{e.code, e.cause}
+	}
+	return []int{e.code}
 }
 
 // errorBody is the JSON of an error.
@@ -272,10 +300,14 @@ type errorBody struct {
 
 func (s *Server) errorBody(e *refusal, version int, t trace) errorBody {
 	now := time.Now()
+	description := e.description(t, now)
+	if s.cfg.Dials.Dials().SignIn.OldErrorText {
+		description = oldDescription(description)
+	}
 	return errorBody{
 		Error:         e.name(version),
-		Description:   e.description(t, now),
-		Codes:         []int{e.code},
+		Description:   description,
+		Codes:         e.codes(),
 		Timestamp:     now.UTC().Format(stamp),
 		TraceID:       t.id,
 		CorrelationID: t.correlation,

@@ -14,6 +14,7 @@ import (
 const (
 	codeLifetime = 10 * time.Minute
 	inactivity   = 90 * 24 * time.Hour
+	spaLifetime  = 24 * time.Hour
 )
 
 // redeemCode is the authorization code grant (RFC 6749, 4.1.3).
@@ -37,7 +38,12 @@ func (s *Server) redeemCode(a *attempt) (any, *refusal) {
 	if e != nil {
 		return nil, e
 	}
-	return s.issue(a, issuance{user: u, tenant: c.tenant, signIn: c.signIn, ask: want, fromCode: true})
+	in := c.signIn
+	in.Public = a.public()
+	if c.request.spa {
+		in.SPA = time.Now()
+	}
+	return s.issue(a, issuance{user: u, tenant: c.tenant, signIn: in, ask: want, fromCode: true})
 }
 
 // takeCode checks everything about a code, and uses it up. A request that is
@@ -50,6 +56,9 @@ func (s *Server) takeCode(a *attempt, value string) (*code, *refusal) {
 		return nil, refuse(70000)
 	}
 	a.log.User = c.user.ID
+	if e := a.checkSPA(c.request.spa); e != nil {
+		return nil, e
+	}
 	life := s.cfg.Dials.Dials().CodeLifetime
 	if life == 0 {
 		life = codeLifetime
@@ -77,7 +86,7 @@ func (s *Server) takeCode(a *attempt, value string) (*code, *refusal) {
 // request. It may be missing if the registration has only one.
 func (c *code) checkRedirect(a *attempt) *refusal {
 	uri := a.form.Get("redirect_uri")
-	if uri == "" && len(c.request.client.RedirectURIs) == 1 {
+	if uri == "" && len(c.request.client.RedirectURIs)+len(c.request.client.SPARedirectURIs) == 1 {
 		return nil
 	}
 	if uri == "" {
@@ -160,7 +169,10 @@ func (s *Server) redeemRefresh(a *attempt) (any, *refusal) {
 	if !ok {
 		return nil, refuse(50034, rt.User, rt.Tenant)
 	}
-	if e := alive(rt, u); e != nil {
+	if e := a.checkSPA(!in.SPA.IsZero()); e != nil {
+		return nil, e
+	}
+	if e := s.alive(rt, in, u); e != nil {
 		return nil, e
 	}
 	tenant := a.tenant
@@ -179,12 +191,27 @@ func (s *Server) redeemRefresh(a *attempt) (any, *refusal) {
 	return body, e
 }
 
-// alive refuses a refresh token that was revoked or lay idle for too long.
-func alive(rt token.Refresh, u directory.User) *refusal {
+// alive refuses a refresh token that was revoked, lay idle for too long or goes
+// back to too old a sign-in. A password that was changed ends the refresh
+// tokens of public clients only ("Refresh tokens in the Microsoft identity
+// platform", revocation).
+func (s *Server) alive(rt token.Refresh, in token.SignIn, u directory.User) *refusal {
 	if e := fresh(rt.Issued, u); e != nil {
 		return e
 	}
-	if last := maxTime(rt.Issued, rt.Used); time.Since(last) > inactivity {
+	if in.Public && rt.Issued.Before(u.PasswordChanged) {
+		return revoked(rt.Issued, u.PasswordChanged)
+	}
+	dials := s.cfg.Dials.Dials().SignIn
+	now := time.Now()
+	if n := dials.FrequencySeconds; n > 0 && now.Sub(in.Time) >= time.Duration(n)*time.Second {
+		return refuse(70043)
+	}
+	window := s.secondsOr(dials.RefreshWindowSeconds, inactivity)
+	if !in.SPA.IsZero() && now.Sub(in.SPA) >= min(window, spaLifetime) {
+		return refuse(700084)
+	}
+	if now.Sub(maxTime(rt.Issued, rt.Used)) >= window {
 		return refuse(700082, rt.Issued.UTC().Format(time.RFC3339))
 	}
 	return nil
@@ -195,8 +222,12 @@ func fresh(issued time.Time, u directory.User) *refusal {
 	if !issued.Before(u.ValidFrom) {
 		return nil
 	}
+	return revoked(issued, u.ValidFrom)
+}
+
+func revoked(issued, since time.Time) *refusal {
 	const iso = "2006-01-02T15:04:05.0000000Z"
-	return refuse(50173, issued.UTC().Format(iso), u.ValidFrom.UTC().Format(iso))
+	return refuse(50173, issued.UTC().Format(iso), since.UTC().Format(iso))
 }
 
 func maxTime(a, b time.Time) time.Time {

@@ -66,6 +66,9 @@ func (s *Server) idClaims(a *attempt, i issuance, now time.Time, life time.Durat
 	if i.user.Guest() {
 		c["acct"] = 1
 	}
+	for name, hash := range i.hashes {
+		c[name] = hash
+	}
 	s.addAuthTime(c, i.signIn)
 	return c
 }

@@ -22,6 +22,7 @@ type issuance struct {
 	signIn   token.SignIn
 	ask      ask
 	fromCode bool
+	hashes   map[string]string // c_hash and at_hash of an ID token from the authorization endpoint
 }
 
 // answer is the JSON of a token answer. Numbers are any, because v1 writes
@@ -80,7 +81,13 @@ func (s *Server) allowed(a *attempt, i issuance, t target, signInOnly bool) ([]s
 	if i.user.Tenant != i.tenant && !d.Installed(i.tenant, a.client.ID) {
 		return nil, refuse(90099, a.client.ID, s.tenantName(i.tenant))
 	}
+	if !d.HasResource(i.tenant, t.resource.ID) {
+		return nil, refuse(500011, t.audience, s.tenantName(i.tenant))
+	}
 	have := d.Consented(i.tenant, a.client.ID, i.user.ID, t.resource.ID)
+	if t.resource.ID == a.client.ID { // its own API needs no consent
+		have = scopeNames(t.resource)
+	}
 	if signInOnly {
 		return have, nil
 	}
@@ -96,6 +103,14 @@ func (s *Server) allowed(a *attempt, i issuance, t target, signInOnly bool) ([]s
 		return t.scopes, nil
 	}
 	return have, nil
+}
+
+func scopeNames(r directory.Resource) []string {
+	var names []string
+	for _, sc := range r.Scopes {
+		names = append(names, sc.Name)
+	}
+	return names
 }
 
 // strongEnough holds the sign-in against what the resource demands. The MFA
@@ -118,7 +133,7 @@ func (s *Server) strongEnough(a *attempt, i issuance, t target) *refusal {
 func (s *Server) mint(a *attempt, i issuance, t target, scopes []string) (any, *refusal) {
 	now := time.Now()
 	life := s.lifetime(a)
-	access, err := s.cfg.Key.Sign(s.accessClaims(a, i, t, scopes, now, life), true)
+	access, err := s.cfg.Key.Sign(s.accessClaims(a, i, t, scopes, now, life), t.resource.TokenVersion != 2)
 	if err != nil {
 		return nil, s.internal(err)
 	}
@@ -149,6 +164,9 @@ func (s *Server) internal(err error) *refusal {
 // claims challenges.
 func (s *Server) lifetime(a *attempt) time.Duration {
 	if d := s.cfg.Dials.Dials().AccessTokenLifetime; d > 0 {
+		return d
+	}
+	if d := s.cfg.Directory.AccessTokenLifetime(a.client.ID); d > 0 {
 		return d
 	}
 	if a.claims.continuous() {
@@ -194,7 +212,7 @@ func scopeAnswer(version int, t target, scopes []string, k ask) string {
 }
 
 // accessClaims are those of a user's access token. Its format depends on the
-// resource, and all resources here want version 1.0, from either endpoint.
+// resource, whichever endpoint it comes from: all of Microsoft's want 1.0.
 func (s *Server) accessClaims(a *attempt, i issuance, t target, scopes []string, now time.Time, life time.Duration) map[string]any {
 	c := s.baseClaims(i.tenant, t.audience, now, life, 1)
 	if t.resource.ID == directory.Graph {
@@ -209,7 +227,7 @@ func (s *Server) accessClaims(a *attempt, i issuance, t target, scopes []string,
 	c["appid"], c["appidacr"], c["app_displayname"] = a.client.ID, a.strength, a.client.Name
 	c["idtyp"] = "user"
 	c["scp"] = strings.Join(scopes, " ")
-	c["wids"] = wids(i)
+	c["wids"] = s.wids(i)
 	if len(i.signIn.ACRs) > 0 {
 		c["acrs"] = i.signIn.ACRs
 	}
@@ -218,14 +236,32 @@ func (s *Server) accessClaims(a *attempt, i issuance, t target, scopes []string,
 	}
 	c["acr"] = "1"
 	s.addAMR(c, i)
+	if t.resource.Application {
+		c["xms_emulator_amr"] = i.signIn.AMR
+		delete(c, "wids") // only with groupMembershipClaims, which no registration here has
+	}
+	if t.resource.TokenVersion == 2 {
+		s.accessAsV2(c, i.tenant, t)
+		c["preferred_username"] = i.user.UPN
+	}
 	return c
+}
+
+// accessAsV2 turns the claims of an access token into those of the newer
+// format.
+func (s *Server) accessAsV2(c map[string]any, tenant string, t target) {
+	c["azp"], c["azpacr"] = c["appid"], c["appidacr"]
+	for _, name := range []string{"appid", "appidacr", "app_displayname", "amr", "acr", "upn", "unique_name", "ipaddr", "acct", "given_name", "family_name"} {
+		delete(c, name)
+	}
+	c["aud"], c["iss"], c["ver"] = t.resource.ID, s.issuer(tenant, 2), "2.0"
 }
 
 // wids are the user's directory roles. In a customer's tenant they are the
 // roles of the delegated administration.
-func wids(i issuance) []string {
+func (s *Server) wids(i issuance) []string {
 	if i.user.Tenant != i.tenant {
-		return []string{directory.RoleGlobalReader}
+		return s.cfg.Directory.DelegatedRoles(i.user.Tenant, i.tenant)
 	}
 	return append(slices.Clone(i.user.Roles), directory.RoleMember)
 }
@@ -274,7 +310,11 @@ func (s *Server) issueToApp(a *attempt, t target) (any, *refusal) {
 	c["oid"], c["sub"], c["idp"] = principal, principal, s.issuer(a.tenant, 1)
 	c["appid"], c["appidacr"], c["app_displayname"] = a.client.ID, a.strength, a.client.Name
 	c["idtyp"] = "app"
-	access, err := s.cfg.Key.Sign(c, true)
+	v1 := t.resource.TokenVersion != 2
+	if !v1 {
+		s.accessAsV2(c, a.tenant, t)
+	}
+	access, err := s.cfg.Key.Sign(c, v1)
 	if err != nil {
 		return nil, s.internal(err)
 	}

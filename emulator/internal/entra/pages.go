@@ -64,7 +64,7 @@ func (s *Server) page(w http.ResponseWriter, step string, ix *interaction) {
 	case stepMFA:
 		v.Title, v.MaySkip = "Show that it is you", !s.mustMFA(ix)
 	case stepConsent:
-		v.Title, v.Permissions, v.MayOrganization = "Permissions requested", group(s.wanted(q)), ix.user.MayConsent()
+		v.Title, v.Permissions, v.MayOrganization = "Permissions requested", group(s.wanted(q)), !q.admin && s.cfg.Directory.MayManage(ix.user, ix.tenant)
 	case stepApproval:
 		v.Title = "Need administrator approval"
 	}
@@ -109,7 +109,7 @@ func group(list []permission) []permissionGroup {
 // ("OAuth 2.0 Form Post Response Mode").
 func (s *Server) formPost(w http.ResponseWriter, uri string, values url.Values) {
 	v := view{ID: "page-form_post", Title: "Returning to the application", Action: uri}
-	for _, name := range []string{"code", "error", "error_description", "error_uri", "state", "session_state", "client_info", "admin_consent"} {
+	for _, name := range []string{"code", "id_token", "access_token", "token_type", "expires_in", "scope", "error", "error_description", "error_uri", "state", "session_state", "client_info", "admin_consent"} {
 		if values.Has(name) {
 			v.Fields = append(v.Fields, field{name, values.Get(name)})
 		}
@@ -119,7 +119,11 @@ func (s *Server) formPost(w http.ResponseWriter, uri string, values url.Values) 
 
 // errorPage shows an error that must not be sent to the redirect URI.
 func (s *Server) errorPage(w http.ResponseWriter, r *http.Request, e *refusal) {
-	s.render(w, http.StatusBadRequest, "error", view{
+	s.errorPageAs(w, r, e, http.StatusBadRequest)
+}
+
+func (s *Server) errorPageAs(w http.ResponseWriter, r *http.Request, e *refusal, status int) {
+	s.render(w, status, "error", view{
 		ID: "page-error", Title: "Sorry, but we’re having trouble signing you in",
 		Text: e.text(), Code: strconv.Itoa(e.code), Correlation: s.trace(r).correlation,
 	}, "")
@@ -129,7 +133,7 @@ func (s *Server) errorPage(w http.ResponseWriter, r *http.Request, e *refusal) {
 func (s *Server) explain(w http.ResponseWriter, r *http.Request) {
 	n, _ := strconv.Atoi(r.FormValue("code"))
 	if !Known(n) {
-		http.NotFound(w, r)
+		s.errorPageAs(w, r, refuse(9002313), http.StatusNotFound)
 		return
 	}
 	s.render(w, http.StatusOK, "error", view{ID: "page-explain", Title: "What the code means", Text: refuse(n).text(), Code: strconv.Itoa(n)}, "")

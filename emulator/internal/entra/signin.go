@@ -60,11 +60,41 @@ func (s *Server) routeSignIn(mux *http.ServeMux) {
 		mux.HandleFunc("GET "+path, h)
 		mux.HandleFunc("POST "+path, h)
 	}
-	protection := http.NewCrossOriginProtection()
-	mux.HandleFunc("GET /signin/{id}", s.show)
-	mux.Handle("POST /signin/{id}", protection.Handler(http.HandlerFunc(s.answer)))
 	mux.HandleFunc("GET /{$}", s.home)
 	mux.HandleFunc("GET /error", s.explain)
+	mux.HandleFunc("/", s.elsewhere)
+}
+
+// signInPages serves the pages of interactions. They have a mux of their own
+// because "signin" might be a tenant's name in the patterns of the other one.
+func (s *Server) signInPages() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /signin/{id}", s.show)
+	mux.Handle("POST /signin/{id}", s.protected(s.answer))
+	mux.HandleFunc("/", s.elsewhere)
+	return mux
+}
+
+// protected refuses what a page of another site makes a browser post.
+func (s *Server) protected(h http.HandlerFunc) http.Handler {
+	p := http.NewCrossOriginProtection()
+	p.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.errorPageAs(w, r, refuse(9002313), http.StatusForbidden)
+	}))
+	return p.Handler(h)
+}
+
+// elsewhere answers what is not an address of this host, or not one for such
+// a request: in the shape that the caller can read.
+func (s *Server) elsewhere(w http.ResponseWriter, r *http.Request) {
+	for _, end := range []string{"/token", "/devicecode"} {
+		if strings.HasSuffix(r.URL.Path, end) {
+			w.Header().Set("Allow", "POST")
+			s.writeError(w, refuse(9002313), 2, s.trace(r))
+			return
+		}
+	}
+	s.errorPageAs(w, r, refuse(9002313), http.StatusNotFound)
 }
 
 // begin starts an interaction, and ends it at once if nobody need be asked.
@@ -77,7 +107,7 @@ func (s *Server) begin(w http.ResponseWriter, r *http.Request, q *request) {
 		return
 	}
 	if s.step(ix) == stepDone {
-		s.sendCode(w, ix)
+		s.finish(w, ix)
 		return
 	}
 	ix.browser = s.browser(w, r)
@@ -141,7 +171,7 @@ func (s *Server) hint(ix *interaction) {
 func (s *Server) silent(w http.ResponseWriter, ix *interaction) {
 	switch s.step(ix) {
 	case stepDone:
-		s.sendCode(w, ix)
+		s.finish(w, ix)
 	case stepMFA:
 		s.sendError(w, ix.request, refuse(50076, ix.request.client.ID).as("interaction_required"))
 	case stepConsent, stepApproval:
@@ -162,7 +192,7 @@ func (s *Server) step(ix *interaction) string {
 		return stepMFA
 	case ix.consent || !s.asksConsent(ix):
 		return stepDone
-	case !ix.user.MayConsent() && s.needsAdmin(ix):
+	case s.needsAdmin(ix) && !s.cfg.Directory.MayManage(ix.user, ix.tenant):
 		return stepApproval
 	}
 	return stepConsent
@@ -181,11 +211,11 @@ func (s *Server) asksMFA(ix *interaction) bool {
 // names none does not meet it.
 func (s *Server) mustMFA(ix *interaction) bool {
 	q := ix.request
-	return s.demandsMFA(ix.tenant) && (q.version == 2 || q.resource != "")
+	return s.demandsMFA(ix.tenant) && (q.version == 2 || q.resource != "" || q.admin)
 }
 
 func (s *Server) asksConsent(ix *interaction) bool {
-	if p := ix.request.prompt; p == "consent" || p == "admin_consent" {
+	if p := ix.request.prompt; p == "consent" || p == "admin_consent" || ix.request.admin {
 		return true
 	}
 	return len(s.missing(ix)) > 0 || !s.cfg.Directory.Installed(ix.tenant, ix.request.client.ID)
@@ -204,7 +234,7 @@ func (s *Server) missing(ix *interaction) []permission {
 }
 
 func (s *Server) needsAdmin(ix *interaction) bool {
-	if ix.request.prompt == "admin_consent" {
+	if ix.request.prompt == "admin_consent" || ix.request.admin {
 		return true
 	}
 	for _, p := range s.wanted(ix.request) {
@@ -306,7 +336,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
 		s.sendError(w, ix.request, e)
 	case done:
 		s.remember(w, ix)
-		s.sendCode(w, ix)
+		s.finish(w, ix)
 	default:
 		http.Redirect(w, r, "/signin/"+ix.id, http.StatusSeeOther)
 	}

@@ -82,6 +82,7 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request, version int) {
 	}
 	s.log(a.log)
 	s.cfg.Log.Info("token request", "grant", a.log.Grant, "tenant", a.log.Tenant, "resource", a.log.Resource, "error", a.log.Error, "correlation", a.trace.correlation)
+	s.allowOrigin(w, r, a)
 	if !s.wait(r.Context()) {
 		panic(http.ErrAbortHandler) // hang up: an empty answer would be a 200
 	}
@@ -90,6 +91,15 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request, version int) {
 		return
 	}
 	writeJSON(w, http.StatusOK, a.trace, body)
+}
+
+// allowOrigin lets the pages of a single-page application read the answer.
+func (s *Server) allowOrigin(w http.ResponseWriter, r *http.Request, a *attempt) {
+	o := r.Header.Get("Origin")
+	if o != "" && slices.ContainsFunc(a.client.SPARedirectURIs, func(uri string) bool { return origin(uri) == o }) {
+		w.Header().Set("Access-Control-Allow-Origin", o)
+		w.Header().Set("Vary", "Origin")
+	}
 }
 
 // wait is the dials' latency and hold. It returns false if the client, or the
@@ -145,6 +155,9 @@ func (s *Server) grant(a *attempt, r *http.Request) (any, *refusal) {
 	if a.client, a.strength, e = s.authenticate(c, a.tenant); e != nil {
 		return nil, e
 	}
+	if e := a.mayGoWithout(); e != nil {
+		return nil, e
+	}
 	if a.version == 2 && a.form.Get("resource") != "" {
 		return nil, refuse(901002)
 	}
@@ -162,6 +175,10 @@ func (s *Server) dispatch(a *attempt) (any, *refusal) {
 		return s.redeemRefresh(a)
 	case "client_credentials":
 		return s.clientCredentials(a)
+	case deviceGrant, oldDeviceGrant:
+		return s.redeemDevice(a)
+	case onBehalfGrant:
+		return s.onBehalfOf(a)
 	default:
 		return nil, refuse(70003, short(g))
 	}
@@ -190,7 +207,7 @@ func (s *Server) refusedByDial(a *attempt, tenant, upn string, t target) *refusa
 		return nil
 	}
 	e := refuse(r.Code)
-	e.claims = r.Claims
+	e.claims, e.cause = r.Claims, r.Cause
 	return e
 }
 

@@ -19,6 +19,8 @@ type SignIn struct {
 	ACRs     []string  // authentication contexts satisfied
 	AuthTime bool      // the request asked for the auth_time claim
 	Resource string    // asked for first; what a request that names none gets
+	Public   bool      // the client showed no credential
+	SPA      time.Time // a single-page application's: when the code was redeemed
 }
 
 // MFA reports whether the sign-in was made with a second factor.
