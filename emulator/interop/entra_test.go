@@ -7,6 +7,8 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -53,6 +55,8 @@ func testMSAL(t *testing.T) {
 	t.Run("certificate", testMSALCertificate)
 	t.Run("code", testMSALCode)
 	t.Run("customer", testMSALCustomer)
+	t.Run("on behalf of", testMSALOnBehalfOf)
+	t.Run("federated", testMSALFederated)
 	t.Run("refusals", testMSALRefusals)
 }
 
@@ -98,7 +102,12 @@ func testMSALCertificate(t *testing.T) {
 // signedIn has admin sign in with PKCE, and redeems the code.
 func signedIn(t *testing.T, e *emulator.Emulator, c confidential.Client) confidential.AuthResult {
 	t.Helper()
-	authorize, err := c.AuthCodeURL(t.Context(), emulator.ApplicationID, redirect, []string{partnerCenter + "/user_impersonation"}, confidential.WithLoginHint(admin))
+	return signedInFor(t, e, c, partnerCenter+"/user_impersonation")
+}
+
+func signedInFor(t *testing.T, e *emulator.Emulator, c confidential.Client, scope string) confidential.AuthResult {
+	t.Helper()
+	authorize, err := c.AuthCodeURL(t.Context(), emulator.ApplicationID, redirect, []string{scope}, confidential.WithLoginHint(admin))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,10 +117,10 @@ func signedIn(t *testing.T, e *emulator.Emulator, c confidential.Client) confide
 	if code == "" {
 		t.Fatalf("no code: %v", back)
 	}
-	if _, err := c.AcquireTokenByAuthCode(t.Context(), code, redirect, []string{partnerCenter + "/user_impersonation"}, confidential.WithChallenge(oauth2.GenerateVerifier())); !refusedWith(err, "AADSTS501481") {
+	if _, err := c.AcquireTokenByAuthCode(t.Context(), code, redirect, []string{scope}, confidential.WithChallenge(oauth2.GenerateVerifier())); !refusedWith(err, "AADSTS501481") {
 		t.Errorf("another's verifier: got %v, want AADSTS501481", err)
 	}
-	res, err := c.AcquireTokenByAuthCode(t.Context(), code, redirect, []string{partnerCenter + "/user_impersonation"}, confidential.WithChallenge(verifier))
+	res, err := c.AcquireTokenByAuthCode(t.Context(), code, redirect, []string{scope}, confidential.WithChallenge(verifier))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -183,6 +192,46 @@ func testMSALCustomer(t *testing.T) {
 	}
 }
 
+// A user's token for the application's own API becomes one for another.
+func testMSALOnBehalfOf(t *testing.T) {
+	e := start(t)
+	consent(t, e)
+	publish(t, e)
+	c := msal(t, e, "contoso.example", secret(t, emulator.ApplicationSecret))
+	user := signedInFor(t, e, c, api)
+	wantClaims(t, user.AccessToken, map[string]any{"scp": "access_as_user", "upn": admin})
+	for resource, scope := range map[string]string{graph: "/User.Read", partnerCenter: "/user_impersonation"} {
+		got, err := c.AcquireTokenOnBehalfOf(t.Context(), user.AccessToken, []string{resource + scope})
+		if err != nil {
+			t.Fatalf("%s: %v", resource, err)
+		}
+		wantClaims(t, got.AccessToken, map[string]any{"aud": resource, "upn": admin, "appid": emulator.ApplicationID})
+		kept, err := c.AcquireTokenOnBehalfOf(t.Context(), user.AccessToken, []string{resource + scope})
+		if err != nil || kept.AccessToken != got.AccessToken {
+			t.Errorf("%s: the client did not keep its token: %v", resource, err)
+		}
+	}
+	other, err := c.AcquireTokenSilent(t.Context(), []string{graph + "/User.Read"}, confidential.WithSilentAccount(user.Account))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.AcquireTokenOnBehalfOf(t.Context(), other.AccessToken, []string{arm + "/user_impersonation"}); !refusedWith(err, "AADSTS50013") {
+		t.Errorf("a token for somebody else: got %v, want AADSTS50013", err)
+	}
+}
+
+// A token of another issuer takes the place of a secret.
+func testMSALFederated(t *testing.T) {
+	e := start(t)
+	token := federate(t, e)
+	cred := confidential.NewCredFromAssertionCallback(func(context.Context, confidential.AssertionRequestOptions) (string, error) { return token, nil })
+	got, err := msal(t, e, "adatum.example", cred).AcquireTokenByCredential(t.Context(), []string{graph + "/.default"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantClaims(t, got.AccessToken, map[string]any{"tid": emulator.AdatumTenant, "idtyp": "app", "appidacr": "2"})
+}
+
 func testMSALRefusals(t *testing.T) {
 	e := start(t)
 	_, err := msal(t, e, "adatum.example", secret(t, "wrong")).AcquireTokenByCredential(t.Context(), []string{graph + "/.default"})
@@ -246,6 +295,52 @@ func testAzidentity(t *testing.T) {
 			}
 			wantClaims(t, got.Token, map[string]any{"appidacr": "2"})
 		}
+	})
+	t.Run("DeviceCode", func(t *testing.T) {
+		addDevice(t, e)
+		var shown azidentity.DeviceCodeMessage
+		cred, err := azidentity.NewDeviceCodeCredential(&azidentity.DeviceCodeCredentialOptions{
+			ClientOptions: azure(e), DisableInstanceDiscovery: true, TenantID: emulator.ContosoTenant, ClientID: device,
+			UserPrompt: func(_ context.Context, m azidentity.DeviceCodeMessage) error {
+				shown = m
+				newBrowser(t, e).enterCode(m.VerificationURL, m.UserCode, admin)
+				return nil
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := cred.GetToken(t.Context(), policy.TokenRequestOptions{Scopes: []string{graph + "/User.Read"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantClaims(t, got.Token, map[string]any{"upn": admin, "appid": device, "appidacr": "0"})
+		if !strings.Contains(shown.Message, shown.UserCode) || !strings.Contains(shown.Message, shown.VerificationURL) {
+			t.Errorf("got message %q", shown.Message)
+		}
+		shown = azidentity.DeviceCodeMessage{}
+		other, err := cred.GetToken(t.Context(), policy.TokenRequestOptions{Scopes: []string{arm + "/user_impersonation"}})
+		if err != nil || shown.UserCode != "" {
+			t.Fatalf("asked again: %t; %v", shown.UserCode != "", err)
+		}
+		wantClaims(t, other.Token, map[string]any{"aud": arm, "upn": admin})
+	})
+	t.Run("WorkloadIdentity", func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "token")
+		if err := os.WriteFile(file, []byte(federate(t, e)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cred, err := azidentity.NewWorkloadIdentityCredential(&azidentity.WorkloadIdentityCredentialOptions{
+			ClientOptions: azure(e), DisableInstanceDiscovery: true, TenantID: emulator.AdatumTenant, ClientID: emulator.ApplicationID, TokenFilePath: file,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := cred.GetToken(t.Context(), policy.TokenRequestOptions{Scopes: []string{arm + "/.default"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantClaims(t, got.Token, map[string]any{"tid": emulator.AdatumTenant, "idtyp": "app"})
 	})
 	t.Run("refusal", func(t *testing.T) {
 		cred, err := withSecret(emulator.AdatumTenant, "wrong")

@@ -28,8 +28,11 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/cloud"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
 
 	"github.com/mandate-sam/mandate/emulator"
+	"github.com/mandate-sam/mandate/emulator/directory"
 )
 
 const (
@@ -135,12 +138,76 @@ func certificate(t *testing.T, e *emulator.Emulator) (*x509.Certificate, *rsa.Pr
 	if err != nil {
 		t.Fatal(err)
 	}
+	change(t, e, func(a *emulator.Application) { a.Certificates = append(a.Certificates, der) })
+	return cert, key
+}
+
+// change changes the registration of the fixture's application.
+func change(t *testing.T, e *emulator.Emulator, f func(*emulator.Application)) {
+	t.Helper()
 	app, _ := e.Application(emulator.ApplicationID)
-	app.Certificates = append(app.Certificates, der)
+	f(&app)
 	if err := e.Register(app); err != nil {
 		t.Fatal(err)
 	}
-	return cert, key
+}
+
+// api is a scope of an API of the application's own. Users' tokens for it are
+// what it exchanges on their behalf.
+const api = "api://" + emulator.ApplicationID + "/access_as_user"
+
+func publish(t *testing.T, e *emulator.Emulator) {
+	t.Helper()
+	change(t, e, func(a *emulator.Application) { a.Exposes = []directory.Scope{{Name: "access_as_user"}} })
+}
+
+// device is an application without a secret, at which people sign in with a
+// code that they type elsewhere.
+const device = "a0000000-0000-4000-8000-0000000d0d0d"
+
+func addDevice(t *testing.T, e *emulator.Emulator) {
+	t.Helper()
+	app := emulator.Application{
+		ID: device, Name: "Device", Publisher: "Contoso CSP", Tenant: emulator.ContosoTenant, Public: true,
+		Access: []emulator.Access{{Resource: graph, Scopes: []string{"User.Read"}}, {Resource: arm, Scopes: []string{"user_impersonation"}}},
+	}
+	if err := e.Register(app); err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range app.Access {
+		if err := e.Consent(emulator.ContosoTenant, device, a.Resource); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// federate makes the application accept tokens of a cluster, and returns one.
+func federate(t *testing.T, e *emulator.Emulator) string {
+	t.Helper()
+	const issuer, subject = "https://cluster.example", "system:serviceaccount:default:panel"
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: key.Public(), KeyID: "cluster", Algorithm: "RS256", Use: "sig"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	change(t, e, func(a *emulator.Application) {
+		a.Federated = []directory.Federated{{Name: "cluster", Issuer: issuer, Subject: subject, Keys: set}}
+	})
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.RS256, Key: jose.JSONWebKey{Key: key, KeyID: "cluster"}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := jwt.Signed(signer).Claims(jwt.Claims{
+		Issuer: issuer, Subject: subject, Audience: jwt.Audience{directory.FederatedAudience},
+		IssuedAt: jwt.NewNumericDate(time.Now()), Expiry: jwt.NewNumericDate(time.Now().Add(time.Hour)),
+	}).Serialize()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token
 }
 
 // claims decodes a token without verifying it.
@@ -208,14 +275,27 @@ func (b *browser) signIn(authorize, upn string) *url.URL {
 		if !strings.HasPrefix(at.String(), b.login+"/") {
 			return at
 		}
-		at, page = b.answer(page, upn)
+		at, page = b.answer(page, upn, "")
 	}
 	b.t.Fatalf("the sign-in at %s does not end", authorize)
 	return nil
 }
 
+// enterCode signs in for a device that shows the code.
+func (b *browser) enterCode(page, code, upn string) {
+	b.t.Helper()
+	_, body := b.open(http.MethodGet, page, nil)
+	for range 10 {
+		if strings.Contains(body, `<main id="page-device_done">`) {
+			return
+		}
+		_, body = b.answer(body, upn, code)
+	}
+	b.t.Fatalf("the sign-in for a device at %s does not end", page)
+}
+
 // answer fills in the form of a page and sends it.
-func (b *browser) answer(page, upn string) (*url.URL, string) {
+func (b *browser) answer(page, upn, code string) (*url.URL, string) {
 	b.t.Helper()
 	id, to := pageID.FindStringSubmatch(page), action.FindStringSubmatch(page)
 	if id == nil || to == nil {
@@ -233,6 +313,8 @@ func (b *browser) answer(page, upn string) (*url.URL, string) {
 		form.Set("signin", "yes")
 	case "mfa":
 		form.Set("otp", otp.FindStringSubmatch(page)[1])
+	case "device":
+		form.Set("user_code", code)
 	case "consent":
 		form.Set("decision", "accept")
 	case "form_post":

@@ -25,6 +25,10 @@ func TestNode(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			e := start(t)
 			consent(t, e)
+			publish(t, e)
+			change(t, e, func(a *emulator.Application) { a.IssueIDTokens = true })
+			addDevice(t, e)
+			e.Dial(func(d *emulator.Dials) { d.SignIn.DeviceIntervalSeconds = 1 })
 			runScript(t, e, name, nil)
 		})
 	}
@@ -113,12 +117,17 @@ func settings(t *testing.T, e *emulator.Emulator, more map[string]any) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	file := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte(federate(t, e)), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	s := map[string]any{
 		"login": e.Endpoints().Login, "graph": e.Endpoints().Graph,
 		"client": emulator.ApplicationID, "secret": emulator.ApplicationSecret, "redirect": redirect, "admin": admin,
 		"certificate": string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})),
 		"key":         string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})),
-		"contoso":     emulator.ContosoTenant, "adatum": emulator.AdatumTenant, "wingtip": emulator.WingtipTenant,
+		"token_file":  file, "api": api, "device": device,
+		"contoso": emulator.ContosoTenant, "adatum": emulator.AdatumTenant, "wingtip": emulator.WingtipTenant,
 	}
 	for name, v := range more {
 		s[name] = v
@@ -137,6 +146,7 @@ func handle(t *testing.T, e *emulator.Emulator, line []byte, answer io.Writer) {
 		Ran, Passed string
 		Revoke      bool
 		SignIn      string `json:"sign_in"`
+		Page, Code  string
 	}
 	if err := json.Unmarshal(line, &event); err != nil {
 		t.Logf("%s", line)
@@ -149,6 +159,9 @@ func handle(t *testing.T, e *emulator.Emulator, line []byte, answer io.Writer) {
 		t.Logf("passed: %s", event.Passed)
 	case event.SignIn != "":
 		fmt.Fprintln(answer, newBrowser(t, e).signIn(event.SignIn, admin))
+	case event.Code != "":
+		newBrowser(t, e).enterCode(event.Page, event.Code, admin)
+		fmt.Fprintln(answer)
 	case event.Revoke:
 		if err := e.Revoke(admin); err != nil {
 			t.Error(err)

@@ -1,7 +1,7 @@
 // What the scripts share. Each line that a script prints is an event for the
 // test that runs it: {"ran": what}, {"passed": what}, or a request that is
 // answered with a line: {"sign_in": url} with the URL that the browser is sent
-// back to, {"revoke": true} with nothing.
+// back to, {"page": url, "code": code} and {"revoke": true} with nothing.
 import dns from 'node:dns';
 import { readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
@@ -24,6 +24,7 @@ async function ask(event) {
 }
 
 export const signIn = (authorize) => ask({ sign_in: String(authorize) });
+export const enterCode = (page, code) => ask({ page, code });
 export const revoke = () => ask({ revoke: true });
 
 // run prints which version of a package runs, and runs the steps in order.

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { X509Certificate } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import * as msal from '@azure/msal-node';
-import { claims, emulator, resources, revoke, run, signIn } from './emulator.mjs';
+import { claims, emulator, enterCode, resources, revoke, run, signIn } from './emulator.mjs';
 
 const authority = (tenant) => ({
   clientId: emulator.client,
@@ -81,6 +82,39 @@ await run('@azure/msal-node', {
     const got = await confidential(emulator.adatum).acquireTokenByRefreshToken({ refreshToken: refreshToken(app), scopes: graph });
     assert.equal(claims(got.accessToken).tid, emulator.adatum);
     assert.equal(claims(got.accessToken).upn, emulator.admin);
+  },
+
+  async 'on behalf of'() {
+    const app = confidential('contoso.example');
+    const { accessToken: oboAssertion } = await signedIn(app, [emulator.api]);
+    assert.equal(claims(oboAssertion).scp, 'access_as_user');
+    const got = await app.acquireTokenOnBehalfOf({ oboAssertion, scopes: [`${resources.graph}/User.Read`] });
+    assert.equal(claims(got.accessToken).aud, resources.graph);
+    assert.equal(claims(got.accessToken).upn, emulator.admin);
+    const kept = await app.acquireTokenOnBehalfOf({ oboAssertion, scopes: [`${resources.graph}/User.Read`] });
+    assert.ok(kept.fromCache);
+    await assert.rejects(app.acquireTokenOnBehalfOf({ oboAssertion: got.accessToken, scopes: partnerCenter }), /AADSTS50013/);
+  },
+
+  async 'device code'() {
+    const app = new msal.PublicClientApplication({ auth: { ...authority(emulator.contoso), clientId: emulator.device } });
+    const got = await app.acquireTokenByDeviceCode({
+      scopes: graph,
+      deviceCodeCallback: (shown) => {
+        assert.ok(shown.message.includes(shown.userCode));
+        enterCode(shown.verificationUri, shown.userCode);
+      },
+    });
+    assert.equal(claims(got.accessToken).upn, emulator.admin);
+    assert.equal(claims(got.accessToken).appidacr, '0');
+    const other = await app.acquireTokenSilent({ account: got.account, scopes: [`${resources.arm}/.default`] });
+    assert.equal(claims(other.accessToken).aud, resources.arm);
+  },
+
+  async federated() {
+    const app = confidential(emulator.adatum, { clientAssertion: readFileSync(emulator.token_file, 'utf8') });
+    const got = await app.acquireTokenByClientCredential({ scopes: graph });
+    assert.equal(claims(got.accessToken).tid, emulator.adatum);
   },
 
   async refusals() {

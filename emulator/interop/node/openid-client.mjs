@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { createHash, webcrypto, X509Certificate } from 'node:crypto';
 import * as client from 'openid-client';
-import { claims, emulator, resources, run, signIn } from './emulator.mjs';
+import { claims, emulator, enterCode, resources, run, signIn } from './emulator.mjs';
 
 const discover = (tenant, version, ...authentication) =>
   client.discovery(new URL(`${emulator.login}/${tenant}${version}`), emulator.client, ...authentication);
@@ -62,6 +62,23 @@ await run('openid-client', {
     const config = await discover(emulator.adatum, '/v2.0', undefined, authentication);
     const got = await client.clientCredentialsGrant(config, { scope: `${resources.graph}/.default` });
     assert.equal(claims(got.access_token).appidacr, '2');
+  },
+
+  async 'hybrid: the ID token of the authorization endpoint vouches for the code'() {
+    const config = await discover(emulator.contoso, '/v2.0', emulator.secret);
+    client.useCodeIdTokenResponseType(config);
+    const got = await signedIn(config, { scope: `openid offline_access ${resources.graph}/User.Read`, response_mode: 'fragment' });
+    assert.equal(got.claims().tid, emulator.contoso);
+  },
+
+  async 'device code'() {
+    const config = await client.discovery(new URL(`${emulator.login}/${emulator.contoso}/v2.0`), emulator.device, undefined, client.None());
+    const shown = await client.initiateDeviceAuthorization(config, { scope: `openid ${resources.graph}/User.Read` });
+    assert.equal(typeof shown.expires_in, 'number');
+    const waiting = client.pollDeviceAuthorizationGrant(config, shown);
+    await enterCode(shown.verification_uri, shown.user_code);
+    const got = await waiting;
+    assert.equal(got.claims().preferred_username, emulator.admin);
   },
 
   async refusal() {
