@@ -48,7 +48,10 @@ func (d *Directory) inForce(a Application, now time.Time) Application {
 func (d *Directory) AddSecret(app, value string, c Credential) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	a := d.apps[app]
+	a, ok := d.apps[app]
+	if !ok {
+		return
+	}
 	a.Secrets = append(slices.Clone(a.Secrets), value)
 	d.apps[app] = a
 	d.credentials[credential{app, sha256.Sum256([]byte(value))}] = c
@@ -64,7 +67,10 @@ func (d *Directory) SetCertificates(app string, ders [][]byte, describe func(der
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	a := d.apps[app]
+	a, ok := d.apps[app]
+	if !ok {
+		return ErrNoCredential
+	}
 	kept := map[[32]byte]bool{}
 	for _, der := range a.Certificates {
 		kept[sha256.Sum256(der)] = true

@@ -1,5 +1,6 @@
 // Package graph is the emulator's Graph API, as far as it says who signed in
-// and what a tenant consists of.
+// and what a tenant consists of, and lets applications be registered, given
+// permissions and given new credentials.
 //
 // It follows "Microsoft Graph REST API v1.0".
 package graph
@@ -8,6 +9,8 @@ import (
 	"cmp"
 	"errors"
 	"net/http"
+	"regexp"
+	"strings"
 	"time"
 
 	"github.com/mandate-sam/mandate/emulator/directory"
@@ -25,6 +28,7 @@ type apiError struct {
 	status     int
 	code, text string
 	retryAfter int
+	claims     string // demanded by the challenge (JSON)
 }
 
 func (e *apiError) Error() string { return e.code + ": " + e.text }
@@ -33,11 +37,28 @@ var (
 	errNoToken   = &apiError{status: 401, code: "InvalidAuthenticationToken", text: "Access token is empty."}
 	errToken     = &apiError{status: 401, code: "InvalidAuthenticationToken", text: "Access token validation failure."}
 	errAudience  = &apiError{status: 401, code: "InvalidAuthenticationToken", text: "Access token validation failure. Invalid audience."}
+	errProof     = &apiError{status: 401, code: "Authentication_MissingOrMalformed", text: "Access Token missing or malformed."}
 	errScope     = &apiError{status: 403, code: "Authorization_RequestDenied", text: "Insufficient privileges to complete the operation."}
 	errNotFound  = &apiError{status: 404, code: "Request_ResourceNotFound", text: "Resource does not exist or one of its queried reference-property objects are not present."}
 	errDelegated = &apiError{status: 400, code: "BadRequest", text: "/me request is only valid with delegated authentication flow."}
 	errSegment   = &apiError{status: 400, code: "BadRequest", text: "Resource not found for the segment."}
+	errBody      = &apiError{status: 400, code: "BadRequest", text: "Unable to read JSON request payload. Please ensure Content-Type header is set and payload is of valid JSON format."}
+	errGranted   = &apiError{status: 409, code: "Request_MultipleObjectsWithSameKeyValue", text: "Permission entry already exists."}
+	errQuery     = &apiError{status: 400, code: "BadRequest", text: "Invalid filter clause or query option."}
 )
+
+// invalid is a bad request that says what is wrong with it.
+func invalid(text string) error {
+	return &apiError{status: 400, code: "Request_BadRequest", text: text}
+}
+
+// challenge demands the claims instead of accepting the token.
+func challenge(claims string) error {
+	return &apiError{
+		status: 401, code: "InvalidAuthenticationToken", claims: claims,
+		text: "Continuous access evaluation resulted in claims challenge with result: InteractionRequired and code: TokenIssuedBeforeRevocationTimestamp",
+	}
+}
 
 // call is one authenticated request.
 type call struct {
@@ -46,36 +67,134 @@ type call struct {
 	tenant directory.Tenant
 }
 
-// route says which scopes a path needs (any of them) and what answers it.
+// reply is a good answer. A nil body is an empty one.
+type reply struct {
+	status int
+	body   map[string]any
+}
+
+func ok(body map[string]any, err error) (reply, error) { return reply{http.StatusOK, body}, err }
+
+// done is the answer of what has nothing to say.
+var done = reply{status: http.StatusNoContent}
+
+// route says which scopes a path needs (any of them) and what answers it. What
+// manages needs a user with a role, too.
 type route struct {
 	pattern string
 	scopes  []string
-	handle  func(*Server, call) (map[string]any, error)
+	manages bool
+	handle  func(*Server, call) (reply, error)
 }
 
 var (
-	readMe   = []string{"User.Read", "User.Read.All", "User.ReadWrite.All", "Directory.Read.All", "Directory.ReadWrite.All", "Directory.AccessAsUser.All"}
-	readOrg  = []string{"User.Read", "Organization.Read.All", "Directory.Read.All", "Directory.ReadWrite.All", "Directory.AccessAsUser.All"}
-	readDoms = []string{"Domain.Read.All", "Domain.ReadWrite.All", "Directory.Read.All", "Directory.ReadWrite.All", "Directory.AccessAsUser.All"}
-	readAll  = []string{"User.Read.All", "User.ReadWrite.All", "Directory.Read.All", "Directory.ReadWrite.All", "Directory.AccessAsUser.All"}
+	readMe      = []string{"User.Read", "User.Read.All", "User.ReadWrite.All", "Directory.Read.All", "Directory.ReadWrite.All", "Directory.AccessAsUser.All"}
+	readOrg     = []string{"User.Read", "Organization.Read.All", "Directory.Read.All", "Directory.ReadWrite.All", "Directory.AccessAsUser.All"}
+	readDoms    = []string{"Domain.Read.All", "Domain.ReadWrite.All", "Directory.Read.All", "Directory.ReadWrite.All", "Directory.AccessAsUser.All"}
+	readAll     = []string{"User.Read.All", "User.ReadWrite.All", "Directory.Read.All", "Directory.ReadWrite.All", "Directory.AccessAsUser.All"}
+	revoke      = []string{"User.ReadWrite.All", "Directory.ReadWrite.All", "Directory.AccessAsUser.All"}
+	readApps    = []string{"Application.Read.All", "Application.ReadWrite.All", "Directory.Read.All", "Directory.ReadWrite.All", "Directory.AccessAsUser.All"}
+	writeApps   = []string{"Application.ReadWrite.All", "Directory.ReadWrite.All", "Directory.AccessAsUser.All"}
+	readGrants  = []string{"DelegatedPermissionGrant.ReadWrite.All", "Directory.Read.All", "Directory.ReadWrite.All", "Directory.AccessAsUser.All"}
+	writeGrants = []string{"DelegatedPermissionGrant.ReadWrite.All", "Directory.ReadWrite.All", "Directory.AccessAsUser.All"}
+	readRules   = []string{"Policy.Read.All", "Policy.ReadWrite.ApplicationConfiguration", "Directory.AccessAsUser.All"}
+	writeRules  = []string{"Policy.ReadWrite.ApplicationConfiguration", "Directory.AccessAsUser.All"}
+	readGDAP    = []string{"DelegatedAdminRelationship.Read.All", "DelegatedAdminRelationship.ReadWrite.All"}
 )
 
 var routes = []route{
-	{"GET /v1.0/me", readMe, (*Server).me},
-	{"GET /v1.0/me/memberOf", readMe, (*Server).memberOf},
-	{"GET /v1.0/organization", readOrg, (*Server).organization},
-	{"GET /v1.0/domains", readDoms, (*Server).domains},
-	{"GET /v1.0/users", readAll, (*Server).users},
+	{"GET /v1.0/me", readMe, false, (*Server).me},
+	{"GET /v1.0/me/memberOf", readMe, false, (*Server).memberOf},
+	{"POST /v1.0/me/revokeSignInSessions", revoke, false, (*Server).revokeMe},
+	{"GET /v1.0/organization", readOrg, false, (*Server).organization},
+	{"GET /v1.0/organization/{id}", readOrg, false, (*Server).oneOrganization},
+	{"GET /v1.0/domains", readDoms, false, (*Server).domains},
+	{"GET /v1.0/users", readAll, false, (*Server).users},
+	{"GET /v1.0/users/{id}", readAll, false, (*Server).user},
+	{"GET /v1.0/users/{id}/memberOf", readAll, false, (*Server).memberOf},
+	{"POST /v1.0/users/{id}/revokeSignInSessions", revoke, true, (*Server).revokeUser},
+
+	{"GET /v1.0/applications", readApps, false, (*Server).applications},
+	{"POST /v1.0/applications", writeApps, true, (*Server).createApplication},
+	{"GET /v1.0/applications/{id}", readApps, false, (*Server).application},
+	{"PATCH /v1.0/applications/{id}", writeApps, true, (*Server).patchApplication},
+	{"DELETE /v1.0/applications/{id}", writeApps, true, (*Server).deleteApplication},
+	{"POST /v1.0/applications/{id}/addPassword", writeApps, true, (*Server).addPassword},
+	{"POST /v1.0/applications/{id}/removePassword", writeApps, true, (*Server).removePassword},
+	{"POST /v1.0/applications/{id}/addKey", writeApps, true, (*Server).addKey},
+	{"POST /v1.0/applications/{id}/removeKey", writeApps, true, (*Server).removeKey},
+	{"GET /v1.0/applications/{id}/tokenLifetimePolicies", readApps, false, (*Server).assignedPolicies},
+	{"POST /v1.0/applications/{id}/tokenLifetimePolicies/$ref", writeApps, true, (*Server).assignPolicy},
+	{"DELETE /v1.0/applications/{id}/tokenLifetimePolicies/{policy}/$ref", writeApps, true, (*Server).unassignPolicy},
+
+	{"GET /v1.0/servicePrincipals", readApps, false, (*Server).principals},
+	{"POST /v1.0/servicePrincipals", writeApps, true, (*Server).createPrincipal},
+	{"GET /v1.0/servicePrincipals/{id}", readApps, false, (*Server).principal},
+	{"DELETE /v1.0/servicePrincipals/{id}", writeApps, true, (*Server).deletePrincipal},
+	{"GET /v1.0/servicePrincipals/{id}/oauth2PermissionGrants", readGrants, false, (*Server).grantsOf},
+
+	{"GET /v1.0/oauth2PermissionGrants", readGrants, false, (*Server).grants},
+	{"POST /v1.0/oauth2PermissionGrants", writeGrants, true, (*Server).createGrant},
+	{"GET /v1.0/oauth2PermissionGrants/{id}", readGrants, false, (*Server).grant},
+	{"PATCH /v1.0/oauth2PermissionGrants/{id}", writeGrants, true, (*Server).patchGrant},
+	{"DELETE /v1.0/oauth2PermissionGrants/{id}", writeGrants, true, (*Server).deleteGrant},
+
+	{"GET /v1.0/policies/tokenLifetimePolicies", readRules, false, (*Server).policies},
+	{"POST /v1.0/policies/tokenLifetimePolicies", writeRules, true, (*Server).createPolicy},
+	{"GET /v1.0/policies/tokenLifetimePolicies/{id}", readRules, false, (*Server).policy},
+	{"PATCH /v1.0/policies/tokenLifetimePolicies/{id}", writeRules, true, (*Server).patchPolicy},
+	{"DELETE /v1.0/policies/tokenLifetimePolicies/{id}", writeRules, true, (*Server).deletePolicy},
+
+	{"GET /v1.0/tenantRelationships/delegatedAdminRelationships", readGDAP, false, (*Server).relationships},
+	{"GET /v1.0/tenantRelationships/delegatedAdminRelationships/{id}", readGDAP, false, (*Server).relationship},
+	{"GET /v1.0/tenantRelationships/delegatedAdminRelationships/{id}/accessAssignments", readGDAP, false, (*Server).assignments},
+	{"GET /v1.0/tenantRelationships/delegatedAdminRelationships/{id}/requests", readGDAP, false, (*Server).requests},
+	{"GET /v1.0/tenantRelationships/delegatedAdminCustomers", readGDAP, false, (*Server).customers},
+	{"GET /v1.0/tenantRelationships/delegatedAdminCustomers/{id}", readGDAP, false, (*Server).customer},
 }
+
+// byAppID is the form of a path that names an object by its application id.
+var byAppID = regexp.MustCompile(`(?i)^(/v1\.0/(?:applications|servicePrincipals))\(appId='([^'/]*)'\)`)
+
+// appIDPrefix marks a path value that is an application id.
+const appIDPrefix = "appId="
 
 // Handler serves the API.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
+	names := map[string]string{}
 	for _, rt := range routes {
 		mux.HandleFunc(rt.pattern, func(w http.ResponseWriter, r *http.Request) { s.serve(w, r, rt) })
+		_, path, _ := strings.Cut(rt.pattern, " ")
+		for _, name := range strings.Split(path, "/") {
+			if !strings.HasPrefix(name, "{") {
+				names[strings.ToLower(name)] = name
+			}
+		}
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { s.refuse(w, r, errSegment) })
-	return mux
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r = r.Clone(r.Context())
+		r.URL.Path, r.URL.RawPath = canonical(r.URL.Path, names), ""
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// canonical is the path as the routes write it: letters of names cased as
+// documented, no slash at the end, and what is named by its application id
+// as if that were an object id.
+func canonical(path string, names map[string]string) string {
+	path = byAppID.ReplaceAllString(strings.TrimRight(path, "/"), "$1/"+appIDPrefix+"$2")
+	parts := strings.Split(path, "/")
+	for i, p := range parts {
+		if name, found := names[strings.ToLower(p)]; found {
+			parts[i] = name
+		}
+	}
+	if path = strings.Join(parts, "/"); path == "" {
+		return "/"
+	}
+	return path
 }
 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request, rt route) {
@@ -84,33 +203,44 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, rt route) {
 		s.refuse(w, r, err)
 		return
 	}
-	body, err := rt.handle(s, c)
+	out, err := rt.handle(s, c)
 	if err != nil {
 		s.refuse(w, r, err)
 		return
 	}
 	w.Header().Set("request-id", s.cfg.Chance.GUID())
-	bearer.WriteJSON(w, http.StatusOK, body)
+	if out.body == nil {
+		w.WriteHeader(out.status)
+		return
+	}
+	bearer.WriteJSON(w, out.status, out.body)
 }
 
 func (s *Server) admit(r *http.Request, rt route) (call, error) {
 	c := call{Request: r}
-	if t, ok := s.cfg.Dials.Throttled("graph"); ok {
-		return c, &apiError{t.Status, "TooManyRequests", "Too many requests.", t.RetryAfter}
+	if t, throttled := s.cfg.Dials.Throttled("graph"); throttled {
+		return c, &apiError{status: t.Status, code: "TooManyRequests", text: "Too many requests.", retryAfter: t.RetryAfter}
 	}
 	t, err := s.cfg.Read(r)
 	switch {
 	case errors.Is(err, bearer.ErrMissing):
 		return c, errNoToken
+	case errors.Is(err, bearer.ErrRevoked) && t.Resource.ID == directory.Graph && t.Continuous():
+		claims, _ := s.cfg.Demanded("graph", t, err)
+		return c, challenge(claims)
 	case err != nil:
 		return c, errToken
 	case t.Resource.ID != directory.Graph:
 		return c, errAudience
-	case !t.Has(rt.scopes...):
-		return c, errScope
+	}
+	if claims, demanded := s.cfg.Demanded("graph", t, nil); demanded {
+		return c, challenge(claims)
 	}
 	c.token = t
 	c.tenant, _ = s.cfg.Directory.Tenant(t.Tenant)
+	if !t.Has(rt.scopes...) || rt.manages && !t.AppOnly() && !s.cfg.Directory.MayManage(t.Holder, c.tenant.ID) {
+		return c, errScope
+	}
 	return c, nil
 }
 
@@ -121,7 +251,9 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	id := s.cfg.Chance.GUID()
 	h := w.Header()
 	h.Set("request-id", id)
-	if e.status == http.StatusUnauthorized {
+	if e.claims != "" {
+		h.Set("WWW-Authenticate", s.cfg.Challenge(directory.Graph, e.claims))
+	} else if e.status == http.StatusUnauthorized {
 		h.Set("WWW-Authenticate", `Bearer realm="", authorization_uri="`+s.cfg.Login+`/common/oauth2/authorize", client_id="`+directory.Graph+`"`)
 	}
 	bearer.RetryAfter(w, e.retryAfter)
@@ -134,76 +266,10 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	}})
 }
 
-const context = "https://graph.microsoft.com/v1.0/$metadata#"
-
-func list(kind string, items []any) map[string]any {
-	return map[string]any{"@odata.context": context + kind, "value": items}
-}
-
-func user(u directory.User) map[string]any {
-	return map[string]any{
-		"id": u.ID, "displayName": u.Name, "givenName": u.GivenName, "surname": u.Surname,
-		"userPrincipalName": u.UPN, "mail": u.Mail, "businessPhones": []string{},
-		"jobTitle": nil, "mobilePhone": nil, "officeLocation": nil, "preferredLanguage": nil,
+// read reads the body into v.
+func (c call) read(v any) error {
+	if bearer.ReadJSON(c.Request, v) != nil {
+		return errBody
 	}
-}
-
-// holder is the user object of the token. A delegated administrator has none
-// in a customer's tenant.
-func (c call) holder() (directory.User, error) {
-	if c.token.AppOnly() {
-		return directory.User{}, errDelegated
-	}
-	if c.token.Holder.Tenant != c.tenant.ID {
-		return directory.User{}, errNotFound
-	}
-	return c.token.Holder, nil
-}
-
-func (s *Server) me(c call) (map[string]any, error) {
-	u, err := c.holder()
-	if err != nil {
-		return nil, err
-	}
-	body := user(u)
-	body["@odata.context"] = context + "users/$entity"
-	return body, nil
-}
-
-// memberOf lists the agent groups, which are security groups.
-func (s *Server) memberOf(c call) (map[string]any, error) {
-	u, err := c.holder()
-	if err != nil {
-		return nil, err
-	}
-	items := []any{}
-	for _, g := range u.Groups {
-		items = append(items, map[string]any{
-			"@odata.type": "#microsoft.graph.group", "id": directory.GroupID(u.Tenant, g), "displayName": g,
-			"securityEnabled": true, "mailEnabled": false, "groupTypes": []string{}, "mailNickname": g,
-		})
-	}
-	return list("directoryObjects", items), nil
-}
-
-func (s *Server) organization(c call) (map[string]any, error) {
-	return list("organization", []any{map[string]any{
-		"id": c.tenant.ID, "displayName": c.tenant.Name, "tenantType": "AAD", "countryLetterCode": "US",
-		"verifiedDomains": []any{map[string]any{"name": c.tenant.Domain, "type": "Managed", "isDefault": true, "isInitial": true, "capabilities": "Email, OfficeCommunicationsOnline"}},
-	}}), nil
-}
-
-func (s *Server) domains(c call) (map[string]any, error) {
-	return list("domains", []any{map[string]any{
-		"id": c.tenant.Domain, "authenticationType": "Managed", "isDefault": true, "isInitial": true, "isVerified": true,
-		"isAdminManaged": true, "isRoot": true, "supportedServices": []string{"Email"},
-	}}), nil
-}
-
-func (s *Server) users(c call) (map[string]any, error) {
-	items := []any{}
-	for _, u := range s.cfg.Directory.Users(c.tenant.ID, 999) {
-		items = append(items, user(u))
-	}
-	return list("users", items), nil
+	return nil
 }

@@ -1,0 +1,116 @@
+package graph
+
+import (
+	"strings"
+	"time"
+
+	"github.com/mandate-sam/mandate/emulator/directory"
+)
+
+func userObject(u directory.User) map[string]any {
+	return map[string]any{
+		"id": u.ID, "displayName": u.Name, "givenName": u.GivenName, "surname": u.Surname,
+		"userPrincipalName": u.UPN, "mail": u.Mail, "businessPhones": []string{},
+		"jobTitle": nil, "mobilePhone": nil, "officeLocation": nil, "preferredLanguage": nil,
+	}
+}
+
+// holder is the user object of the token. A delegated administrator has none
+// in a customer's tenant.
+func (c call) holder() (directory.User, error) {
+	if c.token.AppOnly() {
+		return directory.User{}, errDelegated
+	}
+	if c.token.Holder.Tenant != c.tenant.ID {
+		return directory.User{}, errNotFound
+	}
+	return c.token.Holder, nil
+}
+
+// named is the user that the path names, by object id or UPN; the token's if
+// it names none.
+func (s *Server) named(c call) (directory.User, error) {
+	id := c.PathValue("id")
+	if id == "" {
+		return c.holder()
+	}
+	if u, found := s.cfg.Directory.UserByID(strings.ToLower(id)); found && u.Tenant == c.tenant.ID {
+		return u, nil
+	}
+	if u, found := s.cfg.Directory.User(c.tenant.ID, id); found && strings.EqualFold(u.UPN, id) {
+		return u, nil
+	}
+	return directory.User{}, errNotFound
+}
+
+func (s *Server) me(c call) (reply, error) { return s.user(c) }
+
+func (s *Server) user(c call) (reply, error) {
+	u, err := s.named(c)
+	if err != nil {
+		return reply{}, err
+	}
+	return one(c, "users", userObject(u))
+}
+
+// memberOf lists the agent groups, which are security groups.
+func (s *Server) memberOf(c call) (reply, error) {
+	u, err := s.named(c)
+	if err != nil {
+		return reply{}, err
+	}
+	items := []map[string]any{}
+	for _, g := range u.Groups {
+		items = append(items, map[string]any{
+			"@odata.type": "#microsoft.graph.group", "id": directory.GroupID(u.Tenant, g), "displayName": g,
+			"securityEnabled": true, "mailEnabled": false, "groupTypes": []string{}, "mailNickname": g,
+		})
+	}
+	return ok(page(c, "directoryObjects", items))
+}
+
+func (s *Server) users(c call) (reply, error) {
+	items := []map[string]any{}
+	for _, u := range s.cfg.Directory.Users(c.tenant.ID, 0) {
+		items = append(items, userObject(u))
+	}
+	return ok(page(c, "users", items))
+}
+
+func (s *Server) revokeMe(c call) (reply, error) { return s.revokeUser(c) }
+
+// revokeUser makes all tokens of the user worthless, that of the caller too
+// if it is the user's. The documentation says 204; the service answers 200.
+func (s *Server) revokeUser(c call) (reply, error) {
+	u, err := s.named(c)
+	if err != nil {
+		return reply{}, err
+	}
+	s.cfg.Directory.Revoke(u.ID, time.Now())
+	return ok(map[string]any{"@odata.context": context + "Edm.Boolean", "value": true}, nil)
+}
+
+func organizationObject(t directory.Tenant) map[string]any {
+	return map[string]any{
+		"id": t.ID, "displayName": t.Name, "tenantType": "AAD", "countryLetterCode": "US",
+		"verifiedDomains": []any{map[string]any{"name": t.Domain, "type": "Managed", "isDefault": true, "isInitial": true, "capabilities": "Email, OfficeCommunicationsOnline"}},
+	}
+}
+
+func (s *Server) organization(c call) (reply, error) {
+	return ok(page(c, "organization", []map[string]any{organizationObject(c.tenant)}))
+}
+
+func (s *Server) oneOrganization(c call) (reply, error) {
+	if !strings.EqualFold(c.PathValue("id"), c.tenant.ID) {
+		return reply{}, errNotFound
+	}
+	return one(c, "organization", organizationObject(c.tenant))
+}
+
+func (s *Server) domains(c call) (reply, error) {
+	return ok(page(c, "domains", []map[string]any{{
+		"id": c.tenant.Domain, "authenticationType": "Managed", "isDefault": true, "isInitial": true, "isVerified": true,
+		"isAdminManaged": true, "isRoot": true, "supportedServices": []string{"Email"},
+	}}))
+}
