@@ -329,6 +329,7 @@ type ErrorEntry struct {
 	Suberror string `json:"suberror,omitempty"`
 	Status   int    `json:"status"`
 	Text     string `json:"text"`
+	Claims   string `json:"claims,omitempty"` // the usual claims challenge
 }
 
 // Errors lists the table of errors by code.
@@ -336,7 +337,8 @@ func Errors() []ErrorEntry {
 	list := make([]ErrorEntry, 0, len(rows))
 	for _, code := range slices.Sorted(maps.Keys(rows)) {
 		e := refuse(code)
-		list = append(list, ErrorEntry{code, e.row().v1, e.row().v2, e.row().suberror, e.httpStatus(), e.text()})
+		r := e.row()
+		list = append(list, ErrorEntry{code, r.v1, r.v2, r.suberror, e.httpStatus(), e.text(), r.claims})
 	}
 	return list
 }
