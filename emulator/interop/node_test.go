@@ -21,7 +21,7 @@ import (
 const oldestNode = 20
 
 func TestNode(t *testing.T) {
-	for _, name := range []string{"msal-node", "azure-identity", "graph-client", "openid-client"} {
+	for _, name := range []string{"msal-node", "azure-identity", "graph-client", "openid-client", "keyvault-secrets", "keyvault-keys"} {
 		t.Run(name, func(t *testing.T) {
 			e := start(t)
 			consent(t, e)
@@ -29,7 +29,8 @@ func TestNode(t *testing.T) {
 			change(t, e, func(a *emulator.Application) { a.IssueIDTokens = true })
 			addDevice(t, e)
 			e.Dial(func(d *emulator.Dials) { d.SignIn.DeviceIntervalSeconds = 1 })
-			runScript(t, e, name, nil)
+			vaultCredential(t, e)
+			runScript(t, e, name)
 		})
 	}
 }
@@ -72,10 +73,10 @@ func removeModules() {
 }
 
 // runScript runs node/NAME.mjs against the emulator. The script finds its
-// settings in the environment variable EMULATOR, those in more among them. It
-// fails by ending with anything but 0; until then each line that it prints is
-// an event (see node/emulator.mjs).
-func runScript(t *testing.T, e *emulator.Emulator, name string, more map[string]any) {
+// settings in the environment variable EMULATOR. It fails by ending with
+// anything but 0; until then each line that it prints is an event (see
+// node/emulator.mjs).
+func runScript(t *testing.T, e *emulator.Emulator, name string) {
 	t.Helper()
 	dir, err := modules()
 	if err != nil {
@@ -88,7 +89,7 @@ func runScript(t *testing.T, e *emulator.Emulator, name string, more map[string]
 	cmd := exec.CommandContext(t.Context(), "node", name+".mjs")
 	cmd.Dir = dir
 	cmd.Stderr = t.Output()
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "NODE_EXTRA_CA_CERTS=" + ca, "EMULATOR=" + settings(t, e, more)}
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "NODE_EXTRA_CA_CERTS=" + ca, "EMULATOR=" + settings(t, e)}
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -110,7 +111,7 @@ func runScript(t *testing.T, e *emulator.Emulator, name string, more map[string]
 
 // settings are what a script is told: where things are, and who the
 // application is.
-func settings(t *testing.T, e *emulator.Emulator, more map[string]any) string {
+func settings(t *testing.T, e *emulator.Emulator) string {
 	t.Helper()
 	cert, key := certificate(t, e)
 	der, err := x509.MarshalPKCS8PrivateKey(key)
@@ -121,16 +122,14 @@ func settings(t *testing.T, e *emulator.Emulator, more map[string]any) string {
 	if err := os.WriteFile(file, []byte(federate(t, e)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s := map[string]any{
+	s := map[string]string{
 		"login": e.Endpoints().Login, "graph": e.Endpoints().Graph,
 		"client": emulator.ApplicationID, "secret": emulator.ApplicationSecret, "redirect": redirect, "admin": admin,
 		"certificate": string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})),
 		"key":         string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})),
 		"token_file":  file, "api": api, "device": device,
+		"vault": e.Vault(emulator.DefaultVault), "vault_name": emulator.DefaultVault, "vault_client": vaultApp, "vault_secret": vaultSecret,
 		"contoso": emulator.ContosoTenant, "adatum": emulator.AdatumTenant, "wingtip": emulator.WingtipTenant,
-	}
-	for name, v := range more {
-		s[name] = v
 	}
 	b, err := json.Marshal(s)
 	if err != nil {
