@@ -44,10 +44,31 @@
 // https://vault.localhost:PORT. A seed does not repeat keys, nor what is
 // encrypted and signed with them.
 //
+// # Identity platform
+//
+// Both dialects, v1 (/oauth2/…) and v2 (/oauth2/v2.0/…), have the grants
+// authorization_code (with and without PKCE), refresh_token,
+// client_credentials, device_code (also by its long name) and on-behalf-of;
+// admin consent (/adminconsent, /v2.0/adminconsent), sign-out (/oauth2/logout)
+// and discovery. What a registration ([Application]) does not allow is refused
+// as Entra does; off until said otherwise are
+//
+//	public                 device codes, and no credential (7000218)
+//	spa_redirect_uris      codes without credential; refresh tokens end after a day (700084)
+//	issue_id_tokens        response_type "code id_token" and "id_token" (700054)
+//	issue_access_tokens    response_type "id_token token" (700054)
+//	federated_credentials  other issuers' tokens as client assertions (70021, 700211 to 700213)
+//	exposes                permissions of the application's own API, api://ID; what
+//	                       is issued for it may be exchanged on behalf of the user
+//	single_tenant          not at common (50194), nor in other tenants (700016)
+//
+// The errors are listed in docs/emulator-errors.md.
+//
 // # Pages
 //
-// A sign-in starts at /{tenant}/oauth2/authorize or /oauth2/v2.0/authorize and
-// goes through pages at /signin/{id}. Every form posts to the page's own
+// A sign-in starts at /{tenant}/oauth2/authorize or /oauth2/v2.0/authorize, at
+// an admin consent address, or at /devicelogin with the code that a device
+// shows, and goes through pages at /signin/{id}. Every form posts to the page's own
 // address and is answered with 303 to the next page, or with the way back to
 // the application. A page appears only if there is something to ask; its main
 // element has the id page-NAME:
@@ -61,6 +82,9 @@
 //	                                    value=cancel; input#organization name=organization value=yes (administrators)
 //	page-approval   form#approval       button name=decision value=return: only an administrator may consent
 //	page-form_post  form#form_post      submits itself; button#continue where scripts are off
+//	page-device     form#device         input#user-code name=user_code; the end is page-device_done or
+//	                                    page-device_declined, with #device-result
+//	page-signed_out
 //	page-error      #error-code, #error-text: nothing goes back to the application
 //
 // Cookies tie a sign-in to its browser, and remember it for the next one
