@@ -10,7 +10,7 @@ import (
 // when something has happened since the token was issued (continuous access
 // evaluation). An empty condition matches everything.
 type Challenge struct {
-	Service string `json:"service,omitempty"` // "graph" or "arm"; empty: both
+	Service string `json:"service,omitempty"` // "graph", "arm" or "keyvault"; empty: each of them
 	User    string `json:"user,omitempty"`    // UPN
 
 	// Claims is the JSON to demand; empty demands a token issued from now on.
@@ -31,7 +31,7 @@ type ServiceError struct {
 
 func (d Dials) checkServices() error {
 	for _, c := range d.Challenges {
-		if !slices.Contains([]string{"", "graph", "arm"}, c.Service) || c.Times < 0 || c.Claims != "" && !json.Valid([]byte(c.Claims)) {
+		if !slices.Contains([]string{"", "graph", "arm", "keyvault"}, c.Service) || c.Times < 0 || c.Claims != "" && !json.Valid([]byte(c.Claims)) {
 			return fmt.Errorf("challenges cannot have service %q, times %d, claims %q", c.Service, c.Times, c.Claims)
 		}
 	}

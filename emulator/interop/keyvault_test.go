@@ -24,6 +24,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/azsecrets"
 
 	"github.com/mandate-sam/mandate/emulator"
+	"github.com/mandate-sam/mandate/emulator/fault"
 )
 
 const (
@@ -104,6 +105,7 @@ func testSecrets(t *testing.T) {
 	t.Run("lists", testSecretLists)
 	t.Run("policies", testSecretPolicies)
 	t.Run("throttled", testSecretThrottled)
+	t.Run("claims challenge", testVaultClaims)
 	t.Run("verified resource", testVerifiedResource)
 	t.Run("wrong tenant", testVaultOfAnotherTenant)
 }
@@ -268,6 +270,17 @@ func testSecretThrottled(t *testing.T) {
 	e.Dial(func(d *emulator.Dials) { d.KeyVault.Outage = []string{"*"} })
 	_, err = hasty.GetSecret(ctx, "s", "", nil)
 	wantRefusal(t, err, 503, "ServiceUnavailable")
+}
+
+// The SDK answers a demand for a newer token with a newer token.
+func testVaultClaims(t *testing.T) {
+	e := start(t)
+	c := secretsClient(t, e, e.Endpoints().KeyVault)
+	e.Dial(func(d *emulator.Dials) { d.Challenges = []fault.Challenge{{Service: "keyvault"}} })
+	must(c.SetSecret(t.Context(), "s", azsecrets.SetSecretParameters{Value: ptr("v")}, nil))(t)
+	if n := len(e.TokenRequests()); n != 2 {
+		t.Errorf("got %d token requests, want the first and the one with the claims", n)
+	}
 }
 
 // With a name for the vault the SDK's own check of the challenge passes.

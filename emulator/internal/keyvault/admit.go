@@ -1,15 +1,14 @@
 package keyvault
 
 import (
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
+	"github.com/mandate-sam/mandate/emulator/directory"
 	"github.com/mandate-sam/mandate/emulator/internal/bearer"
 )
 
@@ -84,16 +83,18 @@ func (v *Vault) Policies() []Policy {
 	return slices.Clone(v.policies)
 }
 
-// admit reads the token and checks that it is for this vault. A token that
-// was revoked gets a claims challenge, which a client that can answer it
-// answers with a new token.
+// admit reads the token and checks that it is for this vault. A client that
+// can get a better token is told which; the others start again.
 func (v *Vault) admit(r *http.Request) (bearer.Token, error) {
 	t, err := v.cfg.Read(r)
+	if claims, ok := v.cfg.Demanded("keyvault", t, err); ok {
+		return t, &refusal{status: 401, code: "Unauthorized", text: "Continuous access evaluation resulted in claims challenge.", challenge: v.cfg.Challenge(directory.KeyVault, claims)}
+	}
 	switch {
 	case errors.Is(err, bearer.ErrMissing):
 		return t, v.unauthorized(r, "AKV10000: Request is missing a Bearer or PoP token.")
 	case errors.Is(err, bearer.ErrRevoked):
-		return t, &refusal{status: 401, code: "Unauthorized", text: "The access token was revoked.", challenge: v.claimsChallenge()}
+		return t, v.unauthorized(r, "The access token was revoked.")
 	case err != nil:
 		return t, v.unauthorized(r, v.whyInvalid(r))
 	case !strings.EqualFold(t.Tenant, v.cfg.Tenant):
@@ -117,11 +118,6 @@ func (v *Vault) whyInvalid(r *http.Request) string {
 
 func (v *Vault) unauthorized(r *http.Request, text string) error {
 	return &refusal{status: 401, code: "Unauthorized", text: text, challenge: v.challenge(r.Host)}
-}
-
-func (v *Vault) claimsChallenge() string {
-	claims := `{"access_token":{"nbf":{"essential":true,"value":"` + strconv.FormatInt(v.now().Unix(), 10) + `"}}}`
-	return `Bearer realm="", authorization_uri="` + v.cfg.Login + `/common/oauth2/authorize", error="insufficient_claims", claims="` + base64.StdEncoding.EncodeToString([]byte(claims)) + `"`
 }
 
 // authorize holds the operation against the access policies.

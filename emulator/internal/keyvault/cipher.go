@@ -70,6 +70,7 @@ func (m *material) encryptRSA(alg string, in message) (message, error) {
 	if h, ok := oaep[alg]; ok {
 		out, err = rsa.EncryptOAEP(h(), rand.Reader, &m.rsa.PublicKey, in.Value, nil)
 	} else if alg == "RSA1_5" {
+		//lint:ignore SA1019 an algorithm of the API, for what was encrypted long ago
 		out, err = rsa.EncryptPKCS1v15(rand.Reader, &m.rsa.PublicKey, in.Value)
 	} else {
 		return message{}, badAlgorithm(m, alg)
@@ -86,6 +87,7 @@ func (m *material) decryptRSA(alg string, in message) (message, error) {
 	if h, ok := oaep[alg]; ok {
 		out, err = rsa.DecryptOAEP(h(), nil, m.rsa, in.Value, nil)
 	} else if alg == "RSA1_5" {
+		//lint:ignore SA1019 an algorithm of the API, for what was encrypted long ago
 		out, err = rsa.DecryptPKCS1v15(nil, m.rsa, in.Value)
 	} else {
 		return message{}, badAlgorithm(m, alg)

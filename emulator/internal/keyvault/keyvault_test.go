@@ -370,19 +370,23 @@ func TestChallenge(t *testing.T) {
 	}
 }
 
-// A user's token that was revoked is answered with a claims challenge.
+// A revoked token is answered with a claims challenge if the client can answer
+// that, and like any other bad token if not.
 func TestRevoked(t *testing.T) {
 	x := newTester(t)
 	u, ok := x.cfg.Directory.User(directory.ContosoTenant, "admin@contoso.example")
 	if !ok {
 		t.Fatal("no admin")
 	}
-	x.token = x.sign(map[string]any{"oid": u.ID, "idtyp": "user"})
+	able, unable := x.sign(map[string]any{"oid": u.ID, "idtyp": "user", "xms_cc": []string{"CP1"}}), x.sign(map[string]any{"oid": u.ID, "idtyp": "user"})
+	x.token = able
 	x.want(200, "GET", "/secrets", "")
 	x.cfg.Directory.Revoke(u.ID, time.Now().Add(time.Second))
-	a := x.want(401, "GET", "/secrets", "")
-	if h := a.header.Get("WWW-Authenticate"); !strings.Contains(h, `error="insufficient_claims", claims="`) {
-		t.Errorf("got %s", h)
+	for raw, want := range map[string]string{able: `error="insufficient_claims", claims="`, unable: `resource="https://vault.azure.net"`} {
+		x.token = raw
+		if h := x.want(401, "GET", "/secrets", "").header.Get("WWW-Authenticate"); !strings.Contains(h, want) {
+			t.Errorf("got %s, want %s", h, want)
+		}
 	}
 }
 
