@@ -2,6 +2,7 @@ package emulator
 
 import (
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -133,6 +134,9 @@ func (e *Emulator) AddVault(name string) (string, error) {
 	}
 	if e.vault(n.name) != nil {
 		return "", fmt.Errorf("add vault: there is a vault %q", n.name)
+	}
+	if e.servers.ctx.Err() != nil {
+		return "", errors.New("add vault: the emulator was closed")
 	}
 	l, err := listen(0)
 	if err != nil {
