@@ -135,10 +135,6 @@ func TestReplicationDelay(t *testing.T) {
 			t.Errorf("a secret out of its time: %v", got.raw)
 		}
 	}
-	var d emulator.Dials
-	if err := json.Unmarshal([]byte(`{}`), &d); err != nil {
-		t.Fatal(err)
-	}
 }
 
 func certificate(t *testing.T, until time.Time) (*rsa.PrivateKey, []byte) {

@@ -138,13 +138,8 @@ func nullable(s string) any {
 }
 
 func (s *Server) applications(c call) (reply, error) {
-	items := []map[string]any{}
-	for _, a := range s.cfg.Directory.Applications() {
-		if a.Tenant == c.tenant.ID {
-			items = append(items, s.applicationObject(a))
-		}
-	}
-	return ok(page(c, "applications", items))
+	own := slices.DeleteFunc(s.cfg.Directory.Applications(), func(a directory.Application) bool { return a.Tenant != c.tenant.ID })
+	return ok(page(c, "applications", own, s.applicationObject))
 }
 
 // mine is the application of the path, which must be the tenant's own.

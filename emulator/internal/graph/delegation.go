@@ -28,11 +28,8 @@ func (s *Server) unifiedRoles(partner, customer directory.Tenant) []any {
 }
 
 func (s *Server) relationships(c call) (reply, error) {
-	items := []map[string]any{}
-	for _, t := range s.cfg.Directory.Customers(c.tenant.ID) {
-		items = append(items, s.relationshipObject(c.tenant, t))
-	}
-	return ok(page(c, "tenantRelationships/delegatedAdminRelationships", items))
+	show := func(t directory.Tenant) map[string]any { return s.relationshipObject(c.tenant, t) }
+	return ok(page(c, "tenantRelationships/delegatedAdminRelationships", s.cfg.Directory.Customers(c.tenant.ID), show))
 }
 
 // with is the customer of the relationship in the path.
@@ -64,7 +61,7 @@ func (s *Server) assignments(c call) (reply, error) {
 		"@odata.etag": `W/"` + group[:8] + `"`, "id": group, "status": "active", "createdDateTime": stamp(epoch), "lastModifiedDateTime": stamp(epoch),
 		"accessContainer": map[string]any{"accessContainerId": group, "accessContainerType": "securityGroup"},
 		"accessDetails":   map[string]any{"unifiedRoles": s.unifiedRoles(c.tenant, t)},
-	}}))
+	}}, asIs))
 }
 
 // requests lists the requests about the relationship: it was approved.
@@ -77,7 +74,7 @@ func (s *Server) requests(c call) (reply, error) {
 	return ok(page(c, "tenantRelationships/delegatedAdminRelationships('"+id+"')/requests", []map[string]any{{
 		"id": directory.GroupID(c.tenant.ID, id), "action": "lockForApproval", "status": "succeeded",
 		"createdDateTime": stamp(epoch), "lastModifiedDateTime": stamp(epoch),
-	}}))
+	}}, asIs))
 }
 
 func customerObject(t directory.Tenant) map[string]any {
@@ -85,11 +82,7 @@ func customerObject(t directory.Tenant) map[string]any {
 }
 
 func (s *Server) customers(c call) (reply, error) {
-	items := []map[string]any{}
-	for _, t := range s.cfg.Directory.Customers(c.tenant.ID) {
-		items = append(items, customerObject(t))
-	}
-	return ok(page(c, "tenantRelationships/delegatedAdminCustomers", items))
+	return ok(page(c, "tenantRelationships/delegatedAdminCustomers", s.cfg.Directory.Customers(c.tenant.ID), customerObject))
 }
 
 func (s *Server) customer(c call) (reply, error) {

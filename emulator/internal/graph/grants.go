@@ -2,6 +2,7 @@ package graph
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/mandate-sam/mandate/emulator/directory"
@@ -22,13 +23,8 @@ func (s *Server) grants(c call) (reply, error) { return s.listGrants(c, "") }
 
 // listGrants lists the tenant's grants, or those of one client.
 func (s *Server) listGrants(c call, client string) (reply, error) {
-	items := []map[string]any{}
-	for _, g := range s.cfg.Directory.Grants(c.tenant.ID) {
-		if client == "" || g.Client == client {
-			items = append(items, grantObject(g))
-		}
-	}
-	return ok(page(c, "oauth2PermissionGrants", items))
+	all := slices.DeleteFunc(s.cfg.Directory.Grants(c.tenant.ID), func(g directory.Grant) bool { return client != "" && g.Client != client })
+	return ok(page(c, "oauth2PermissionGrants", all, grantObject))
 }
 
 func (s *Server) grantsOf(c call) (reply, error) {

@@ -66,15 +66,11 @@ func (s *Server) memberOf(c call) (reply, error) {
 			"securityEnabled": true, "mailEnabled": false, "groupTypes": []string{}, "mailNickname": g,
 		})
 	}
-	return ok(page(c, "directoryObjects", items))
+	return ok(page(c, "directoryObjects", items, asIs))
 }
 
 func (s *Server) users(c call) (reply, error) {
-	items := []map[string]any{}
-	for _, u := range s.cfg.Directory.Users(c.tenant.ID, 0) {
-		items = append(items, userObject(u))
-	}
-	return ok(page(c, "users", items))
+	return ok(page(c, "users", s.cfg.Directory.Users(c.tenant.ID, 0), userObject))
 }
 
 func (s *Server) revokeMe(c call) (reply, error) { return s.revokeUser(c) }
@@ -98,7 +94,7 @@ func organizationObject(t directory.Tenant) map[string]any {
 }
 
 func (s *Server) organization(c call) (reply, error) {
-	return ok(page(c, "organization", []map[string]any{organizationObject(c.tenant)}))
+	return ok(page(c, "organization", []directory.Tenant{c.tenant}, organizationObject))
 }
 
 func (s *Server) oneOrganization(c call) (reply, error) {
@@ -112,5 +108,5 @@ func (s *Server) domains(c call) (reply, error) {
 	return ok(page(c, "domains", []map[string]any{{
 		"id": c.tenant.Domain, "authenticationType": "Managed", "isDefault": true, "isInitial": true, "isVerified": true,
 		"isAdminManaged": true, "isRoot": true, "supportedServices": []string{"Email"},
-	}}))
+	}}, asIs))
 }

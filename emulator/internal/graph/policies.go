@@ -88,11 +88,7 @@ func policyObject(p directory.TokenLifetime) map[string]any {
 }
 
 func (s *Server) policies(c call) (reply, error) {
-	items := []map[string]any{}
-	for _, p := range s.cfg.Directory.TokenLifetimes(c.tenant.ID) {
-		items = append(items, policyObject(p))
-	}
-	return ok(page(c, "policies/tokenLifetimePolicies", items))
+	return ok(page(c, "policies/tokenLifetimePolicies", s.cfg.Directory.TokenLifetimes(c.tenant.ID), policyObject))
 }
 
 func (s *Server) createPolicy(c call) (reply, error) {
@@ -162,13 +158,10 @@ func (s *Server) assignedPolicies(c call) (reply, error) {
 		return reply{}, err
 	}
 	r, _ := s.cfg.Directory.Registration(a.ID)
-	items := []map[string]any{}
-	for _, p := range s.cfg.Directory.TokenLifetimes(c.tenant.ID) {
-		if slices.Contains(r.Policies, p.ID) {
-			items = append(items, policyObject(p))
-		}
-	}
-	return ok(page(c, "policies/tokenLifetimePolicies", items))
+	assigned := slices.DeleteFunc(s.cfg.Directory.TokenLifetimes(c.tenant.ID), func(p directory.TokenLifetime) bool {
+		return !slices.Contains(r.Policies, p.ID)
+	})
+	return ok(page(c, "policies/tokenLifetimePolicies", assigned, policyObject))
 }
 
 // assignPolicy gives the application a policy, named by its URL. It can have

@@ -35,11 +35,7 @@ func principalObject(p directory.Principal) map[string]any {
 }
 
 func (s *Server) principals(c call) (reply, error) {
-	items := []map[string]any{}
-	for _, p := range s.cfg.Directory.Principals(c.tenant.ID) {
-		items = append(items, principalObject(p))
-	}
-	return ok(page(c, "servicePrincipals", items))
+	return ok(page(c, "servicePrincipals", s.cfg.Directory.Principals(c.tenant.ID), principalObject))
 }
 
 // find is the tenant's service principal with that object id, or with that

@@ -19,31 +19,53 @@ const (
 )
 
 // page is the part of the list that the request's query options ask for. A
-// list that goes on says where.
-func page(c call, kind string, items []map[string]any) (map[string]any, error) {
+// list that goes on says where. Only what is asked for is shown, unless a
+// $filter has to look at everything.
+func page[T any](c call, kind string, all []T, show func(T) map[string]any) (map[string]any, error) {
 	q := c.URL.Query()
-	items, err := filter(items, q.Get("$filter"))
+	top, at, err := window(q)
 	if err != nil {
 		return nil, err
 	}
-	top, at, err := window(q)
-	if err != nil || at > len(items) {
+	if text := q.Get("$filter"); text != "" {
+		items, err := filter(shown(all, show), text)
+		if err != nil {
+			return nil, err
+		}
+		return part(c, kind, items, asIs, top, at)
+	}
+	return part(c, kind, all, show, top, at)
+}
+
+func shown[T any](all []T, show func(T) map[string]any) []map[string]any {
+	items := make([]map[string]any, 0, len(all))
+	for _, t := range all {
+		items = append(items, show(t))
+	}
+	return items
+}
+
+func part[T any](c call, kind string, all []T, show func(T) map[string]any, top, at int) (map[string]any, error) {
+	if at > len(all) {
 		return nil, errQuery
 	}
-	end := min(at+top, len(items))
+	q, end := c.URL.Query(), min(at+top, len(all))
 	value := []any{}
-	for _, m := range items[at:end] {
+	for _, m := range shown(all[at:end], show) {
 		value = append(value, pick(m, q.Get("$select")))
 	}
 	body := map[string]any{"@odata.context": context + kind, "value": value}
 	if strings.EqualFold(q.Get("$count"), "true") {
-		body["@odata.count"] = len(items)
+		body["@odata.count"] = len(all)
 	}
-	if end < len(items) {
+	if end < len(all) {
 		body["@odata.nextLink"] = nextLink(c.Request, q, end)
 	}
 	return body, nil
 }
+
+// asIs shows what is an object already.
+func asIs(m map[string]any) map[string]any { return m }
 
 // window reads $top and $skiptoken.
 func window(q url.Values) (top, at int, err error) {
