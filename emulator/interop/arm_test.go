@@ -10,6 +10,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/resources/armsubscriptions"
 
 	"github.com/mandate-sam/mandate/emulator"
+	"github.com/mandate-sam/mandate/emulator/fault"
 )
 
 func TestARM(t *testing.T) {
@@ -50,5 +51,28 @@ func testSubscriptions(t *testing.T) {
 	var refused *azcore.ResponseError
 	if !errors.As(err, &refused) || refused.StatusCode != 404 || refused.ErrorCode != "SubscriptionNotFound" {
 		t.Errorf("an unknown subscription: got %v", err)
+	}
+
+	tenants, err := armsubscriptions.NewTenantsClient(cred, &armcore.ClientOptions{ClientOptions: azure(e)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	home, err := tenants.NewListPager(nil).NextPage(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(home.Value) != 1 || *home.Value[0].TenantID != emulator.AdatumTenant {
+		t.Errorf("got %d tenants, want Adatum", len(home.Value))
+	}
+
+	// A challenge for newer claims: the client gets another token, and says
+	// nothing about it.
+	e.Dial(func(d *emulator.Dials) { d.Challenges = []fault.Challenge{{Service: "arm"}} })
+	before := len(e.TokenRequests())
+	if _, err := c.Get(t.Context(), *found[0].SubscriptionID, nil); err != nil {
+		t.Error(err)
+	}
+	if n := len(e.TokenRequests()) - before; n != 1 {
+		t.Errorf("after the challenge the client asked for %d tokens, want 1", n)
 	}
 }

@@ -25,6 +25,9 @@ func TestNode(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			e := start(t)
 			consent(t, e)
+			if err := e.Consent(emulator.ContosoTenant, emulator.ApplicationID, graph, "Application.ReadWrite.All"); err != nil {
+				t.Fatal(err)
+			}
 			publish(t, e)
 			change(t, e, func(a *emulator.Application) { a.IssueIDTokens = true })
 			addDevice(t, e)

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { AuthorizationCodeCredential } from '@azure/identity';
+import { AuthorizationCodeCredential, ClientSecretCredential } from '@azure/identity';
 import { Client, GraphError, PageIterator } from '@microsoft/microsoft-graph-client';
 import { TokenCredentialAuthenticationProvider } from '@microsoft/microsoft-graph-client/authProviders/azureTokenCredentials/index.js';
 import { emulator, resources, run, signIn } from './emulator.mjs';
@@ -10,8 +10,8 @@ authorize.search = new URLSearchParams({
   client_id: emulator.client, response_type: 'code', redirect_uri: emulator.redirect, scope: `openid profile offline_access ${scope}`,
 });
 const code = new URL(await signIn(authorize)).searchParams.get('code');
-const credential = new AuthorizationCodeCredential(emulator.contoso, emulator.client, emulator.secret, code, emulator.redirect,
-  { authorityHost: emulator.login, disableInstanceDiscovery: true });
+const options = { authorityHost: emulator.login, disableInstanceDiscovery: true };
+const credential = new AuthorizationCodeCredential(emulator.contoso, emulator.client, emulator.secret, code, emulator.redirect, options);
 const graph = Client.initWithMiddleware({
   authProvider: new TokenCredentialAuthenticationProvider(credential, { scopes: [scope] }),
   baseUrl: emulator.graph, customHosts: new Set(['localhost']),
@@ -31,13 +31,27 @@ await run('@microsoft/microsoft-graph-client', {
 
   async users() {
     const seen = [];
-    await new PageIterator(graph, await graph.api('/users').get(), (user) => seen.push(user.userPrincipalName)).iterate();
+    await new PageIterator(graph, await graph.api('/users').top(2).get(), (user) => seen.push(user.userPrincipalName)).iterate();
     assert.ok(seen.includes(emulator.admin));
+    assert.ok(seen.length > 2);
   },
 
   async memberOf() {
     const { value } = await graph.api('/me/memberOf').get();
     assert.deepEqual(value.map((group) => group.displayName), ['AdminAgents']);
+  },
+
+  async 'an application, its secret, and a token for it'() {
+    const app = await graph.api('/applications').post({ displayName: 'Made by a client', signInAudience: 'AzureADMultipleOrgs' });
+    await graph.api('/servicePrincipals').post({ appId: app.appId });
+    const { value } = await graph.api('/applications').filter(`appId eq '${app.appId}'`).get();
+    assert.deepEqual(value.map((found) => found.id), [app.id]);
+    const password = await graph.api(`/applications/${app.id}/addPassword`).post({ passwordCredential: { displayName: 'first' } });
+    const own = new ClientSecretCredential(emulator.contoso, app.appId, password.secretText, options);
+    assert.ok((await own.getToken(scope)).token);
+    await graph.api(`/applications/${app.id}/removePassword`).post({ keyId: password.keyId });
+    const late = new ClientSecretCredential(emulator.contoso, app.appId, password.secretText, options);
+    await assert.rejects(late.getToken(scope), /AADSTS7000215/);
   },
 
   async refusals() {
