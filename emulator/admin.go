@@ -185,10 +185,14 @@ func (e *Emulator) adminLookup(r *http.Request) (any, error) {
 
 func (e *Emulator) adminRevoke(r *http.Request) (any, error) {
 	var in struct {
-		User string `json:"user"`
+		User     string `json:"user"`
+		Password bool   `json:"password"`
 	}
 	if err := readJSON(r, &in); err != nil {
 		return nil, err
+	}
+	if in.Password {
+		return nil, e.ChangePassword(in.User)
 	}
 	return nil, e.Revoke(in.User)
 }

@@ -106,7 +106,7 @@
 //	GET    /emulator/refresh-tokens
 //	POST   /emulator/refresh-tokens/lookup  {"token"}
 //	GET    /emulator/token-requests
-//	POST   /emulator/revocations            {"user"}
+//	POST   /emulator/revocations            {"user","password"}
 //	POST   /emulator/consents               {"tenant","application","resource","scopes"}
 //	DELETE /emulator/consents?tenant=&application=&resource=
 //	GET    /emulator/vaults

@@ -207,3 +207,25 @@ func TestTenantNames(t *testing.T) {
 		refused(t, token(t, e, 2, name, "refresh_token"), 400, want, "invalid_request", "")
 	}
 }
+
+// The admin API tells a change of password from a revocation.
+func TestAdminRevocations(t *testing.T) {
+	e := start(t)
+	rt := consented(t, e, 2, "admin@contoso.example").str("refresh_token")
+	for _, row := range []struct {
+		body   string
+		status int
+		code   int
+	}{
+		{`{"user":"admin@contoso.example","password":true}`, 204, 0},
+		{`{"user":"nobody@contoso.example","password":true}`, 400, 0},
+		{`{"user":"admin@contoso.example"}`, 204, 50173},
+	} {
+		if got, body := admin(t, e, "POST", "/emulator/revocations", row.body); got != row.status {
+			t.Errorf("%s: got %d %s, want %d", row.body, got, body, row.status)
+		}
+		if got := refresh(t, e, 2, "contoso.example", rt).code(); got != row.code {
+			t.Errorf("%s: then got %d, want %d", row.body, got, row.code)
+		}
+	}
+}
