@@ -130,11 +130,8 @@ func TestReplicationDelay(t *testing.T) {
 	}
 	past := add(`{"passwordCredential":{"startDateTime":"2020-01-01T00:00:00Z","endDateTime":"2020-02-01T00:00:00Z"}}`)
 	future := add(`{"passwordCredential":{"startDateTime":"2090-01-01T00:00:00Z"}}`)
-	for _, s := range []string{past, future} {
-		if got := own(t, e, s); got.status != 401 {
-			t.Errorf("a secret out of its time: %v", got.raw)
-		}
-	}
+	refused(t, own(t, e, past), 401, 7000222, "invalid_client", "")
+	refused(t, own(t, e, future), 401, 7000215, "invalid_client", "")
 }
 
 func certificate(t *testing.T, until time.Time) (*rsa.PrivateKey, []byte) {
@@ -378,6 +375,28 @@ func TestGraphGrantsInCustomerTenant(t *testing.T) {
 	}
 }
 
+// A resource without a service principal is refused until it gets one.
+func TestGraphMissingResource(t *testing.T) {
+	e := start(t)
+	tok, rt := writer(t, e)
+	e.Uninstall(emulator.ContosoTenant, emulator.PartnerCenter)
+	ask := func() int {
+		return token(t, e, 1, "contoso.example", "refresh_token", "refresh_token", rt, "resource", "https://api.partnercenter.microsoft.com").code()
+	}
+	if got := ask(); got != 500011 {
+		t.Errorf("got %d, want 500011", got)
+	}
+	body := `{"appId":"` + emulator.PartnerCenter + `"}`
+	for _, status := range []int{201, 409} {
+		if a := exchange(t, e, "POST", e.Endpoints().Graph+"/v1.0/servicePrincipals", tok, body); a.status != status {
+			t.Errorf("got %d, %v, want %d", a.status, a.raw, status)
+		}
+	}
+	if got := ask(); got != 65001 {
+		t.Errorf("got %d, want 65001: the grants went with the service principal", got)
+	}
+}
+
 func TestGraphRevoke(t *testing.T) {
 	e := start(t)
 	tok, rt := writer(t, e)
@@ -471,6 +490,11 @@ func TestTokenLifetimePolicies(t *testing.T) {
 		{"DELETE", u + "/" + p.str("id"), "", 204},
 		{"GET", u + "/" + p.str("id"), "", 404},
 	} {
+		if row.method == "DELETE" && row.status == 204 && strings.HasSuffix(row.url, "$ref") {
+			if got := own(t, e, "first").raw["expires_in"]; got != 86400.0 {
+				t.Errorf("tokens live for %v, want the policy's day", got)
+			}
+		}
 		if a := exchange(t, e, row.method, row.url, tok, row.body); a.status != row.status {
 			t.Errorf("%d: %s %s: got %d, %v, want %d", i, row.method, row.url, a.status, a.raw, row.status)
 		}

@@ -11,13 +11,21 @@ func (d *Directory) Consent(tenant, app, user, resource string, scopes ...string
 	defer d.mu.Unlock()
 	d.installed[[2]string{tenant, app}] = true
 	k := consent{tenant, app, resource, user}
-	have := slices.Clone(d.consents[k])
+	have := slices.Clone(d.consents[tenant][k])
 	for _, s := range scopes {
 		if !slices.Contains(have, s) {
 			have = append(have, s)
 		}
 	}
-	d.consents[k] = have
+	d.setConsent(k, have)
+}
+
+// setConsent: the caller holds d.mu.
+func (d *Directory) setConsent(k consent, scopes []string) {
+	if d.consents[k.tenant] == nil {
+		d.consents[k.tenant] = map[consent][]string{}
+	}
+	d.consents[k.tenant][k] = scopes
 }
 
 // Install gives the application a service principal in the tenant.
@@ -33,9 +41,9 @@ func (d *Directory) Install(tenant, app string) {
 func (d *Directory) RemoveConsent(tenant, app, resource string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for k := range d.consents {
-		if k.tenant == tenant && k.app == app && (resource == "" || k.resource == resource) {
-			delete(d.consents, k)
+	for k := range d.consents[tenant] {
+		if k.app == app && (resource == "" || k.resource == resource) {
+			delete(d.consents[tenant], k)
 		}
 	}
 	if resource == "" && d.apps[app].Tenant != tenant {
@@ -48,8 +56,8 @@ func (d *Directory) RemoveConsent(tenant, app, resource string) {
 func (d *Directory) Consented(tenant, app, user, resource string) []string {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
-	have := slices.Clone(d.consents[consent{tenant, app, resource, ""}])
-	for _, s := range d.consents[consent{tenant, app, resource, user}] {
+	have := slices.Clone(d.consents[tenant][consent{tenant, app, resource, ""}])
+	for _, s := range d.consents[tenant][consent{tenant, app, resource, user}] {
 		if !slices.Contains(have, s) {
 			have = append(have, s)
 		}

@@ -19,16 +19,16 @@ type Directory struct {
 	// mu guards everything below.
 	mu        sync.RWMutex
 	resources []Resource
-	tenants   map[string]Tenant      // by id
-	domains   map[string]string      // lower-case domain to tenant id
-	users     map[string]User        // by object id
-	members   map[string][]string    // tenant id to object ids, in order of creation
-	names     map[string]string      // tenant id + "/" + lower-case UPN or mail, to object id
-	apps      map[string]Application // by lower-case id
-	customers map[string][]string    // partner's tenant id to customers' tenant ids
-	partners  map[string][]string    // the other way round
-	consents  map[consent][]string   // to scopes
-	installed map[[2]string]bool     // tenant id and application id with a service principal
+	tenants   map[string]Tenant               // by id
+	domains   map[string]string               // lower-case domain to tenant id
+	users     map[string]User                 // by object id
+	members   map[string][]string             // tenant id to object ids, in order of creation
+	names     map[string]string               // tenant id + "/" + lower-case UPN or mail, to object id
+	apps      map[string]Application          // by lower-case id
+	customers map[string][]string             // partner's tenant id to customers' tenant ids
+	partners  map[string][]string             // the other way round
+	consents  map[string]map[consent][]string // by tenant id, to scopes
+	installed map[[2]string]bool              // tenant id and application id with a service principal
 
 	generation    int                        // how often Clear was called
 	removed       map[[2]string]time.Time    // tenant id and application id, to when its service principal was removed
@@ -69,7 +69,7 @@ func (d *Directory) Clear() {
 	d.apps = map[string]Application{}
 	d.customers = map[string][]string{}
 	d.partners = map[string][]string{}
-	d.consents = map[consent][]string{}
+	d.consents = map[string]map[consent][]string{}
 	d.installed = map[[2]string]bool{}
 	d.generation++
 	d.removed = map[[2]string]time.Time{}

@@ -80,9 +80,9 @@ func (d *Directory) AddPrincipal(tenant, app string) bool {
 func (d *Directory) RemovePrincipal(tenant, app string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for k := range d.consents {
-		if k.tenant == tenant && (k.app == app || k.resource == app) {
-			delete(d.consents, k)
+	for k := range d.consents[tenant] {
+		if k.app == app || k.resource == app {
+			delete(d.consents[tenant], k)
 		}
 	}
 	if d.isResource(app) {
@@ -143,10 +143,8 @@ func (d *Directory) Grants(tenant string) []Grant {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	var all []Grant
-	for k, scopes := range d.consents {
-		if k.tenant == tenant {
-			all = append(all, grant(k, scopes))
-		}
+	for k, scopes := range d.consents[tenant] {
+		all = append(all, grant(k, scopes))
 	}
 	slices.SortFunc(all, func(a, b Grant) int {
 		return cmp.Or(strings.Compare(a.Client, b.Client), strings.Compare(a.Resource, b.Resource), strings.Compare(a.User, b.User))
@@ -160,13 +158,13 @@ func (d *Directory) AddGrants(tenant, client string, grants ...Grant) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, g := range grants {
-		if _, ok := d.consents[consent{tenant, client, g.Resource, g.User}]; ok {
+		if _, ok := d.consents[tenant][consent{tenant, client, g.Resource, g.User}]; ok {
 			return false
 		}
 	}
 	d.installed[[2]string{tenant, client}] = true
 	for _, g := range grants {
-		d.consents[consent{tenant, client, g.Resource, g.User}] = slices.Clone(g.Scopes)
+		d.setConsent(consent{tenant, client, g.Resource, g.User}, slices.Clone(g.Scopes))
 	}
 	return true
 }
@@ -177,13 +175,13 @@ func (d *Directory) SetGrant(tenant string, g Grant, scopes []string) bool {
 	k := consent{tenant, g.Client, g.Resource, g.User}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if _, ok := d.consents[k]; !ok {
+	if _, ok := d.consents[tenant][k]; !ok {
 		return false
 	}
 	if scopes == nil {
-		delete(d.consents, k)
+		delete(d.consents[tenant], k)
 		return true
 	}
-	d.consents[k] = slices.Clone(scopes)
+	d.consents[tenant][k] = slices.Clone(scopes)
 	return true
 }

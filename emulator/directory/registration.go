@@ -162,9 +162,11 @@ func (d *Directory) Amend(app string, f func(*Application, *Registration)) error
 func (d *Directory) Unregister(app string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for k := range d.consents {
-		if k.app == app {
-			delete(d.consents, k)
+	for _, tenant := range d.consents {
+		for k := range tenant {
+			if k.app == app {
+				delete(tenant, k)
+			}
 		}
 	}
 	for k := range d.installed {
