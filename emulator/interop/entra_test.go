@@ -9,7 +9,9 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -299,11 +301,15 @@ func testAzidentity(t *testing.T) {
 	t.Run("DeviceCode", func(t *testing.T) {
 		addDevice(t, e)
 		var shown azidentity.DeviceCodeMessage
+		var person sync.WaitGroup
 		cred, err := azidentity.NewDeviceCodeCredential(&azidentity.DeviceCodeCredentialOptions{
 			ClientOptions: azure(e), DisableInstanceDiscovery: true, TenantID: emulator.ContosoTenant, ClientID: device,
 			UserPrompt: func(_ context.Context, m azidentity.DeviceCodeMessage) error {
 				shown = m
-				newBrowser(t, e).enterCode(m.VerificationURL, m.UserCode, admin)
+				person.Go(func() {
+					time.Sleep(300 * time.Millisecond) // the client asks in vain at first
+					newBrowser(t, e).enterCode(m.VerificationURL, m.UserCode, admin)
+				})
 				return nil
 			},
 		})
@@ -313,6 +319,10 @@ func testAzidentity(t *testing.T) {
 		got, err := cred.GetToken(t.Context(), policy.TokenRequestOptions{Scopes: []string{graph + "/User.Read"}})
 		if err != nil {
 			t.Fatal(err)
+		}
+		person.Wait()
+		if !slices.ContainsFunc(e.TokenRequests(), func(r emulator.TokenRequest) bool { return r.Error == 70016 }) {
+			t.Error("the client never asked in vain")
 		}
 		wantClaims(t, got.Token, map[string]any{"upn": admin, "appid": device, "appidacr": "0"})
 		if !strings.Contains(shown.Message, shown.UserCode) || !strings.Contains(shown.Message, shown.VerificationURL) {
@@ -374,6 +384,13 @@ func testOIDC(t *testing.T) {
 			}
 			if id.Nonce != "interop" || id.Subject == "" {
 				t.Errorf("got nonce %q, subject %q", id.Nonce, id.Subject)
+			}
+			anywhere, err := oidc.NewProvider(oidc.InsecureIssuerURLContext(ctx, e.Endpoints().Login+"/"+emulator.ContosoTenant+issuer), e.Endpoints().Login+"/common"+strings.TrimSuffix(issuer, "/"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := anywhere.Verifier(&oidc.Config{ClientID: emulator.ApplicationID}).Verify(ctx, raw); err != nil {
+				t.Errorf("with the keys of all tenants: %v", err)
 			}
 			spoiled := raw[:len(raw)-10] + "AAAAAAAAAA"
 			if _, err := provider.Verifier(&oidc.Config{ClientID: emulator.ApplicationID}).Verify(ctx, spoiled); err == nil {

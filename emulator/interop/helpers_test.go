@@ -22,6 +22,7 @@ import (
 	"os/exec"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -121,11 +122,14 @@ func azure(e *emulator.Emulator) azcore.ClientOptions {
 	}
 }
 
+// signingKey is one key for all who sign here, because making them takes time.
+var signingKey = sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 2048) })
+
 // certificate gives the fixture's application a certificate beside its secret,
 // and returns it with its key.
 func certificate(t *testing.T, e *emulator.Emulator) (*x509.Certificate, *rsa.PrivateKey) {
 	t.Helper()
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	key, err := signingKey()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -185,7 +189,7 @@ func addDevice(t *testing.T, e *emulator.Emulator) {
 func federate(t *testing.T, e *emulator.Emulator) string {
 	t.Helper()
 	const issuer, subject = "https://cluster.example", "system:serviceaccount:default:panel"
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	key, err := signingKey()
 	if err != nil {
 		t.Fatal(err)
 	}
