@@ -405,6 +405,8 @@ func TestPolicies(t *testing.T) {
 		{"the other kind's", Policy{Principal: testOID, Keys: []string{"get"}}, "GET", "/secrets/live", 403},
 		{"another permission", Policy{Principal: testOID, Secrets: []string{"list"}}, "GET", "/secrets/live", 403},
 		{"before it is known whether it exists", Policy{Principal: testOID, Secrets: []string{"list"}}, "GET", "/secrets/none", 403},
+		{"on keys", Policy{Principal: testOID, Keys: []string{"get"}}, "GET", "/keys/ec", 200},
+		{"on secrets, not on keys", Policy{Principal: testOID, Secrets: []string{"get"}}, "GET", "/keys/ec", 403},
 		{"all", Policy{Principal: testOID, Secrets: []string{"all"}}, "GET", "/secrets/live", 200},
 		{"all is not purge", Policy{Principal: testOID, Secrets: []string{"all"}}, "DELETE", "/deletedsecrets/gone", 403},
 		{"purge", Policy{Principal: testOID, Secrets: []string{"purge"}}, "DELETE", "/deletedsecrets/gone", 204},
@@ -421,6 +423,12 @@ func TestPolicies(t *testing.T) {
 	if want := "The user, group or application 'appid=" + testApp + ";oid=" + testOID + ";iss=https://sts.windows.net/" + directory.ContosoTenant + "/' does not have secrets get permission on key vault 'contoso-vault;location=eastus'. "; !strings.HasPrefix(a.text(), want) {
 		t.Errorf("got %q", a.text())
 	}
+	u, _ := x.cfg.Directory.User(directory.ContosoTenant, "admin@contoso.example")
+	x.token = x.sign(map[string]any{"oid": u.ID, "idtyp": "user"})
+	if err := x.SetPolicies(Policy{Principal: testApp, Secrets: []string{"get"}}); err != nil {
+		t.Fatal(err)
+	}
+	x.want(403, "GET", "/secrets/live", "") // what the application may do, its users may not
 	for _, p := range []Policy{{Secrets: []string{"get"}}, {Principal: "x", Secrets: []string{"sign"}}, {Principal: "x", Keys: []string{"shoe"}}} {
 		if x.SetPolicies(p) == nil {
 			t.Errorf("%+v was accepted", p)
