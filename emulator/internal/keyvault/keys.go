@@ -54,14 +54,14 @@ func (v *Vault) importKey(c *call) (any, error) {
 
 // newKey stores a new version. The name is looked at before the key is made,
 // which takes a while, and again after.
-func (v *Vault) newKey(c *call, p properties, ops []string, make func() (*material, error)) (any, error) {
+func (v *Vault) newKey(c *call, p properties, ops []string, source func() (*material, error)) (any, error) {
 	if err := p.check(); err != nil {
 		return nil, err
 	}
 	if err := v.free(c); err != nil {
 		return nil, err
 	}
-	m, err := make()
+	m, err := source()
 	if err != nil {
 		return nil, err
 	}

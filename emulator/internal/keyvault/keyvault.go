@@ -3,9 +3,8 @@
 //
 // It follows the "Key Vault REST API" reference, "Azure Key Vault service
 // limits" and "Azure Key Vault throttling guidance". Certificates, storage
-// accounts and key release are not emulated (501). Two things are stricter
-// than they look: versions are listed in no useful order, as in Azure, and a
-// request whose place is not in the API is refused before it costs anything.
+// accounts and key release are not emulated. Versions are listed in an order
+// that says nothing about their age, so that no client comes to rely on one.
 package keyvault
 
 import (
@@ -179,5 +178,5 @@ func (v *Vault) weather() error {
 	return &refusal{status: t.Status, code: "ServiceUnavailable", text: "The service is unavailable. Try again later.", retryAfter: t.RetryAfter}
 }
 
-// now is the moment, in whole seconds as the API counts.
+// now is the moment at which everything in the vault happens.
 func (v *Vault) now() time.Time { return time.Now() }

@@ -24,19 +24,18 @@ type material struct {
 
 // request is what the body of a request says about a key.
 type request struct {
-	Kty   string   `json:"kty"`
-	Size  *int     `json:"key_size"`
-	Crv   string   `json:"crv"`
-	Ops   []string `json:"key_ops"`
-	N     octets   `json:"n"`
-	E     octets   `json:"e"`
-	D     octets   `json:"d"`
-	P     octets   `json:"p"`
-	Q     octets   `json:"q"`
-	X     octets   `json:"x"`
-	Y     octets   `json:"y"`
-	K     octets   `json:"k"`
-	KeyID string   `json:"kid"`
+	Kty  string   `json:"kty"`
+	Size *int     `json:"key_size"`
+	Crv  string   `json:"crv"`
+	Ops  []string `json:"key_ops"`
+	N    octets   `json:"n"`
+	E    octets   `json:"e"`
+	D    octets   `json:"d"`
+	P    octets   `json:"p"`
+	Q    octets   `json:"q"`
+	X    octets   `json:"x"`
+	Y    octets   `json:"y"`
+	K    octets   `json:"k"`
 }
 
 const hsmSuffix = "-HSM"
