@@ -375,6 +375,35 @@ func TestGraphGrantsInCustomerTenant(t *testing.T) {
 	}
 }
 
+// What Graph is told about an application is what sign-in goes by.
+func TestGraphApplicationSettings(t *testing.T) {
+	e := start(t)
+	tok, _ := writer(t, e)
+	a := exchange(t, e, "POST", e.Endpoints().Graph+"/v1.0/applications", tok, `{"displayName":"x"}`)
+	if a.status != 201 || a.str("signInAudience") != "AzureADMyOrg" {
+		t.Fatalf("got %d, %v", a.status, a.raw)
+	}
+	body := `{"signInAudience":"AzureADMultipleOrgs","isFallbackPublicClient":true,"identifierUris":["api://x"],"spa":{"redirectUris":["https://localhost/spa"]},
+		"web":{"redirectUris":["https://localhost/web"],"implicitGrantSettings":{"enableIdTokenIssuance":true}}}`
+	before, _ := e.Application(a.str("appId"))
+	if r := exchange(t, e, "PATCH", e.Endpoints().Graph+"/v1.0/applications/"+a.str("id"), tok, body); r.status != 204 {
+		t.Fatalf("got %d, %v", r.status, r.raw)
+	}
+	after, _ := e.Application(a.str("appId"))
+	if !before.SingleTenant || after.SingleTenant || !after.Public || !after.IssueIDTokens || after.IssueAccessTokens ||
+		fmt.Sprint(after.IdentifierURIs, after.SPARedirectURIs, after.RedirectURIs) != "[api://x] [https://localhost/spa] [https://localhost/web]" {
+		t.Errorf("got %+v", after)
+	}
+	var shown struct {
+		SignInAudience string
+		SPA, Web       struct{ RedirectURIs []string }
+	}
+	b, _ := json.Marshal(call(t, e, e.Endpoints().Graph+"/v1.0/applications/"+a.str("id"), tok).raw)
+	if err := json.Unmarshal(b, &shown); err != nil || shown.SignInAudience != "AzureADMultipleOrgs" || len(shown.SPA.RedirectURIs)+len(shown.Web.RedirectURIs) != 2 {
+		t.Errorf("got %s, %v", b, err)
+	}
+}
+
 // A resource without a service principal is refused until it gets one.
 func TestGraphMissingResource(t *testing.T) {
 	e := start(t)

@@ -12,12 +12,10 @@ func ObjectID(app string) string { return guid("application", strings.ToLower(ap
 // A Registration is what Graph keeps about an application beside what the
 // identity platform needs.
 type Registration struct {
-	Created        time.Time
-	Audience       string // signInAudience
-	FallbackPublic bool
-	URIs           []string // identifierUris
-	Required       []Required
-	Policies       []string // ids of the token lifetime policies assigned
+	Created  time.Time
+	Audience string // signInAudience; empty: as the application's SingleTenant says
+	Required []Required
+	Policies []string // ids of the token lifetime policies assigned
 }
 
 // Required is one entry of requiredResourceAccess, as it was written.

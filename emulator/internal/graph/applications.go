@@ -20,14 +20,42 @@ type applicationBody struct {
 	SignInAudience *string  `json:"signInAudience"`
 	FallbackPublic *bool    `json:"isFallbackPublicClient"`
 	IdentifierURIs []string `json:"identifierUris"`
-	Web            *struct {
+	Web            *webBody `json:"web"`
+	SPA            *struct {
 		RedirectURIs []string `json:"redirectUris"`
-	} `json:"web"`
+	} `json:"spa"`
 	Required       []directory.Required `json:"requiredResourceAccess"`
 	KeyCredentials *[]keyBody           `json:"keyCredentials"`
 }
 
-var audiences = []string{"AzureADMyOrg", "AzureADMultipleOrgs", "AzureADandPersonalMicrosoftAccount", "PersonalMicrosoftAccount"}
+// webBody is what an application says of its pages.
+type webBody struct {
+	RedirectURIs []string `json:"redirectUris"`
+	Implicit     *struct {
+		AccessToken *bool `json:"enableAccessTokenIssuance"`
+		IDToken     *bool `json:"enableIdTokenIssuance"`
+	} `json:"implicitGrantSettings"`
+}
+
+func (b *webBody) apply(a *directory.Application) {
+	if b == nil {
+		return
+	}
+	if b.RedirectURIs != nil {
+		a.RedirectURIs = b.RedirectURIs
+	}
+	if i := b.Implicit; i != nil && i.AccessToken != nil {
+		a.IssueAccessTokens = *i.AccessToken
+	}
+	if i := b.Implicit; i != nil && i.IDToken != nil {
+		a.IssueIDTokens = *i.IDToken
+	}
+}
+
+// singleTenant is the audience of an application that stays at home.
+const singleTenant = "AzureADMyOrg"
+
+var audiences = []string{singleTenant, "AzureADMultipleOrgs", "AzureADandPersonalMicrosoftAccount", "PersonalMicrosoftAccount"}
 
 // apply changes a and r as the body says.
 func (b applicationBody) apply(d *directory.Directory, a *directory.Application, r *directory.Registration) {
@@ -35,16 +63,17 @@ func (b applicationBody) apply(d *directory.Directory, a *directory.Application,
 		a.Name = *b.DisplayName
 	}
 	if b.SignInAudience != nil {
-		r.Audience = *b.SignInAudience
+		r.Audience, a.SingleTenant = *b.SignInAudience, *b.SignInAudience == singleTenant
 	}
 	if b.FallbackPublic != nil {
-		r.FallbackPublic = *b.FallbackPublic
+		a.Public = *b.FallbackPublic
 	}
 	if b.IdentifierURIs != nil {
-		r.URIs = b.IdentifierURIs
+		a.IdentifierURIs = b.IdentifierURIs
 	}
-	if b.Web != nil && b.Web.RedirectURIs != nil {
-		a.RedirectURIs = b.Web.RedirectURIs
+	b.Web.apply(a)
+	if b.SPA != nil && b.SPA.RedirectURIs != nil {
+		a.SPARedirectURIs = b.SPA.RedirectURIs
 	}
 	if b.Required != nil {
 		r.Required, a.Access = b.Required, d.AccessOf(b.Required)
@@ -77,12 +106,16 @@ func (s *Server) applicationObject(a directory.Application) map[string]any {
 	if created.IsZero() {
 		created = epoch
 	}
+	audience := cmp.Or(r.Audience, "AzureADMultipleOrgs")
+	if a.SingleTenant {
+		audience = singleTenant
+	}
 	return map[string]any{
 		"id": directory.ObjectID(a.ID), "appId": a.ID, "displayName": a.Name, "createdDateTime": stamp(created),
-		"signInAudience": cmp.Or(r.Audience, "AzureADMultipleOrgs"), "publisherDomain": t.Domain,
-		"identifierUris": list(r.URIs), "isFallbackPublicClient": r.FallbackPublic, "tags": []string{}, "appRoles": []any{},
-		"web":                    map[string]any{"redirectUris": list(a.RedirectURIs), "implicitGrantSettings": map[string]any{"enableAccessTokenIssuance": false, "enableIdTokenIssuance": false}},
-		"spa":                    map[string]any{"redirectUris": []string{}},
+		"signInAudience": audience, "publisherDomain": t.Domain,
+		"identifierUris": list(a.IdentifierURIs), "isFallbackPublicClient": a.Public, "tags": []string{}, "appRoles": []any{},
+		"web":                    map[string]any{"redirectUris": list(a.RedirectURIs), "implicitGrantSettings": map[string]any{"enableAccessTokenIssuance": a.IssueAccessTokens, "enableIdTokenIssuance": a.IssueIDTokens}},
+		"spa":                    map[string]any{"redirectUris": list(a.SPARedirectURIs)},
 		"publicClient":           map[string]any{"redirectUris": []string{}},
 		"requiredResourceAccess": s.cfg.Directory.Required(a),
 		"passwordCredentials":    secrets,
@@ -176,8 +209,8 @@ func (s *Server) createApplication(c call) (reply, error) {
 	if err := in.check(); err != nil {
 		return reply{}, err
 	}
-	a := directory.Application{ID: s.cfg.Chance.GUID(), Tenant: c.tenant.ID, Publisher: c.tenant.Name, Access: []directory.Access{}}
-	r := directory.Registration{Created: time.Now(), Audience: "AzureADMyOrg"}
+	a := directory.Application{ID: s.cfg.Chance.GUID(), Tenant: c.tenant.ID, Publisher: c.tenant.Name, Access: []directory.Access{}, SingleTenant: true}
+	r := directory.Registration{Created: time.Now(), Audience: singleTenant}
 	in.apply(s.cfg.Directory, &a, &r)
 	if err := s.cfg.Directory.Create(a, r); err != nil {
 		return reply{}, invalid("One or more property values specified are invalid.")
