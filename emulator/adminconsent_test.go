@@ -97,3 +97,12 @@ func TestAdminConsentRefusals(t *testing.T) {
 		}
 	}
 }
+
+// Who is no administrator cannot consent for everyone, whatever it is to.
+func TestAdminConsentByUser(t *testing.T) {
+	e := start(t)
+	p := newWalker(t, e).signIn(adminConsentURL(e, 2, "wingtip.example", "scope", "https://management.azure.com/user_impersonation"), person{upn: "ines@wingtip.example"})
+	if p.out.Has("tenant") || !strings.HasPrefix(p.out.Get("error_description"), "AADSTS90094") {
+		t.Errorf("got %v", p.out)
+	}
+}

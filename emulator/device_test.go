@@ -230,3 +230,21 @@ func TestElsewhere(t *testing.T) {
 		}
 	}
 }
+
+// The first decision counts, and the code is the tenant's in which it fell.
+func TestDeviceDecidedOnce(t *testing.T) {
+	e := start(t)
+	registerTool(t, e)
+	d := deviceCode(t, e, 2, "organizations")
+	first, second := newWalker(t, e), newWalker(t, e)
+	late := second.post(second.get(second.login+"/devicelogin"), url.Values{"user_code": {d.str("user_code")}})
+	first.enter(d.str("user_code"), person{upn: "admin@contoso.example"})
+	if p := second.walk(late, person{upn: "admin2@contoso.example"}); p.id != "device_declined" {
+		t.Errorf("the second got page %q", p.id)
+	}
+	refused(t, poll(t, e, 2, "fabrikam.example", d.str("device_code")), 400, 700005, "invalid_grant", "")
+	a := poll(t, e, 2, "contoso.example", d.str("device_code"))
+	if c := claims(t, a.str("access_token")); c["upn"] != "admin@contoso.example" {
+		t.Errorf("got a token of %v", c["upn"])
+	}
+}

@@ -229,3 +229,17 @@ func TestAdminRevocations(t *testing.T) {
 		}
 	}
 }
+
+// That one redirect URI is a single-page application's does not free the
+// others from showing a credential.
+func TestWebRedirectNeedsCredential(t *testing.T) {
+	e := start(t)
+	app, _ := e.Application(emulator.ApplicationID)
+	app.SPARedirectURIs = []string{page1}
+	register(t, e, app)
+	p := newWalker(t, e).signIn(authorizeURL(e, 2, "contoso.example"), person{upn: "admin@contoso.example"})
+	f := []string{"code", p.out.Get("code"), "redirect_uri", redirect}
+	refused(t, token(t, e, 2, "contoso.example", "authorization_code", append(f, "client_secret", "")...), 401, 7000218, "invalid_client", "")
+	rt := token(t, e, 2, "contoso.example", "authorization_code", f...).str("refresh_token")
+	refused(t, token(t, e, 2, "contoso.example", "refresh_token", "refresh_token", rt, "scope", "User.Read", "client_secret", ""), 401, 7000218, "invalid_client", "")
+}
