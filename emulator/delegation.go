@@ -1,5 +1,7 @@
 package emulator
 
+import "github.com/mandate-sam/mandate/emulator/fault"
+
 // DelegateRoles says which roles (template ids) the partner's AdminAgents have
 // in the customer's tenant. Without it they have those of a Cloud Application
 // Administrator and a Global Reader.
@@ -12,3 +14,9 @@ func (e *Emulator) DelegateRoles(partner, customer string, roles ...string) {
 func (e *Emulator) Uninstall(tenant, application string) {
 	e.directory.RemovePrincipal(tenant, application)
 }
+
+// Dials of the services.
+type (
+	Challenge    = fault.Challenge
+	ServiceError = fault.ServiceError
+)
