@@ -42,8 +42,8 @@ type options struct {
 }
 
 const long = `Emulator runs a stand-in for the Microsoft side of the Secure Application Model
-on this machine: Entra ID with real sign-in pages, Partner Center, Graph and
-Azure Resource Manager. It listens on loopback only. Everything it knows is
+on this machine: Entra ID with real sign-in pages, Partner Center, Graph,
+Azure Resource Manager and Key Vault. It listens on loopback only. Everything it knows is
 lost when it ends, and its keys are new at every start.
 
 It is not made by or for Microsoft. Never type a real password into its pages.`
@@ -56,7 +56,7 @@ const example = `  # Start on the usual ports, and write down which CA to trust.
     https://localhost:9443/contoso.example/v2.0/.well-known/openid-configuration
 
   # Any free ports, a repeatable run, and a description for a program to read.
-  emulator --login-port 0 --partner-center-port 0 --graph-port 0 --arm-port 0 --admin-port 0 --seed 7 --json`
+  emulator --login-port 0 --partner-center-port 0 --graph-port 0 --arm-port 0 --key-vault-port 0 --admin-port 0 --seed 7 --json`
 
 func command(out, errOut io.Writer) *cobra.Command {
 	var o options
@@ -75,6 +75,7 @@ func command(out, errOut io.Writer) *cobra.Command {
 	f.IntVar(&o.ports.PartnerCenter, "partner-center-port", 9444, "port of Partner Center; 0: any")
 	f.IntVar(&o.ports.Graph, "graph-port", 9445, "port of Graph; 0: any")
 	f.IntVar(&o.ports.ARM, "arm-port", 9446, "port of Azure Resource Manager; 0: any")
+	f.IntVar(&o.ports.KeyVault, "key-vault-port", 9447, "port of the first Key Vault; 0: any")
 	f.IntVar(&o.ports.Admin, "admin-port", 9449, "port of the admin API; 0: any")
 	f.Uint64Var(&o.seed, "seed", 0, "make ids and choices repeatable; 0: random")
 	f.StringVar(&o.fixture, "fixture", "", "YAML file that says who exists, instead of the built-in tenants (see cmd/emulator/tenants.yaml)")
@@ -196,11 +197,12 @@ func text(e *emulator.Emulator, o options) string {
   Partner Center     %s
   Graph              %s
   Resource Manager   %s
-  Dials              %[5]s  (a page; the API behind it is described at %[5]s/emulator/openapi.json)
+  Key Vault          %s
+  Dials              %[6]s  (a page; the API behind it is described at %[6]s/emulator/openapi.json)
 
   Seed               %d  (--seed repeats this run)
 
-`, p.Login, p.PartnerCenter, p.Graph, p.ARM, p.Admin, e.Seed())
+`, p.Login, p.PartnerCenter, p.Graph, p.ARM, p.KeyVault, p.Admin, e.Seed())
 	b.WriteString("Applications\n")
 	for _, a := range e.Applications() {
 		fmt.Fprintf(&b, "  %s  %s", a.ID, a.Name)

@@ -1,10 +1,12 @@
 package fault
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -45,8 +47,15 @@ func (p *Panel) Patch(r io.Reader) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	d := p.Dials().clone()
+	text, err := io.ReadAll(r)
+	if err != nil {
+		return fmt.Errorf("read dials: %w", err)
+	}
+	if err := d.emptyLists(text); err != nil {
+		return fmt.Errorf("read dials: %w", err)
+	}
 	w := d.wire()
-	dec := json.NewDecoder(r)
+	dec := json.NewDecoder(bytes.NewReader(text))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(w); err != nil {
 		return fmt.Errorf("read dials: %w", err)
@@ -170,4 +179,21 @@ func (p *Panel) Throttled(service string) (Throttle, bool) {
 		hit.Status = 429
 	}
 	return hit, ok
+}
+
+// emptyLists empties the lists that a patch names: encoding/json fills the
+// elements that are there, so what an old one had would stay in the new one.
+func (d *Dials) emptyLists(patch []byte) error {
+	var named map[string]json.RawMessage
+	if err := json.Unmarshal(patch, &named); err != nil {
+		return err
+	}
+	v := reflect.ValueOf(d).Elem()
+	for f := range v.Type().Fields() {
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if _, ok := named[name]; ok && f.Type.Kind() == reflect.Slice {
+			v.FieldByIndex(f.Index).SetZero()
+		}
+	}
+	return nil
 }

@@ -190,7 +190,8 @@ func (s *Server) newAnswer(version int, t target, now time.Time, life time.Durat
 }
 
 // scopeAnswer is the scope of the answer. v1 writes bare names; v2 puts the
-// resource before each, and adds the OpenID Connect scopes asked for.
+// resource before each, and adds .default and the OpenID Connect scopes if they
+// were asked for.
 func scopeAnswer(version int, t target, scopes []string, k ask) string {
 	if version == 1 {
 		return strings.Join(scopes, " ")
@@ -202,6 +203,11 @@ func scopeAnswer(version int, t target, scopes []string, k ask) string {
 	var out []string
 	for _, sc := range scopes {
 		out = append(out, prefix+sc)
+	}
+	if k.statics && len(t.scopes) == 0 {
+		// As Entra does: a client that asked for .default takes its absence
+		// for a refusal.
+		out = append(out, prefix+".default")
 	}
 	for _, sc := range []string{"openid", "profile", "email"} {
 		if k.has(sc) {
