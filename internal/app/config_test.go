@@ -45,6 +45,27 @@ func TestExample(t *testing.T) {
 	}
 }
 
+// A path is no secret for being long, and what is left out has its default.
+func TestLoadConfigDefaults(t *testing.T) {
+	text := strings.Replace(Example(), "data: data", "data: /srv/mandate/a/directory/with/a/rather/long/name", 1)
+	text = strings.Replace(text, "key_file: keys/mandate.key", "", 1)
+	text = strings.Replace(text, "    audiences: [partnercenter, graph, arm]", "", 1)
+	c, err := load(t, text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := c.keyFile(), "/srv/mandate/a/directory/with/a/rather/long/name/key.txt"; got != want {
+		t.Errorf("the key file is %s, want %s", got, want)
+	}
+	if got, err := c.Applications[0].audiences(mandate.Clouds()["global"]); err != nil || len(got) != 3 {
+		t.Errorf("audiences %v, %v", got, err)
+	}
+	c, err = load(t, Example())
+	if got, want := c.keyFile(), filepath.Join(c.dir, "keys/mandate.key"); err != nil || got != want {
+		t.Errorf("the key file is %s, want %s", got, want)
+	}
+}
+
 const custom = `
 clouds:
   - name: emulator
@@ -98,7 +119,7 @@ func TestLoadConfigRefuses(t *testing.T) {
 		{Example(), "scope: User.Read,", "scope: 'User Read',", "permissions"},
 		{Example(), "api: arm, scope", "api: mars, scope", "permissions"},
 		{emulated, "roots: ca.pem", "", "roots is required"},
-		{emulated, "name: emulator\n", "name: global\n", "one of Microsoft's"},
+		{emulated, "name: emulator\n", "name: global\n", "is there twice, or is one of Microsoft's"},
 		{emulated, "authority: https://localhost:1", "authority: https://login.microsoftonline.com", "Microsoft's; a custom cloud may not use it"},
 		{emulated, `graph: {resource: "https://localhost:3"}`, `graph: {resource: "x", url: "https://graph.microsoft.com"}`, "Microsoft's; a custom cloud"},
 		{emulated, "applications:\n", "applications:\n" + second, "a server has either"},
