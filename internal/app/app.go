@@ -267,7 +267,11 @@ func (p *parts) portal(a *App, c *Config, proxies web.Proxies) (*portal.Portal, 
 	for _, s := range sites {
 		audiences[appKey{s.Cloud.Name, s.ID}] = s.Audiences[0]
 	}
-	o := &onboarding{p.store, p.clouds}
+	issuers, err := c.issuers(p.clouds)
+	if err != nil {
+		return nil, err
+	}
+	o := &onboarding{p.store, issuers}
 	return portal.New(portal.Config{
 		PublicURL: c.Portal.PublicURL, Applications: sites, Invitations: o, Transactions: o, Outcomes: o,
 		Consenter: a.broker, Authorize: p.upstream.authorize(audiences), Callback: entra.Callback,

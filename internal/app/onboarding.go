@@ -17,8 +17,32 @@ import (
 // implements [portal.Invitations], [portal.Transactions] and
 // [portal.Outcomes].
 type onboarding struct {
-	store  *store.Store
-	clouds map[string]mandate.Cloud
+	store   *store.Store
+	issuers map[appKey]string // of the ID tokens that each application takes
+}
+
+// issuer returns whose answers are accepted for a grant.
+func (o *onboarding) issuer(k mandate.GrantKey) string {
+	return o.issuers[appKey{k.Cloud, k.Application}]
+}
+
+// issuers returns the issuer that each application's generation of endpoints
+// has, with "{tenantid}" in it.
+func (c *Config) issuers(clouds map[string]mandate.Cloud) (map[appKey]string, error) {
+	out := make(map[appKey]string)
+	for i := range c.Applications {
+		a := &c.Applications[i]
+		id, err := mandate.ParseAppID(a.ClientID)
+		if err != nil {
+			return nil, err
+		}
+		cloud := clouds[a.cloud()]
+		out[appKey{cloud.Name, id}] = cloud.IssuerV2
+		if a.version() == entra.V1 {
+			out[appKey{cloud.Name, id}] = cloud.IssuerV1
+		}
+	}
+	return out, nil
 }
 
 // Invitation implements [portal.Invitations].
@@ -55,7 +79,7 @@ func (o *onboarding) Begin(ctx context.Context, s portal.Start) (portal.Proof, e
 	i, p := s.Invitation, store.NewProof()
 	t, err := o.store.Begin(ctx, store.Transaction{
 		ID: rand.Text(), Proof: p.Hash(), Kind: store.KindConsent, Partner: i.Partner,
-		Authority: s.Authority, Issuer: o.clouds[i.Partner.Key.Cloud].IssuerV2, Invitation: i.ID,
+		Authority: s.Authority, Issuer: o.issuer(i.Partner.Key), Invitation: i.ID,
 		RedirectURI: s.RedirectURI, User: i.User, Until: s.Until, Audiences: s.Audiences,
 	})
 	if err != nil {
@@ -92,6 +116,9 @@ func (o *onboarding) Consume(ctx context.Context, pp portal.Proof) (portal.Trans
 	}
 	if t.Kind != store.KindConsent {
 		return portal.Transaction{}, fmt.Errorf("%w: it was not for a consent", portal.ErrTransaction)
+	}
+	if t.Issuer != o.issuer(t.Partner.Key) {
+		return portal.Transaction{}, fmt.Errorf("%w: it was begun with another issuer", portal.ErrTransaction)
 	}
 	return portal.Transaction{
 		Partner: t.Partner, User: t.User, Authority: t.Authority, RedirectURI: t.RedirectURI,
