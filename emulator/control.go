@@ -35,12 +35,7 @@ func (e *Emulator) User(name string) (User, bool) {
 	if t, ok := e.directory.Tenant(domain); ok {
 		return e.directory.User(t.ID, name)
 	}
-	for _, t := range e.directory.Tenants() {
-		if u, ok := e.directory.User(t.ID, name); ok {
-			return u, true
-		}
-	}
-	return User{}, false
+	return e.directory.UserAnywhere(name)
 }
 
 // Dial lets f turn the dials. All that f sets is in force when Dial returns.

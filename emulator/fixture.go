@@ -1,6 +1,8 @@
 package emulator
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -14,63 +16,74 @@ import (
 )
 
 // A Fixture says who exists when an emulator starts, instead of the built-in
-// tenants. Its YAML form is what cmd/emulator reads with --fixture.
+// tenants. In YAML or JSON it is what cmd/emulator reads with
+// --fixture.
 //
 // Nothing that happens later is written back: an emulator forgets on purpose,
 // so that no test depends on the one before it.
 type Fixture struct {
-	Tenants      []FixtureTenant      `yaml:"tenants"`
-	Applications []FixtureApplication `yaml:"applications"`
+	Tenants      []FixtureTenant      `yaml:"tenants" json:"tenants"`
+	Applications []FixtureApplication `yaml:"applications" json:"applications"`
 }
 
 // A FixtureTenant is a tenant with its people.
 type FixtureTenant struct {
-	ID     string `yaml:"id"`
-	Name   string `yaml:"name"`
-	Domain string `yaml:"domain"`
-	Kind   string `yaml:"kind"` // vendor, partner or customer
+	ID     string `yaml:"id" json:"id"`
+	Name   string `yaml:"name" json:"name"`
+	Domain string `yaml:"domain" json:"domain"`
+	Kind   string `yaml:"kind" json:"kind"` // vendor, partner or customer
 
 	// Customers of a partner, by id or domain. They must be tenants too.
-	Customers []string `yaml:"customers"`
+	Customers []string `yaml:"customers" json:"customers"`
 
 	// Consented lists, in a customer, the applications that may act there for
 	// the partner's users, with everything that they are registered for.
-	Consented []string `yaml:"consented"`
+	Consented []string `yaml:"consented" json:"consented"`
 
-	Users []FixtureUser `yaml:"users"`
+	Users []FixtureUser `yaml:"users" json:"users"`
 }
 
 // A FixtureUser is a member of a tenant.
 type FixtureUser struct {
-	ID     string   `yaml:"id"`
-	UPN    string   `yaml:"upn"`
-	Name   string   `yaml:"name"`
-	MFA    bool     `yaml:"mfa"`    // has registered a second factor
-	Groups []string `yaml:"groups"` // AdminAgents, SalesAgents, HelpdeskAgents
-	Admin  bool     `yaml:"admin"`  // is a Global Administrator
+	ID     string   `yaml:"id" json:"id"`
+	UPN    string   `yaml:"upn" json:"upn"`
+	Name   string   `yaml:"name" json:"name"`
+	MFA    bool     `yaml:"mfa" json:"mfa"`       // has registered a second factor
+	Groups []string `yaml:"groups" json:"groups"` // AdminAgents, SalesAgents, HelpdeskAgents
+	Admin  bool     `yaml:"admin" json:"admin"`   // is a Global Administrator
 }
 
 // A FixtureApplication is an application registration.
 type FixtureApplication struct {
-	ID           string              `yaml:"id"`
-	Name         string              `yaml:"name"`
-	Publisher    string              `yaml:"publisher"`
-	Tenant       string              `yaml:"tenant"` // where it is registered: an id
-	RedirectURIs []string            `yaml:"redirect_uris"`
-	Secrets      []string            `yaml:"secrets"` // made up; nothing real belongs here
-	Access       map[string][]string `yaml:"access"`  // scopes by resource: an id or URI
+	ID           string              `yaml:"id" json:"id"`
+	Name         string              `yaml:"name" json:"name"`
+	Publisher    string              `yaml:"publisher" json:"publisher"`
+	Tenant       string              `yaml:"tenant" json:"tenant"` // where it is registered: an id
+	RedirectURIs []string            `yaml:"redirect_uris" json:"redirect_uris"`
+	Secrets      []string            `yaml:"secrets" json:"secrets"` // made up; nothing real belongs here
+	Access       map[string][]string `yaml:"access" json:"access"`   // scopes by resource: an id or URI
 }
 
 // maxFixture is the largest fixture that is read, in bytes.
 const maxFixture = 64 << 20
 
-// ParseFixture reads a fixture in YAML. An unknown key, a malformed id or a
-// reference to a tenant that is not there is an error that names it.
+// ParseFixture reads a fixture in YAML, or in JSON with the same keys, which
+// takes a fraction of the time where there are 100,000 tenants. An unknown
+// key, a malformed id or a reference to a tenant that is not there is an error
+// that names it.
 func ParseFixture(data []byte) (*Fixture, error) {
 	if len(data) > maxFixture {
 		return nil, fmt.Errorf("the fixture is longer than %d bytes", maxFixture)
 	}
 	f := new(Fixture)
+	if json.Valid(data) {
+		dec := json.NewDecoder(bytes.NewReader(data))
+		dec.DisallowUnknownFields()
+		if err := dec.Decode(f); err != nil {
+			return nil, err
+		}
+		return f, f.check()
+	}
 	if err := yaml.UnmarshalWithOptions(data, f, yaml.Strict()); err != nil {
 		return nil, errors.New(yaml.FormatError(err, false, false))
 	}

@@ -103,7 +103,30 @@ func TestLargeFixture(t *testing.T) {
 	}
 }
 
+// JSON with the same keys is read as JSON, and as strictly.
+func TestFixtureInJSON(t *testing.T) {
+	const tenant = `{"id": "10000000-0000-4000-8000-0000000000f1", "name": "V", "domain": "v.example", "kind": "vendor"}`
+	f, err := emulator.ParseFixture([]byte(`{"tenants": [` + tenant + `], "applications": [
+		{"id": "a0000000-0000-4000-8000-0000000000f1", "name": "A", "tenant": "10000000-0000-4000-8000-0000000000f1", "redirect_uris": ["https://a.example/"]}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(f.Tenants) != 1 || f.Tenants[0].Domain != "v.example" || len(f.Applications[0].RedirectURIs) != 1 {
+		t.Errorf("got %+v", f)
+	}
+	for text, want := range map[string]string{
+		`{"tenants": []}`: "no tenants",
+		`{"tenants": [` + strings.Replace(tenant, "kind", "knd", 1) + `]}`:   `unknown field "knd"`,
+		`{"tenants": [` + strings.Replace(tenant, "vendor", "who", 1) + `]}`: "none of vendor",
+	} {
+		if _, err := emulator.ParseFixture([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %q", text, err, want)
+		}
+	}
+}
+
 func FuzzFixture(f *testing.F) {
 	f.Add(exampleFixture(f))
+	f.Add(`{"tenants": [{"id": "10000000-0000-4000-8000-0000000000f1", "name": "V", "domain": "v.example", "kind": "vendor", "users": []}]}`)
 	f.Fuzz(func(t *testing.T, text string) { _, _ = emulator.ParseFixture([]byte(text)) })
 }

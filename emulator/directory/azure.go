@@ -26,12 +26,8 @@ type Deployment struct {
 func (d *Directory) TenantOf(subscription string) (Tenant, bool) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
-	for _, t := range d.tenants {
-		if t.Subscription != "" && strings.EqualFold(t.Subscription, subscription) {
-			return t, true
-		}
-	}
-	return Tenant{}, false
+	t, ok := d.tenants[d.azure[strings.ToLower(subscription)]]
+	return t, ok
 }
 
 // ResourceGroups returns the subscription's resource groups. It starts with

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -21,6 +22,10 @@ type Directory struct {
 	resources []Resource
 	tenants   map[string]Tenant               // by id
 	domains   map[string]string               // lower-case domain to tenant id
+	sorted    []Tenant                        // as Tenants returns them; nil once one was added. Never changed in place
+	azure     map[string]string               // lower-case Azure subscription to tenant id
+	apis      map[string]string               // lower-case name of an application's API to its id
+	anywhere  map[string][]string             // lower-case UPN or mail to object ids, whatever the tenant
 	users     map[string]User                 // by object id
 	members   map[string][]string             // tenant id to object ids, in order of creation
 	names     map[string]string               // tenant id + "/" + lower-case UPN or mail, to object id
@@ -63,6 +68,10 @@ func (d *Directory) Clear() {
 	}
 	d.tenants = map[string]Tenant{}
 	d.domains = map[string]string{}
+	d.sorted = nil
+	d.azure = map[string]string{}
+	d.apis = map[string]string{}
+	d.anywhere = map[string][]string{}
 	d.users = map[string]User{}
 	d.members = map[string][]string{}
 	d.names = map[string]string{}
@@ -117,10 +126,8 @@ func (d *Directory) Resource(name string) (Resource, bool) {
 			return r, true
 		}
 	}
-	for _, a := range d.apps {
-		if r := a.resource(); r.named(name) {
-			return r, true
-		}
+	if a, ok := d.apps[d.apis[strings.ToLower(name)]]; ok {
+		return a.resource(), true
 	}
 	return Resource{}, false
 }
@@ -131,6 +138,10 @@ func (d *Directory) AddTenant(t Tenant) {
 	defer d.mu.Unlock()
 	d.tenants[t.ID] = t
 	d.domains[strings.ToLower(t.Domain)] = t.ID
+	d.sorted = nil
+	if t.Subscription != "" {
+		d.azure[strings.ToLower(t.Subscription)] = t.ID
+	}
 }
 
 // AddUser adds or replaces a user of a tenant that exists.
@@ -141,9 +152,14 @@ func (d *Directory) AddUser(u User) {
 		d.members[u.Tenant] = append(d.members[u.Tenant], u.ID)
 	}
 	d.users[u.ID] = u
-	d.names[u.Tenant+"/"+strings.ToLower(u.UPN)] = u.ID
-	if u.Mail != "" {
-		d.names[u.Tenant+"/"+strings.ToLower(u.Mail)] = u.ID
+	for _, name := range []string{strings.ToLower(u.UPN), strings.ToLower(u.Mail)} {
+		if name == "" {
+			continue
+		}
+		d.names[u.Tenant+"/"+name] = u.ID
+		if !slices.Contains(d.anywhere[name], u.ID) {
+			d.anywhere[name] = append(d.anywhere[name], u.ID)
+		}
 	}
 }
 
@@ -152,7 +168,8 @@ func (d *Directory) AddUser(u User) {
 func (d *Directory) Delegate(partner, customer string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !slices.Contains(d.customers[partner], customer) {
+	// A customer has few partners; a partner may have 100,000 customers.
+	if !slices.Contains(d.partners[customer], partner) {
 		d.customers[partner] = append(d.customers[partner], customer)
 		d.partners[customer] = append(d.partners[customer], partner)
 	}
@@ -181,18 +198,41 @@ func (d *Directory) Tenant(name string) (Tenant, bool) {
 
 // Tenants returns all tenants: vendors, then partners, then customers, each
 // by name.
-func (d *Directory) Tenants() []Tenant {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	all := make([]Tenant, 0, len(d.tenants))
-	for _, t := range d.tenants {
-		all = append(all, t)
+func (d *Directory) Tenants() []Tenant { return d.FirstTenants(0) }
+
+// FirstTenants returns the first tenants in the order of [Directory.Tenants],
+// limit of them at the most; all if limit is 0.
+func (d *Directory) FirstTenants(limit int) []Tenant {
+	all := d.sortedTenants()
+	if limit > 0 && len(all) > limit {
+		all = all[:limit]
 	}
-	rank := map[string]int{KindVendor: 0, KindPartner: 1, KindCustomer: 2}
-	slices.SortFunc(all, func(a, b Tenant) int {
-		return cmp.Or(rank[a.Kind]-rank[b.Kind], strings.Compare(a.Name, b.Name))
-	})
-	return all
+	return slices.Clone(all)
+}
+
+// sortedTenants sorts at most once for each change: an account picker asks
+// for the first of 100,000 tenants again and again.
+func (d *Directory) sortedTenants() []Tenant {
+	d.mu.RLock()
+	sorted := d.sorted
+	d.mu.RUnlock()
+	if sorted != nil {
+		return sorted
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.sorted == nil {
+		d.sorted = slices.SortedFunc(maps.Values(d.tenants), compareTenants)
+	}
+	return d.sorted
+}
+
+func compareTenants(a, b Tenant) int {
+	return cmp.Or(rank(a.Kind)-rank(b.Kind), strings.Compare(a.Name, b.Name), strings.Compare(a.ID, b.ID))
+}
+
+func rank(kind string) int {
+	return slices.Index([]string{KindVendor, KindPartner, KindCustomer}, kind)
 }
 
 // User returns the tenant's user with that UPN or mail address, in any case.
@@ -201,6 +241,21 @@ func (d *Directory) User(tenant, name string) (User, bool) {
 	defer d.mu.RUnlock()
 	u, ok := d.users[d.names[tenant+"/"+strings.ToLower(name)]]
 	return u, ok
+}
+
+// UserAnywhere returns the user with that UPN or mail address, in any case: of
+// guests in several tenants, the one in the first tenant.
+func (d *Directory) UserAnywhere(name string) (User, bool) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	ids := d.anywhere[strings.ToLower(name)]
+	if len(ids) == 0 {
+		return User{}, false
+	}
+	id := slices.MinFunc(ids, func(a, b string) int {
+		return compareTenants(d.tenants[d.users[a].Tenant], d.tenants[d.users[b].Tenant])
+	})
+	return d.users[id], true
 }
 
 // UserByID returns the user with that object id.
@@ -244,8 +299,8 @@ func (d *Directory) Revoke(user string, at time.Time) {
 func (d *Directory) RevokeAtHome(mail string, at time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for id, u := range d.users {
-		if u.Guest() && strings.EqualFold(u.Mail, mail) {
+	for _, id := range d.anywhere[strings.ToLower(mail)] {
+		if u := d.users[id]; u.Guest() && strings.EqualFold(u.Mail, mail) {
 			u.ValidFrom = at
 			d.users[id] = u
 		}
@@ -310,10 +365,24 @@ func (d *Directory) Register(a Application) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.nameAPI(d.apps[a.ID], a)
 	d.apps[a.ID] = a
 	d.installed[[2]string{a.Tenant, a.ID}] = true
 	d.objects[ObjectID(a.ID)] = a.ID
 	return nil
+}
+
+// nameAPI makes the names of the old application's API those of the new one's.
+// The caller holds d.mu.
+func (d *Directory) nameAPI(old, a Application) {
+	for _, name := range old.apiNames() {
+		if d.apis[name] == old.ID {
+			delete(d.apis, name)
+		}
+	}
+	for _, name := range a.apiNames() {
+		d.apis[name] = a.ID
+	}
 }
 
 func (d *Directory) check(a Application) error {

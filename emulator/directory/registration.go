@@ -172,6 +172,7 @@ func (d *Directory) Unregister(app string) {
 			d.uninstall(k[0], app)
 		}
 	}
+	d.nameAPI(d.apps[app], Application{})
 	delete(d.apps, app)
 	delete(d.registrations, app)
 	delete(d.objects, ObjectID(app))

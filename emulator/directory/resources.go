@@ -63,6 +63,20 @@ func (a Application) resource() Resource {
 	}
 }
 
+// apiNames are the names of the application's API, in lower case and without
+// a trailing slash. An application without id has none.
+func (a Application) apiNames() []string {
+	if a.ID == "" {
+		return nil
+	}
+	r := a.resource()
+	names := []string{strings.ToLower(r.ID)}
+	for _, u := range r.URIs {
+		names = append(names, strings.ToLower(strings.TrimSuffix(u, "/")))
+	}
+	return names
+}
+
 // resources returns the catalogue of well-known Microsoft resources.
 func resources() []Resource {
 	return []Resource{

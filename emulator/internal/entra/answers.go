@@ -100,12 +100,7 @@ func (s *Server) find(ix *interaction, name string) (directory.User, bool) {
 	if ix.request.tenant != "" {
 		return directory.User{}, false
 	}
-	for _, t := range d.Tenants() {
-		if u, ok := d.User(t.ID, name); ok {
-			return u, true
-		}
-	}
-	return directory.User{}, false
+	return d.UserAnywhere(name)
 }
 
 // choose makes u the interaction's account, if it may sign in there.

@@ -80,14 +80,16 @@ func (s *Server) accounts(q *request) []accountGroup {
 	if q.tenant != "" {
 		return []accountGroup{{"", s.cfg.Directory.Users(q.tenant, maxAccounts)}}
 	}
+	if q.domainHint != "" && q.domainHint != "organizations" {
+		t, ok := s.cfg.Directory.Tenant(q.domainHint)
+		if !ok || !strings.EqualFold(q.domainHint, t.Domain) {
+			return nil
+		}
+		return []accountGroup{{t.Name, s.cfg.Directory.Users(t.ID, maxAccounts)}}
+	}
 	var groups []accountGroup
-	for _, t := range s.cfg.Directory.Tenants() {
-		if q.domainHint != "" && q.domainHint != "organizations" && !strings.EqualFold(q.domainHint, t.Domain) {
-			continue
-		}
-		if groups = append(groups, accountGroup{t.Name, s.cfg.Directory.Users(t.ID, maxAccounts)}); len(groups) == maxAccounts {
-			break
-		}
+	for _, t := range s.cfg.Directory.FirstTenants(maxAccounts) {
+		groups = append(groups, accountGroup{t.Name, s.cfg.Directory.Users(t.ID, maxAccounts)})
 	}
 	return groups
 }
