@@ -54,11 +54,15 @@ func (e *Emulator) Revoke(upn string) error {
 		return fmt.Errorf("revoke tokens of %q: %w user", upn, errUnknown)
 	}
 	if u.Guest() && strings.EqualFold(u.Mail, upn) {
-		e.directory.RevokeAtHome(upn, time.Now())
+		e.directory.RevokeAtHome(upn, e.dials.Now())
 	}
-	e.directory.Revoke(u.ID, time.Now())
+	e.directory.Revoke(u.ID, e.dials.Now())
 	return nil
 }
+
+// Now returns the time by the emulator's clock, which the dial ClockOffset
+// moves.
+func (e *Emulator) Now() time.Time { return e.dials.Now() }
 
 // Consent gives the application the scopes of the resource in the tenant, for
 // everyone there, as an administrator or a partner's pre-consent does.

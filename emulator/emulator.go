@@ -101,7 +101,8 @@ type Emulator struct {
 // Start returns an emulator that is listening, with the fixture loaded. The
 // caller closes it.
 func Start(cfg Config) (*Emulator, error) {
-	e := &Emulator{seed: cfg.Seed, fixture: cfg.Fixture, ca: cfg.CA, log: cfg.Log, directory: directory.New(), dials: &fault.Panel{}, ledger: &token.Ledger{}}
+	e := &Emulator{seed: cfg.Seed, fixture: cfg.Fixture, ca: cfg.CA, log: cfg.Log, dials: &fault.Panel{}, ledger: &token.Ledger{}}
+	e.directory = directory.New(e.dials.Now)
 	if err := e.fill(); err != nil {
 		return nil, fmt.Errorf("start emulator: %w", err)
 	}
@@ -190,7 +191,7 @@ func (e *Emulator) serve(open []*listener, cert tls.Certificate, key *token.Key,
 	cfg := bearer.Config{Login: e.endpoints.Login, Directory: e.directory, Dials: e.dials, Key: key, Chance: e.chance, Log: e.log}
 	e.vaults.bearer, e.vaults.cert = cfg, cert
 	first := e.addVault(vault, e.endpoints.KeyVault)
-	e.servers = newServers()
+	e.servers = newServers(e.dials.Now)
 	e.transport = &http.Transport{TLSClientConfig: &tls.Config{RootCAs: e.ca.pool()}, ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 100, IdleConnTimeout: time.Minute}
 	for i, h := range []http.Handler{e.entra.Handler(), partnercenter.New(cfg).Handler(), graph.New(cfg).Handler(), arm.New(cfg).Handler(), first.Handler(), e.admin()} {
 		e.servers.serve(open[i], cert, h)

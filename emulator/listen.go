@@ -59,7 +59,8 @@ func (l *listener) close() {
 
 // servers runs the services and waits for them when they end.
 type servers struct {
-	ctx     context.Context // ends when closing begins
+	now     func() time.Time // what the Date header says
+	ctx     context.Context  // ends when closing begins
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 	stop    sync.Once
@@ -73,8 +74,8 @@ type servers struct {
 	handling sync.RWMutex
 }
 
-func newServers() *servers {
-	s := &servers{}
+func newServers(now func() time.Time) *servers {
+	s := &servers{now: now}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
 }
@@ -108,6 +109,7 @@ func (s *servers) counted(h http.Handler) http.Handler {
 		if s.ctx.Err() != nil {
 			panic(http.ErrAbortHandler)
 		}
+		w.Header().Set("Date", s.now().UTC().Format(http.TimeFormat))
 		h.ServeHTTP(w, r)
 	})
 }

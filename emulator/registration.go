@@ -2,7 +2,6 @@ package emulator
 
 import (
 	"fmt"
-	"time"
 
 	"github.com/mandate-sam/mandate/emulator/directory"
 )
@@ -22,6 +21,6 @@ func (e *Emulator) ChangePassword(upn string) error {
 	if !ok {
 		return fmt.Errorf("change password of %q: %w user", upn, errUnknown)
 	}
-	e.directory.ChangePassword(u.ID, time.Now())
+	e.directory.ChangePassword(u.ID, e.dials.Now())
 	return nil
 }

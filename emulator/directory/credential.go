@@ -22,7 +22,8 @@ type Credential struct {
 	Hint       string // the first characters of a secret
 	Start, End time.Time
 
-	// Usable is when the identity platform will have heard of it.
+	// Usable is when the identity platform will have heard of it, by the
+	// machine's clock whatever the directory's says: a delay is waited for.
 	Usable time.Time
 }
 
@@ -31,13 +32,14 @@ var ErrNoCredential = errors.New("no such credential")
 
 // inForce leaves in a only the credentials that count now. The caller holds
 // d.mu.
-func (d *Directory) inForce(a Application, now time.Time) Application {
+func (d *Directory) inForce(a Application) Application {
 	if len(d.credentials) == 0 {
 		return a
 	}
+	now, real := d.now(), time.Now()
 	dead := func(value []byte) bool {
 		c, ok := d.credentials[credential{a.ID, sha256.Sum256(value)}]
-		return ok && (now.Before(c.Usable) || now.Before(c.Start) || !now.Before(c.End))
+		return ok && (real.Before(c.Usable) || now.Before(c.Start) || !now.Before(c.End))
 	}
 	a.Secrets = slices.DeleteFunc(slices.Clone(a.Secrets), func(s string) bool { return dead([]byte(s)) })
 	a.Certificates = slices.DeleteFunc(slices.Clone(a.Certificates), dead)

@@ -17,6 +17,8 @@ import (
 // A Directory holds the emulator's tenants and everything in them. It is safe
 // for concurrent use. The zero value is not usable; see [New].
 type Directory struct {
+	now func() time.Time
+
 	// mu guards everything below.
 	mu        sync.RWMutex
 	resources []Resource
@@ -52,9 +54,10 @@ type Directory struct {
 // consent is the key of a consent. User is empty if it was given for everyone.
 type consent struct{ tenant, app, resource, user string }
 
-// New returns a directory that knows the resources and no tenant.
-func New() *Directory {
-	d := &Directory{}
+// New returns a directory that knows the resources and no tenant. It tells the
+// time by now, which must not call the directory.
+func New(now func() time.Time) *Directory {
+	d := &Directory{now: now}
 	d.Clear()
 	return d
 }
@@ -454,7 +457,7 @@ func (d *Directory) Application(id string) (Application, bool) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	a, ok := d.apps[strings.ToLower(id)]
-	return d.inForce(a, time.Now()), ok
+	return d.inForce(a), ok
 }
 
 // Applications returns all applications, by name.

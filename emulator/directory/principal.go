@@ -101,7 +101,7 @@ func (d *Directory) isResource(id string) bool {
 // remembers when. The caller holds d.mu.
 func (d *Directory) uninstall(tenant, app string) {
 	delete(d.installed, [2]string{tenant, app})
-	d.removed[[2]string{tenant, app}] = time.Now()
+	d.removed[[2]string{tenant, app}] = d.now()
 }
 
 // Removed returns when the application's service principal was last removed

@@ -76,6 +76,13 @@ type Dials struct {
 	// as expired (7000222).
 	ExpiredCredentials []string `json:"expired_credentials,omitempty"`
 
+	// ClockOffset is how far the emulator's clock is ahead of the machine's; a
+	// negative one is behind. Everything that is issued, expires or is dated
+	// goes by that clock, the Date header too. What a client waits for does
+	// not: latencies, throttling, and how long a deletion or a replication
+	// takes; and certificates of TLS, which are judged by the client's clock.
+	ClockOffset time.Duration `json:"-"`
+
 	// TokenLatency is how long the token endpoint takes to answer.
 	TokenLatency time.Duration `json:"-"`
 
@@ -169,6 +176,7 @@ func (d *duration) UnmarshalText(b []byte) error {
 // Dials from being promoted, which would make JSON recurse.
 type wire struct {
 	*fields
+	ClockOffset         duration `json:"clock_offset"`
 	TokenLatency        duration `json:"token_latency"`
 	ReplicationDelay    duration `json:"replication_delay"`
 	AccessTokenLifetime duration `json:"access_token_lifetime"`
@@ -183,6 +191,7 @@ func (d Dials) MarshalJSON() ([]byte, error) { return json.Marshal(d.wire()) }
 func (d *Dials) wire() *wire {
 	return &wire{
 		fields:              (*fields)(d),
+		ClockOffset:         duration(d.ClockOffset),
 		TokenLatency:        duration(d.TokenLatency),
 		ReplicationDelay:    duration(d.ReplicationDelay),
 		AccessTokenLifetime: duration(d.AccessTokenLifetime),

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // A Panel holds the dials in force. It is safe for concurrent use. The zero
@@ -29,6 +30,9 @@ func (p *Panel) Dials() Dials {
 	}
 	return Dials{}
 }
+
+// Now is the moment by the emulator's clock; see [Dials.ClockOffset].
+func (p *Panel) Now() time.Time { return time.Now().Add(p.Dials().ClockOffset) }
 
 // Set lets f change the dials, one caller at a time. What f sets is in force
 // when Set returns, all of it at once.
@@ -108,6 +112,7 @@ func (w *wire) apply(d *Dials) {
 	hold := d.Hold
 	*d = Dials(*w.fields)
 	d.Hold = hold
+	d.ClockOffset = durationOf(w.ClockOffset)
 	d.TokenLatency = durationOf(w.TokenLatency)
 	d.ReplicationDelay = durationOf(w.ReplicationDelay)
 	d.AccessTokenLifetime = durationOf(w.AccessTokenLifetime)

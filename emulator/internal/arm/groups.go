@@ -152,7 +152,7 @@ func (s *Server) putDeployment(c call) (reply, error) {
 	if !allowedName.MatchString(c.names[2]) || len(c.names[2]) > 64 {
 		return reply{}, errName
 	}
-	x := directory.Deployment{ID: s.cfg.Chance.GUID(), Name: c.names[2], Mode: p.Mode, Parameters: p.Parameters, Timestamp: time.Now().UTC().Format(time.RFC3339Nano)}
+	x := directory.Deployment{ID: s.cfg.Chance.GUID(), Name: c.names[2], Mode: p.Mode, Parameters: p.Parameters, Timestamp: s.cfg.Dials.Now().UTC().Format(time.RFC3339Nano)}
 	status := http.StatusOK
 	if s.cfg.Directory.SetDeployment(c.home.Subscription, c.names[1], x) {
 		status = http.StatusCreated

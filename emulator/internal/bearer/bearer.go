@@ -80,7 +80,7 @@ func (c Config) Read(r *http.Request) (Token, error) {
 	if !strings.EqualFold(scheme, "Bearer") || raw == "" {
 		return Token{}, ErrMissing
 	}
-	claims, err := c.Key.Verify(strings.TrimSpace(raw), time.Now())
+	claims, err := c.Key.Verify(strings.TrimSpace(raw), c.Dials.Now())
 	if err != nil {
 		return Token{}, err
 	}
@@ -165,5 +165,5 @@ func (c Config) Demanded(service string, t Token, err error) (claims string, ok 
 		return "", false
 	}
 	x, ok := c.Dials.Challenged(service, t.Holder.UPN)
-	return cmp.Or(x.Claims, NotBefore(time.Now())), ok
+	return cmp.Or(x.Claims, NotBefore(c.Dials.Now())), ok
 }

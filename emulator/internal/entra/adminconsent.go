@@ -4,7 +4,6 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"time"
 )
 
 func (s *Server) routeAdminConsent(mux *http.ServeMux) {
@@ -62,7 +61,7 @@ func (s *Server) consentedScope(q *request) string {
 // application learns no code.
 func (s *Server) sendAdminRefusal(w http.ResponseWriter, q *request, e *refusal) {
 	canceled := e.code == 65004 || e.code == 90094
-	v := url.Values{"error": {e.name(q.version)}, "error_description": {e.description(q.trace, time.Now())}}
+	v := url.Values{"error": {e.name(q.version)}, "error_description": {e.description(q.trace, s.cfg.Dials.Now())}}
 	switch {
 	case canceled && q.version == 1:
 		v = url.Values{"error": {"permission_denied"}, "error_description": {"The admin canceled the request"}}

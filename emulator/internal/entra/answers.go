@@ -3,7 +3,6 @@ package entra
 import (
 	"net/url"
 	"strings"
-	"time"
 
 	"github.com/mandate-sam/mandate/emulator/directory"
 )
@@ -41,7 +40,7 @@ func (s *Server) takeAccount(ix *interaction, name string) {
 func (s *Server) takeSignIn(ix *interaction, f url.Values) {
 	switch f.Get("signin") {
 	case "yes":
-		ix.signedIn = time.Now()
+		ix.signedIn = s.cfg.Dials.Now()
 	case "other":
 		ix.user, ix.tenant = directory.User{}, ""
 	}
@@ -53,7 +52,7 @@ func (s *Server) takeMFA(ix *interaction, f url.Values) {
 		ix.mfaSkip = true
 	case strings.TrimSpace(f.Get("otp")) == ix.otp:
 		ix.mfa = true
-		ix.signedIn = time.Now()
+		ix.signedIn = s.cfg.Dials.Now()
 	default:
 		ix.notice = "That is not the code."
 	}

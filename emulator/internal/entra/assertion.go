@@ -132,7 +132,7 @@ func (s *Server) checkAssertion(raw string, app directory.Application, tenant st
 	if !strings.EqualFold(a.issuer, app.ID) || !strings.EqualFold(a.subject, app.ID) {
 		return refuse(700021)
 	}
-	if e := a.verify(app); e != nil {
+	if e := a.verify(app, now); e != nil {
 		return e
 	}
 	if !slices.ContainsFunc(a.audience, func(aud string) bool { return s.isTokenEndpoint(aud, tenant) }) {
@@ -145,7 +145,7 @@ func (s *Server) checkAssertion(raw string, app directory.Application, tenant st
 }
 
 // verify checks the signature with the certificate that the header names.
-func (a assertion) verify(app directory.Application) *refusal {
+func (a assertion) verify(app directory.Application, now time.Time) *refusal {
 	for _, der := range app.Certificates {
 		if !a.names(der) {
 			continue
@@ -154,7 +154,7 @@ func (a assertion) verify(app directory.Application) *refusal {
 		if err != nil {
 			continue
 		}
-		if time.Now().After(c.NotAfter) {
+		if now.After(c.NotAfter) {
 			return refuse(700027, "The key used is expired.")
 		}
 		if key, ok := c.PublicKey.(*rsa.PublicKey); ok && a.signedBy(key) {

@@ -27,7 +27,8 @@ const testURL = "https://localhost:9443"
 // testServer returns a server with the fixture.
 func testServer(t testing.TB) *Server {
 	t.Helper()
-	d := directory.New()
+	dials := &fault.Panel{}
+	d := directory.New(dials.Now)
 	if err := d.Load(); err != nil {
 		t.Fatal(err)
 	}
@@ -35,7 +36,7 @@ func testServer(t testing.TB) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return New(Config{URL: testURL, Key: key, Directory: d, Dials: &fault.Panel{}, Ledger: &token.Ledger{}, Chance: seed.New(1), Log: slog.New(slog.DiscardHandler)})
+	return New(Config{URL: testURL, Key: key, Directory: d, Dials: dials, Ledger: &token.Ledger{}, Chance: seed.New(1), Log: slog.New(slog.DiscardHandler)})
 }
 
 // signer is a client with a certificate.

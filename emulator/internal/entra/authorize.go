@@ -280,7 +280,7 @@ func (s *Server) sendError(w http.ResponseWriter, q *request, e *refusal) {
 	}
 	v := url.Values{
 		"error":             {e.name(q.version)},
-		"error_description": {e.description(q.trace, time.Now())},
+		"error_description": {e.description(q.trace, s.cfg.Dials.Now())},
 		"error_uri":         {s.errorURI(e.code)},
 	}
 	s.sendBack(w, q, v)
@@ -308,7 +308,7 @@ func (s *Server) sendAnswer(w http.ResponseWriter, ix *interaction) {
 
 func (s *Server) newCode(ix *interaction) string {
 	id := "1." + s.cfg.Chance.Text(96)
-	c := &code{request: ix.request, user: ix.user, tenant: ix.tenant, signIn: ix.signIn(), issued: time.Now()}
+	c := &code{request: ix.request, user: ix.user, tenant: ix.tenant, signIn: ix.signIn(), issued: s.cfg.Dials.Now()}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.expire(c.issued)

@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"time"
 
 	"github.com/mandate-sam/mandate/emulator/directory"
 )
@@ -70,7 +69,7 @@ func (s *Server) authenticate(c credential, tenant string) (directory.Applicatio
 		if c.assertionType != assertionType {
 			return app, "", refuse(90023, "client_assertion_type")
 		}
-		return app, strengthKey, s.checkAssertion(c.assertion, app, tenant, time.Now())
+		return app, strengthKey, s.checkAssertion(c.assertion, app, tenant, s.cfg.Dials.Now())
 	}
 	return app, strengthSecret, s.checkSecret(c.secret, app)
 }
@@ -81,7 +80,7 @@ func (s *Server) checkSecret(value string, app directory.Application) *refusal {
 			return nil
 		}
 	}
-	if s.cfg.Directory.Expired(app.ID, value, time.Now()) {
+	if s.cfg.Directory.Expired(app.ID, value, s.cfg.Dials.Now()) {
 		return refuse(7000222, app.ID)
 	}
 	return refuse(7000215, app.ID)

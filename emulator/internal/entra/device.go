@@ -122,7 +122,7 @@ func (s *Server) atHome(app directory.Application, tenant string) *refusal {
 
 func (s *Server) newDevice(q *request) (string, *device) {
 	q.prompt = "login" // who enters a code says who they are, whatever the browser remembers
-	d := &device{request: q, issued: time.Now(), life: s.secondsOr(s.cfg.Dials.Dials().SignIn.DeviceCodeSeconds, deviceLifetime)}
+	d := &device{request: q, issued: s.cfg.Dials.Now(), life: s.secondsOr(s.cfg.Dials.Dials().SignIn.DeviceCodeSeconds, deviceLifetime)}
 	q.device = d
 	id := s.cfg.Chance.Text(96)
 	d.userCode = s.userCode()
@@ -186,7 +186,7 @@ func (s *Server) takeUserCode(w http.ResponseWriter, r *http.Request) {
 	typed := strings.ToUpper(strings.NewReplacer(" ", "", "-", "").Replace(r.PostForm.Get("user_code")))
 	s.mu.Lock()
 	d, ok := s.userCodes[typed]
-	stale := ok && (d.expired(time.Now()) || d.done || d.decision != nil)
+	stale := ok && (d.expired(s.cfg.Dials.Now()) || d.done || d.decision != nil)
 	s.mu.Unlock()
 	switch {
 	case !ok:
@@ -202,7 +202,7 @@ func (s *Server) takeUserCode(w http.ResponseWriter, r *http.Request) {
 // or e says why not.
 func (s *Server) decide(w http.ResponseWriter, d *device, ix *interaction, e *refusal) {
 	s.mu.Lock()
-	open := !d.done && d.decision == nil && !d.expired(time.Now())
+	open := !d.done && d.decision == nil && !d.expired(s.cfg.Dials.Now())
 	switch {
 	case open && e != nil:
 		d.decision = e
@@ -250,7 +250,7 @@ func (s *Server) redeemDevice(a *attempt) (any, *refusal) {
 // takeDevice says how far the person has come, and uses the code up if they
 // are done.
 func (s *Server) takeDevice(a *attempt, value string) (*device, *refusal) {
-	now := time.Now()
+	now := s.cfg.Dials.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d, ok := s.devices[value]

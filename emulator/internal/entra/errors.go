@@ -299,7 +299,7 @@ type errorBody struct {
 }
 
 func (s *Server) errorBody(e *refusal, version int, t trace) errorBody {
-	now := time.Now()
+	now := s.cfg.Dials.Now()
 	description := e.description(t, now)
 	if s.cfg.Dials.Dials().SignIn.OldErrorText {
 		description = oldDescription(description)

@@ -41,7 +41,7 @@ func (s *Server) redeemCode(a *attempt) (any, *refusal) {
 	in := c.signIn
 	in.Public = a.public()
 	if c.request.spa {
-		in.SPA = time.Now()
+		in.SPA = s.cfg.Dials.Now()
 	}
 	return s.issue(a, issuance{user: u, tenant: c.tenant, signIn: in, ask: want, fromCode: true})
 }
@@ -63,7 +63,7 @@ func (s *Server) takeCode(a *attempt, value string) (*code, *refusal) {
 	if life == 0 {
 		life = codeLifetime
 	}
-	if time.Since(c.issued) >= life {
+	if s.cfg.Dials.Now().Sub(c.issued) >= life {
 		return nil, refuse(70008)
 	}
 	if a.tenant != "" && a.tenant != c.tenant {
@@ -186,7 +186,7 @@ func (s *Server) redeemRefresh(a *attempt) (any, *refusal) {
 	}
 	body, e := s.issue(a, issuance{user: u, tenant: tenant, signIn: in, ask: want})
 	if e == nil {
-		s.cfg.Ledger.Use(rt.Number, time.Now())
+		s.cfg.Ledger.Use(rt.Number, s.cfg.Dials.Now())
 	}
 	return body, e
 }
@@ -203,7 +203,7 @@ func (s *Server) alive(rt token.Refresh, in token.SignIn, u directory.User) *ref
 		return revoked(rt.Issued, u.PasswordChanged)
 	}
 	dials := s.cfg.Dials.Dials().SignIn
-	now := time.Now()
+	now := s.cfg.Dials.Now()
 	if n := dials.FrequencySeconds; n > 0 && now.Sub(in.Time) >= time.Duration(n)*time.Second {
 		return refuse(70043)
 	}

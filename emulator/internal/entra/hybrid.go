@@ -7,7 +7,6 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"time"
 )
 
 // parseType reads the response_type. What it does not refuse, the
@@ -91,7 +90,7 @@ func (s *Server) addTokens(v url.Values, ix *interaction) *refusal {
 	if code := v.Get("code"); code != "" {
 		i.hashes["c_hash"] = leftHalf(code)
 	}
-	now := time.Now()
+	now := s.cfg.Dials.Now()
 	raw, err := s.idToken(a, i, now, s.lifetime(a))
 	if err != nil {
 		return s.internal(err)

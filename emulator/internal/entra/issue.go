@@ -131,7 +131,7 @@ func (s *Server) strongEnough(a *attempt, i issuance, t target) *refusal {
 }
 
 func (s *Server) mint(a *attempt, i issuance, t target, scopes []string) (any, *refusal) {
-	now := time.Now()
+	now := s.cfg.Dials.Now()
 	life := s.lifetime(a)
 	access, err := s.cfg.Key.Sign(s.accessClaims(a, i, t, scopes, now, life), t.resource.TokenVersion != 2)
 	if err != nil {
@@ -310,7 +310,7 @@ func (s *Server) addAMR(c map[string]any, i issuance) {
 
 // issueToApp issues a token to the application itself.
 func (s *Server) issueToApp(a *attempt, t target) (any, *refusal) {
-	now, life := time.Now(), s.lifetime(a)
+	now, life := s.cfg.Dials.Now(), s.lifetime(a)
 	c := s.baseClaims(a.tenant, t.audience, now, life, 1)
 	principal := guidFrom(a.client.ID, a.tenant)
 	c["oid"], c["sub"], c["idp"] = principal, principal, s.issuer(a.tenant, 1)

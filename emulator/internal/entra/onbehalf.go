@@ -48,7 +48,7 @@ func (s *Server) onBehalfOf(a *attempt) (any, *refusal) {
 // in force and was issued to be used here.
 func (s *Server) userAssertion(a *attempt) (token.Claims, directory.User, *refusal) {
 	raw := a.form.Get("assertion")
-	c, err := s.cfg.Key.Verify(raw, time.Now())
+	c, err := s.cfg.Key.Verify(raw, s.cfg.Dials.Now())
 	switch {
 	case errors.Is(err, token.ErrExpired):
 		return c, directory.User{}, refuse(500133)

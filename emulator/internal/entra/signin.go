@@ -112,7 +112,7 @@ func (s *Server) begin(w http.ResponseWriter, r *http.Request, q *request) {
 	}
 	ix.browser = s.browser(w, r)
 	s.mu.Lock()
-	s.expire(time.Now())
+	s.expire(s.cfg.Dials.Now())
 	s.interactions[ix.id] = ix
 	s.mu.Unlock()
 	w.Header().Set("Cache-Control", "no-store")

@@ -71,7 +71,7 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request, version int) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 	parsed := r.ParseForm()
 	a := &attempt{version: version, form: r.PostForm, trace: s.trace(r)}
-	a.log = TokenRequest{Time: time.Now(), Version: version, Grant: short(a.form.Get("grant_type")), CorrelationID: a.trace.correlation, Status: http.StatusOK}
+	a.log = TokenRequest{Time: s.cfg.Dials.Now(), Version: version, Grant: short(a.form.Get("grant_type")), CorrelationID: a.trace.correlation, Status: http.StatusOK}
 	var body any
 	e := refuse(9002313)
 	if parsed == nil {
@@ -221,6 +221,6 @@ func digest(accessToken string) string {
 // as Entra's, about a kilobyte.
 func (s *Server) newRefresh(a *attempt, in token.SignIn) string {
 	value := "1." + s.cfg.Chance.Text(720)
-	a.log.Answered = s.cfg.Ledger.Add(value, a.log.Presented, in, time.Now())
+	a.log.Answered = s.cfg.Ledger.Add(value, a.log.Presented, in, s.cfg.Dials.Now())
 	return value
 }

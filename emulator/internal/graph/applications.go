@@ -210,7 +210,7 @@ func (s *Server) createApplication(c call) (reply, error) {
 		return reply{}, err
 	}
 	a := directory.Application{ID: s.cfg.Chance.GUID(), Tenant: c.tenant.ID, Publisher: c.tenant.Name, Access: []directory.Access{}, SingleTenant: true}
-	r := directory.Registration{Created: time.Now(), Audience: singleTenant}
+	r := directory.Registration{Created: s.cfg.Dials.Now(), Audience: singleTenant}
 	in.apply(s.cfg.Directory, &a, &r)
 	if err := s.cfg.Directory.Create(a, r); err != nil {
 		return reply{}, invalid("One or more property values specified are invalid.")

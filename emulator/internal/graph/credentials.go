@@ -34,7 +34,8 @@ type keyBody struct {
 	Key         *string `json:"key"`
 }
 
-// usable is when the identity platform will know a credential made now.
+// usable is when the identity platform will know a credential made now, by the
+// machine's clock, because the delay is waited for.
 func (s *Server) usable() time.Time { return time.Now().Add(s.cfg.Dials.Dials().ReplicationDelay) }
 
 // addPassword makes a secret. Its value is in this answer and in no other.
@@ -50,7 +51,7 @@ func (s *Server) addPassword(c call) (reply, error) {
 		return reply{}, err
 	}
 	p := in.PasswordCredential
-	cred := directory.Credential{ID: s.cfg.Chance.GUID(), Name: p.DisplayName, Start: time.Now(), Usable: s.usable()}
+	cred := directory.Credential{ID: s.cfg.Chance.GUID(), Name: p.DisplayName, Start: s.cfg.Dials.Now(), Usable: s.usable()}
 	if p.Start != nil {
 		cred.Start = *p.Start
 	}
@@ -230,7 +231,7 @@ func (s *Server) proven(a directory.Application, proof string) bool {
 		return false
 	}
 	current, _ := s.cfg.Directory.Application(a.ID)
-	now := time.Now()
+	now := s.cfg.Dials.Now()
 	for _, der := range current.Certificates {
 		crt, err := x509.ParseCertificate(der)
 		var c jwt.Claims

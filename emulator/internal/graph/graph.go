@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
-	"time"
 
 	"github.com/mandate-sam/mandate/emulator/directory"
 	"github.com/mandate-sam/mandate/emulator/internal/bearer"
@@ -260,7 +259,7 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	bearer.WriteJSON(w, e.status, map[string]any{"error": map[string]any{
 		"code": e.code, "message": e.text,
 		"innerError": map[string]any{
-			"date": time.Now().UTC().Format("2006-01-02T15:04:05"), "request-id": id,
+			"date": s.cfg.Dials.Now().UTC().Format("2006-01-02T15:04:05"), "request-id": id,
 			"client-request-id": cmp.Or(r.Header.Get("client-request-id"), id),
 		},
 	}})

@@ -2,7 +2,6 @@ package graph
 
 import (
 	"strings"
-	"time"
 
 	"github.com/mandate-sam/mandate/emulator/directory"
 )
@@ -82,7 +81,7 @@ func (s *Server) revokeUser(c call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	s.cfg.Directory.Revoke(u.ID, time.Now())
+	s.cfg.Directory.Revoke(u.ID, s.cfg.Dials.Now())
 	return ok(map[string]any{"@odata.context": context + "Edm.Boolean", "value": true}, nil)
 }
 

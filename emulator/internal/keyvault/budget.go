@@ -61,7 +61,9 @@ func (b *budgets) spend(name string, cost, limit int, length time.Duration, now 
 	return 0, true
 }
 
-// charge takes what the operation costs from its budget.
+// charge takes what the operation costs from its budget. Windows go by the
+// machine's clock: a client that was told to come back in eight seconds waits
+// for them, and a clock that is put back must not leave it waiting for days.
 func (v *Vault) charge(c *call, op *operation) error {
 	d := v.cfg.Dials.Dials().KeyVault
 	limit, dialled := d.Budgets[op.budget]
@@ -69,7 +71,7 @@ func (v *Vault) charge(c *call, op *operation) error {
 		limit = limits[op.budget]
 	}
 	length := cmp.Or(time.Duration(d.WindowSeconds)*time.Second, window)
-	wait, ok := v.budgets.spend(op.budget, v.cost(c, op), limit, length, v.now())
+	wait, ok := v.budgets.spend(op.budget, v.cost(c, op), limit, length, time.Now())
 	if ok {
 		return nil
 	}

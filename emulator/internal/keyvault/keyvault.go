@@ -179,4 +179,4 @@ func (v *Vault) weather() error {
 }
 
 // now is the moment at which everything in the vault happens.
-func (v *Vault) now() time.Time { return time.Now() }
+func (v *Vault) now() time.Time { return v.cfg.Dials.Now() }

@@ -47,13 +47,14 @@ func newTester(t testing.TB) *tester {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := directory.New()
+	dials := &fault.Panel{}
+	d := directory.New(dials.Now)
 	if err := d.Load(); err != nil {
 		t.Fatal(err)
 	}
 	v := New(Config{
 		Config: bearer.Config{
-			Login: "https://localhost:8450", Directory: d, Dials: &fault.Panel{}, Key: key, Chance: seed.New(1), Log: slog.New(slog.DiscardHandler),
+			Login: "https://localhost:8450", Directory: d, Dials: dials, Key: key, Chance: seed.New(1), Log: slog.New(slog.DiscardHandler),
 		},
 		Name: "contoso-vault", Tenant: directory.ContosoTenant, URL: "https://" + testHost, Seal: seal,
 	})

@@ -21,7 +21,7 @@ type object struct {
 
 	deleted time.Time // zero: it is not
 	purge   time.Time // when a deleted object goes for good
-	settled time.Time // when the last deletion or recovery is done
+	settled time.Time // when the last deletion or recovery is done, by the machine's clock
 }
 
 // A version is one value of a secret or one key. Times are in Unix seconds.
@@ -64,13 +64,17 @@ func (s *shelf) find(id string, now time.Time) *object {
 	return o
 }
 
-func (o *object) isLive(now time.Time) bool    { return o.deleted.IsZero() && !now.Before(o.settled) }
-func (o *object) isDeleted(now time.Time) bool { return !o.deleted.IsZero() && !now.Before(o.settled) }
+// Whether a deletion or a recovery is done goes by the machine's clock: it is
+// waited for, and an object must not be in between for as long as the
+// emulator's clock was put back.
+func (o *object) isLive() bool    { return o.deleted.IsZero() && o.isSettled() }
+func (o *object) isDeleted() bool { return !o.deleted.IsZero() && o.isSettled() }
+func (o *object) isSettled() bool { return !time.Now().Before(o.settled) }
 
 // live returns the object that the call names, if it is not deleted.
 func (v *Vault) live(c *call) (*object, error) {
 	o := v.shelves[c.kind].find(c.identity(), v.now())
-	if o == nil || !o.isLive(v.now()) {
+	if o == nil || !o.isLive() {
 		return nil, notFound(c.kind, c.name)
 	}
 	return o, nil
@@ -94,11 +98,11 @@ func (v *Vault) liveVersion(c *call) (*object, *version, error) {
 func (v *Vault) writable(k kind, name string) (*object, error) {
 	o := v.shelves[k].find(strings.ToLower(name), v.now())
 	switch {
-	case o == nil || o.isLive(v.now()):
+	case o == nil || o.isLive():
 		return o, nil
 	case o.deleted.IsZero():
 		return nil, conflict("ObjectIsBeingRecovered", "%s %s is currently being recovered.", k.noun(), name)
-	case !o.isDeleted(v.now()):
+	case !o.isDeleted():
 		return nil, v.beingDeleted(k, name)
 	}
 	return nil, conflict("ObjectIsDeletedButRecoverable", "%s %s is currently in a deleted but recoverable state, and its name cannot be reused; in this state, the %s can only be recovered or purged.", k.noun(), name, k.word())
@@ -111,7 +115,7 @@ func (v *Vault) beingDeleted(k kind, name string) error {
 // deletedObject returns the object that the call names, if it is deleted.
 func (v *Vault) deletedObject(c *call) (*object, error) {
 	o := v.shelves[c.kind].find(c.identity(), v.now())
-	if o == nil || !o.isDeleted(v.now()) {
+	if o == nil || !o.isDeleted() {
 		return nil, notDeleted(c.kind, c.name)
 	}
 	return o, nil
@@ -138,9 +142,9 @@ func (v *Vault) put(k kind, o *object) {
 	s.objects[strings.ToLower(o.Name)] = o
 }
 
-// settle is how long a deletion or a recovery takes.
-func (v *Vault) settle() time.Duration {
-	return time.Duration(v.cfg.Dials.Dials().KeyVault.SettleSeconds) * time.Second
+// settling is when a deletion or a recovery that begins now is done.
+func (v *Vault) settling() time.Time {
+	return time.Now().Add(time.Duration(v.cfg.Dials.Dials().KeyVault.SettleSeconds) * time.Second)
 }
 
 // attributes are what a request says about a version. Nothing said is nil.

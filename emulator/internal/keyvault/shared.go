@@ -92,14 +92,14 @@ func (v *Vault) listed(c *call, match func(*object) bool, item func(*object) map
 func (v *Vault) list(c *call) (any, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return v.listed(c, func(o *object) bool { return o.isLive(v.now()) },
+	return v.listed(c, func(o *object) bool { return o.isLive() },
 		func(o *object) map[string]any { return c.item(o, o.latest(), "") })
 }
 
 func (v *Vault) listDeleted(c *call) (any, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return v.listed(c, func(o *object) bool { return o.isDeleted(v.now()) && v.now().Before(o.purge) },
+	return v.listed(c, func(o *object) bool { return o.isDeleted() && v.now().Before(o.purge) },
 		func(o *object) map[string]any { return c.addDeleted(c.item(o, o.latest(), ""), o) })
 }
 
@@ -159,14 +159,14 @@ func (v *Vault) delete(c *call) (any, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	now := v.now()
-	if o := v.shelves[c.kind].find(c.identity(), now); o != nil && !o.deleted.IsZero() && !o.isDeleted(now) {
+	if o := v.shelves[c.kind].find(c.identity(), now); o != nil && !o.deleted.IsZero() && !o.isDeleted() {
 		return nil, v.beingDeleted(c.kind, c.name)
 	}
 	o, err := v.live(c)
 	if err != nil {
 		return nil, err
 	}
-	o.deleted, o.purge, o.settled = now, now.AddDate(0, 0, retention), now.Add(v.settle())
+	o.deleted, o.purge, o.settled = now, now.AddDate(0, 0, retention), v.settling()
 	return c.addDeleted(c.bundle(o, o.latest()), o), nil
 }
 
@@ -188,7 +188,7 @@ func (v *Vault) recover(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	o.deleted, o.purge, o.settled = time.Time{}, time.Time{}, v.now().Add(v.settle())
+	o.deleted, o.purge, o.settled = time.Time{}, time.Time{}, v.settling()
 	return c.bundle(o, o.latest()), nil
 }
 
@@ -205,7 +205,7 @@ func (v *Vault) purge(c *call) (any, error) {
 // gone returns the deleted object; one that is on its way is in nobody's reach.
 func (v *Vault) gone(c *call) (*object, error) {
 	o := v.shelves[c.kind].find(c.identity(), v.now())
-	if o != nil && !o.deleted.IsZero() && !o.isDeleted(v.now()) {
+	if o != nil && !o.deleted.IsZero() && !o.isDeleted() {
 		return nil, v.beingDeleted(c.kind, c.name)
 	}
 	return v.deletedObject(c)

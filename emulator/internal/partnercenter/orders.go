@@ -57,7 +57,7 @@ func (s *Server) placeOrder(c call) (reply, error) {
 	if err := in.check(t); err != nil {
 		return reply{}, err
 	}
-	o := directory.Order{ID: s.cfg.Chance.GUID(), Partner: c.partner.ID, BillingCycle: in.BillingCycle, Currency: in.CurrencyCode, Created: time.Now()}
+	o := directory.Order{ID: s.cfg.Chance.GUID(), Partner: c.partner.ID, BillingCycle: in.BillingCycle, Currency: in.CurrencyCode, Created: s.cfg.Dials.Now()}
 	if o.BillingCycle == "" {
 		o.BillingCycle = "monthly"
 	}

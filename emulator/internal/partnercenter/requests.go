@@ -40,7 +40,7 @@ func (s *Server) record(w http.ResponseWriter, c call, rt route, status int) {
 		return
 	}
 	r := record{
-		time: time.Now(), request: w.Header().Get("MS-RequestId"), correlation: w.Header().Get("MS-CorrelationId"),
+		time: s.cfg.Dials.Now(), request: w.Header().Get("MS-RequestId"), correlation: w.Header().Get("MS-CorrelationId"),
 		operation: rt.operation, method: c.Method, path: c.URL.Path,
 		upn: c.token.Holder.UPN, objectID: c.token.Holder.ID, application: c.token.App, mfa: c.token.MFA(), status: status,
 	}

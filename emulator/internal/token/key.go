@@ -37,8 +37,10 @@ func NewKey() (*Key, error) {
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1),
 		Subject:      pkix.Name{CommonName: "Emulator token signing"},
-		NotBefore:    time.Now().Add(-time.Hour),
-		NotAfter:     time.Now().AddDate(0, 1, 0),
+		// Entra's are valid for five years. This one is so in both directions,
+		// since the emulator's clock can be moved.
+		NotBefore: time.Now().AddDate(-5, 0, 0),
+		NotAfter:  time.Now().AddDate(5, 0, 0),
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
 	if err != nil {
@@ -117,6 +119,7 @@ func Unsigned(claims map[string]any) (string, error) {
 type Claims struct {
 	Audience string   `json:"aud"`
 	Expiry   int64    `json:"exp"`
+	Begins   int64    `json:"nbf"`
 	IssuedAt int64    `json:"iat"`
 	Tenant   string   `json:"tid"`
 	App      string   `json:"appid"`
@@ -148,7 +151,10 @@ var ErrInvalid = errors.New("token is not valid")
 // ErrExpired is the [ErrInvalid] of a token that was good once.
 var ErrExpired = fmt.Errorf("%w: it has expired", ErrInvalid)
 
-// Verify checks signature and expiry of an access token.
+// skew is by how much a token's nbf may be ahead of the clock that reads it.
+const skew = 5 * time.Minute
+
+// Verify checks signature, expiry and nbf of an access token.
 func (k *Key) Verify(raw string, now time.Time) (Claims, error) {
 	var c Claims
 	t, err := jwt.ParseSigned(raw, []jose.SignatureAlgorithm{jose.RS256})
@@ -160,6 +166,9 @@ func (k *Key) Verify(raw string, now time.Time) (Claims, error) {
 	}
 	if now.Unix() >= c.Expiry {
 		return c, ErrExpired
+	}
+	if now.Add(skew).Unix() < c.Begins {
+		return c, fmt.Errorf("%w: it is not yet in force", ErrInvalid)
 	}
 	return c, nil
 }
