@@ -1,12 +1,43 @@
 package emulator
 
-import "github.com/mandate-sam/mandate/emulator/fault"
+import (
+	"fmt"
+
+	"github.com/mandate-sam/mandate/emulator/directory"
+	"github.com/mandate-sam/mandate/emulator/fault"
+)
 
 // DelegateRoles says which roles (template ids) the partner's AdminAgents have
 // in the customer's tenant. Without it they have those of a Cloud Application
 // Administrator and a Global Reader.
 func (e *Emulator) DelegateRoles(partner, customer string, roles ...string) {
 	e.directory.DelegateRoles(partner, customer, roles...)
+}
+
+// ApproveRelationship approves a delegated admin relationship that its partner
+// has locked for approval, as the customer (id or domain) does in the admin
+// centre.
+func (e *Emulator) ApproveRelationship(id, customer string) error {
+	t, ok := e.directory.Tenant(customer)
+	if !ok {
+		return fmt.Errorf("approve relationship: %w tenant %q", errUnknown, customer)
+	}
+	now := e.dials.Now()
+	_, found, err := e.directory.ChangeRelationship(t.ID, id, func(r *directory.Relationship) error {
+		if r.Status != directory.RelationshipPending || r.Partner == t.ID {
+			return fmt.Errorf("its status is %s", r.Status)
+		}
+		r.Customer = t.ID
+		r.Activate(now)
+		return nil
+	})
+	if err == nil && !found {
+		err = fmt.Errorf("%w relationship %q", errUnknown, id)
+	}
+	if err != nil {
+		return fmt.Errorf("approve relationship: %w", err)
+	}
+	return nil
 }
 
 // Uninstall removes the service principal of an application or of a

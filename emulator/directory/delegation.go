@@ -15,17 +15,50 @@ func (d *Directory) DelegateRoles(partner, customer string, roles ...string) {
 }
 
 // DelegatedRoles returns the role template ids that the partner's AdminAgents
-// have in the customer's tenant: none without a relationship.
+// have in the customer's tenant: none without a relationship, and those of
+// all if there are several.
 func (d *Directory) DelegatedRoles(partner, customer string) []string {
+	now := d.now()
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	if !slices.Contains(d.partners[customer], partner) {
 		return nil
 	}
+	var roles []string
+	if !d.explicit[[2]string{partner, customer}] {
+		roles = d.impliedRoles(partner, customer)
+	}
+	for _, id := range d.related[partner] {
+		if r := d.relationships[id]; r.Customer == customer && r.statusAt(now) == RelationshipActive {
+			roles = append(roles, r.agentRoles()...)
+		}
+	}
+	slices.Sort(roles)
+	return slices.Compact(roles)
+}
+
+// impliedRoles are those of the relationship behind [Directory.Delegate]. The
+// caller holds d.mu.
+func (d *Directory) impliedRoles(partner, customer string) []string {
 	if roles, ok := d.roles[[2]string{partner, customer}]; ok {
 		return slices.Clone(roles)
 	}
 	return slices.Clone(delegatedRoles)
+}
+
+// agentRoles are what the relationship gives the partner's AdminAgents: what
+// is assigned to them, or everything while nothing is assigned to anybody.
+func (r *Relationship) agentRoles() []string {
+	if len(r.Assignments) == 0 {
+		return r.Roles
+	}
+	var roles []string
+	for _, a := range r.Assignments {
+		if a.Group == GroupID(r.Partner, AdminAgents) {
+			roles = append(roles, a.Roles...)
+		}
+	}
+	return roles
 }
 
 // MayManage reports whether the user may give applications permissions in the

@@ -49,6 +49,9 @@ type Directory struct {
 	subscriptions map[string][]Subscription  // by customer's tenant id
 	groups        map[string][]ResourceGroup // by Azure subscription
 	deployments   map[[2]string][]Deployment // by Azure subscription and lower-case resource group
+	relationships map[string]*Relationship   // by id: those that somebody has touched through Graph
+	related       map[string][]string        // partner's tenant id to the ids of those
+	explicit      map[[2]string]bool         // partner's and customer's tenant id, if only those count and not Delegate
 }
 
 // consent is the key of a consent. User is empty if it was given for everyone.
@@ -95,6 +98,9 @@ func (d *Directory) Clear() {
 	d.subscriptions = map[string][]Subscription{}
 	d.groups = map[string][]ResourceGroup{}
 	d.deployments = map[[2]string][]Deployment{}
+	d.relationships = map[string]*Relationship{}
+	d.related = map[string][]string{}
+	d.explicit = map[[2]string]bool{}
 }
 
 // Generation counts the calls of [Directory.Clear]. Those who keep something
@@ -171,20 +177,22 @@ func (d *Directory) AddUser(u User) {
 func (d *Directory) Delegate(partner, customer string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	// A customer has few partners; a partner may have 100,000 customers.
+	if d.explicit[[2]string{partner, customer}] {
+		delete(d.explicit, [2]string{partner, customer})
+		d.dropRelationship(RelationshipID(partner, customer))
+	}
 	if !slices.Contains(d.partners[customer], partner) {
-		d.customers[partner] = append(d.customers[partner], customer)
-		d.partners[customer] = append(d.partners[customer], partner)
+		d.link(partner, customer)
 	}
 }
 
-// Undelegate ends the partner's delegated administration of the customer.
+// Undelegate ends the partner's delegated administration of the customer,
+// whatever it rests on.
 func (d *Directory) Undelegate(partner, customer string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	is := func(id string) func(string) bool { return func(s string) bool { return s == id } }
-	d.customers[partner] = slices.DeleteFunc(slices.Clone(d.customers[partner]), is(customer))
-	d.partners[customer] = slices.DeleteFunc(slices.Clone(d.partners[customer]), is(partner))
+	d.unlink(partner, customer)
+	d.forget(partner, customer)
 }
 
 // Tenant returns the tenant with that id or verified domain, in any case.
@@ -329,7 +337,9 @@ func (d *Directory) Customers(partner string) []Tenant {
 	defer d.mu.RUnlock()
 	all := make([]Tenant, 0, len(d.customers[partner]))
 	for _, id := range d.customers[partner] {
-		all = append(all, d.tenants[id])
+		if d.delegated(partner, id) {
+			all = append(all, d.tenants[id])
+		}
 	}
 	return all
 }
@@ -338,7 +348,7 @@ func (d *Directory) Customers(partner string) []Tenant {
 func (d *Directory) IsCustomer(partner, customer string) bool {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
-	return slices.Contains(d.partners[customer], partner)
+	return slices.Contains(d.partners[customer], partner) && d.delegated(partner, customer)
 }
 
 // MayAct reports whether the user may get tokens in the tenant: it is the

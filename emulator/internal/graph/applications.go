@@ -222,7 +222,7 @@ func (s *Server) createApplication(c call) (reply, error) {
 	a, _ = s.cfg.Directory.ApplicationByObject(c.tenant.ID, directory.ObjectID(a.ID))
 	body := s.applicationObject(a)
 	body["@odata.context"] = context + "applications/$entity"
-	return reply{http.StatusCreated, body}, nil
+	return reply{status: http.StatusCreated, body: body}, nil
 }
 
 func (s *Server) patchApplication(c call) (reply, error) {

@@ -69,7 +69,7 @@ func (s *Server) createGrant(c call) (reply, error) {
 		if have.Client == client.App && have.Resource == resource.App && have.User == user {
 			body := grantObject(have)
 			body["@odata.context"] = context + "oauth2PermissionGrants/$entity"
-			return reply{http.StatusCreated, body}, nil
+			return reply{status: http.StatusCreated, body: body}, nil
 		}
 	}
 	return reply{}, errNotFound // removed in the meantime

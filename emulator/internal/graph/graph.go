@@ -68,11 +68,14 @@ type call struct {
 
 // reply is a good answer. A nil body is an empty one.
 type reply struct {
-	status int
-	body   map[string]any
+	status   int
+	body     map[string]any
+	location string // URL of what was created
 }
 
-func ok(body map[string]any, err error) (reply, error) { return reply{http.StatusOK, body}, err }
+func ok(body map[string]any, err error) (reply, error) {
+	return reply{status: http.StatusOK, body: body}, err
+}
 
 // done is the answer of what has nothing to say.
 var done = reply{status: http.StatusNoContent}
@@ -99,6 +102,7 @@ var (
 	readRules   = []string{"Policy.Read.All", "Policy.ReadWrite.ApplicationConfiguration", "Directory.AccessAsUser.All"}
 	writeRules  = []string{"Policy.ReadWrite.ApplicationConfiguration", "Directory.AccessAsUser.All"}
 	readGDAP    = []string{"DelegatedAdminRelationship.Read.All", "DelegatedAdminRelationship.ReadWrite.All"}
+	writeGDAP   = []string{"DelegatedAdminRelationship.ReadWrite.All"}
 )
 
 var routes = []route{
@@ -145,9 +149,18 @@ var routes = []route{
 	{"DELETE /v1.0/policies/tokenLifetimePolicies/{id}", writeRules, true, (*Server).deletePolicy},
 
 	{"GET /v1.0/tenantRelationships/delegatedAdminRelationships", readGDAP, false, (*Server).relationships},
+	{"POST /v1.0/tenantRelationships/delegatedAdminRelationships", writeGDAP, false, (*Server).createRelationship},
 	{"GET /v1.0/tenantRelationships/delegatedAdminRelationships/{id}", readGDAP, false, (*Server).relationship},
+	{"PATCH /v1.0/tenantRelationships/delegatedAdminRelationships/{id}", writeGDAP, false, (*Server).patchRelationship},
+	{"DELETE /v1.0/tenantRelationships/delegatedAdminRelationships/{id}", writeGDAP, false, (*Server).deleteRelationship},
 	{"GET /v1.0/tenantRelationships/delegatedAdminRelationships/{id}/accessAssignments", readGDAP, false, (*Server).assignments},
+	{"POST /v1.0/tenantRelationships/delegatedAdminRelationships/{id}/accessAssignments", writeGDAP, false, (*Server).createAssignment},
+	{"GET /v1.0/tenantRelationships/delegatedAdminRelationships/{id}/accessAssignments/{assignment}", readGDAP, false, (*Server).assignment},
+	{"PATCH /v1.0/tenantRelationships/delegatedAdminRelationships/{id}/accessAssignments/{assignment}", writeGDAP, false, (*Server).patchAssignment},
+	{"DELETE /v1.0/tenantRelationships/delegatedAdminRelationships/{id}/accessAssignments/{assignment}", writeGDAP, false, (*Server).deleteAssignment},
 	{"GET /v1.0/tenantRelationships/delegatedAdminRelationships/{id}/requests", readGDAP, false, (*Server).requests},
+	{"POST /v1.0/tenantRelationships/delegatedAdminRelationships/{id}/requests", writeGDAP, false, (*Server).createRequest},
+	{"GET /v1.0/tenantRelationships/delegatedAdminRelationships/{id}/requests/{request}", readGDAP, false, (*Server).request},
 	{"GET /v1.0/tenantRelationships/delegatedAdminCustomers", readGDAP, false, (*Server).customers},
 	{"GET /v1.0/tenantRelationships/delegatedAdminCustomers/{id}", readGDAP, false, (*Server).customer},
 }
@@ -208,6 +221,9 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, rt route) {
 		return
 	}
 	w.Header().Set("request-id", s.cfg.Chance.GUID())
+	if out.location != "" {
+		w.Header().Set("Location", out.location)
+	}
 	if out.body == nil {
 		w.WriteHeader(out.status)
 		return

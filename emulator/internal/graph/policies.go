@@ -106,7 +106,7 @@ func (s *Server) createPolicy(c call) (reply, error) {
 	s.cfg.Directory.SetTokenLifetime(c.tenant.ID, p)
 	body := policyObject(p)
 	body["@odata.context"] = context + "policies/tokenLifetimePolicies/$entity"
-	return reply{http.StatusCreated, body}, nil
+	return reply{status: http.StatusCreated, body: body}, nil
 }
 
 // policyNamed is the tenant's policy with that id.

@@ -87,7 +87,7 @@ func (s *Server) createPrincipal(c call) (reply, error) {
 	}
 	body := principalObject(p)
 	body["@odata.context"] = context + "servicePrincipals/$entity"
-	return reply{http.StatusCreated, body}, nil
+	return reply{status: http.StatusCreated, body: body}, nil
 }
 
 func (s *Server) deletePrincipal(c call) (reply, error) {
