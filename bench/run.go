@@ -18,7 +18,7 @@ type benchCase struct {
 }
 
 // cases are all there are.
-var cases = []benchCase{cacheCase, tokenCase, tokenDiskCase, stampedeCase, msalCase, httpCase}
+var cases = []benchCase{cacheCase, tokenCase, tokenDiskCase, stampedeCase, msalCase, httpCase, emulatorCase}
 
 // pick returns the cases that have rows whose names match, to show only those.
 func pick(all []benchCase, pattern *regexp.Regexp) []benchCase {

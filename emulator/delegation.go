@@ -40,6 +40,13 @@ func (e *Emulator) ApproveRelationship(id, customer string) error {
 	return nil
 }
 
+// Customers returns the customers of the partner, which may be named by id or
+// domain, in the order in which they were added.
+func (e *Emulator) Customers(partner string) []Tenant {
+	t, _ := e.directory.Tenant(partner)
+	return e.directory.Customers(t.ID)
+}
+
 // Uninstall removes the service principal of an application or of a
 // Microsoft resource from the tenant, with every grant that it is party to.
 func (e *Emulator) Uninstall(tenant, application string) {
