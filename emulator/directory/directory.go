@@ -181,6 +181,7 @@ func (d *Directory) Delegate(partner, customer string) {
 		delete(d.explicit, [2]string{partner, customer})
 		d.dropRelationship(RelationshipID(partner, customer))
 	}
+	// A customer has few partners; a partner may have 100,000 customers.
 	if !slices.Contains(d.partners[customer], partner) {
 		d.link(partner, customer)
 	}

@@ -185,11 +185,13 @@ func (s *Server) Handler() http.Handler {
 		}
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { s.refuse(w, r, errSegment) })
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	each := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r = r.Clone(r.Context())
 		r.URL.Path, r.URL.RawPath = canonical(r.URL.Path, names), ""
 		mux.ServeHTTP(w, r)
 	})
+	mux.HandleFunc("POST "+batchPath, func(w http.ResponseWriter, r *http.Request) { s.batch(w, r, each) })
+	return each
 }
 
 // canonical is the path as the routes write it: letters of names cased as
