@@ -49,6 +49,7 @@ type Directory struct {
 	subscriptions map[string][]Subscription  // by customer's tenant id
 	groups        map[string][]ResourceGroup // by Azure subscription
 	deployments   map[[2]string][]Deployment // by Azure subscription and lower-case resource group
+	appRules      map[string]AppRules        // by tenant id
 	relationships map[string]*Relationship   // by id: those that somebody has touched through Graph
 	related       map[string][]string        // partner's tenant id to the ids of those
 	explicit      map[[2]string]bool         // partner's and customer's tenant id, if only those count and not Delegate
@@ -98,6 +99,7 @@ func (d *Directory) Clear() {
 	d.subscriptions = map[string][]Subscription{}
 	d.groups = map[string][]ResourceGroup{}
 	d.deployments = map[[2]string][]Deployment{}
+	d.appRules = map[string]AppRules{}
 	d.relationships = map[string]*Relationship{}
 	d.related = map[string][]string{}
 	d.explicit = map[[2]string]bool{}

@@ -51,18 +51,19 @@ type RelationshipRequest struct {
 	Created    time.Time
 }
 
-// isoPeriod is a duration in whole days or more, or none at all.
-var isoPeriod = regexp.MustCompile(`^P(?:(\d{1,3})Y)?(?:(\d{1,3})M)?(?:(\d{1,4})D)?(?:T0S)?$`)
+// isoPeriod is a duration as ISO 8601 writes it.
+var isoPeriod = regexp.MustCompile(`^P(?:(\d{1,3})Y)?(?:(\d{1,3})M)?(?:(\d{1,4})D)?(?:T(?:(\d{1,4})H)?(?:(\d{1,4})M)?(?:(\d{1,5})S)?)?$`)
 
-// AddPeriod returns the moment that long after t, for an ISO 8601 duration of
-// years, months and days.
+// AddPeriod returns the moment that long after t, for a duration in the
+// format of ISO 8601.
 func AddPeriod(t time.Time, period string) (time.Time, bool) {
 	m := isoPeriod.FindStringSubmatch(period)
-	if m == nil || period == "P" {
+	if m == nil || strings.HasSuffix(period, "P") || strings.HasSuffix(period, "T") {
 		return t, false
 	}
 	n := func(i int) int { v, _ := strconv.Atoi(m[i]); return v } // digits, or empty for 0
-	return t.AddDate(n(1), n(2), n(3)), true
+	t = t.AddDate(n(1), n(2), n(3))
+	return t.Add(time.Duration(n(4))*time.Hour + time.Duration(n(5))*time.Minute + time.Duration(n(6))*time.Second), true
 }
 
 // extends reports whether the relationship goes on when its duration is over.

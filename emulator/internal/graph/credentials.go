@@ -62,6 +62,9 @@ func (s *Server) addPassword(c call) (reply, error) {
 	if !cred.End.After(cred.Start) || cred.End.Year() > 9999 {
 		return reply{}, invalid("Key credential end date is invalid.")
 	}
+	if err := s.permitted(a, "passwordAddition", "passwordLifetime", cred.Start, cred.End); err != nil {
+		return reply{}, err
+	}
 	value := s.cfg.Chance.Text(30)
 	cred.Hint = value[:3]
 	s.cfg.Directory.AddSecret(a.ID, value, cred)
@@ -171,6 +174,16 @@ func (s *Server) replaceKeys(a directory.Application, list *[]keyBody) error {
 }
 
 func (s *Server) setKeys(a directory.Application, ders [][]byte, names map[string]string) error {
+	for _, der := range ders {
+		old := slices.ContainsFunc(a.Certificates, func(o []byte) bool { return bytes.Equal(o, der) })
+		crt, err := x509.ParseCertificate(der)
+		if old || err != nil {
+			continue
+		}
+		if err := s.permitted(a, "", "asymmetricKeyLifetime", s.cfg.Dials.Now(), crt.NotAfter); err != nil {
+			return err
+		}
+	}
 	err := s.cfg.Directory.SetCertificates(a.ID, ders, func(der []byte) directory.Credential {
 		cred := directory.Credential{ID: s.cfg.Chance.GUID(), Name: names[string(der)], Usable: s.usable()}
 		if crt, err := x509.ParseCertificate(der); err == nil {

@@ -7,7 +7,9 @@ package graph
 
 import (
 	"cmp"
+	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
 	"regexp"
 	"strings"
@@ -148,6 +150,9 @@ var routes = []route{
 	{"PATCH /v1.0/policies/tokenLifetimePolicies/{id}", writeRules, true, (*Server).patchPolicy},
 	{"DELETE /v1.0/policies/tokenLifetimePolicies/{id}", writeRules, true, (*Server).deletePolicy},
 
+	{"GET /v1.0/policies/defaultAppManagementPolicy", readRules, false, (*Server).appRules},
+	{"PATCH /v1.0/policies/defaultAppManagementPolicy", writeRules, true, (*Server).patchAppRules},
+
 	{"GET /v1.0/tenantRelationships/delegatedAdminRelationships", readGDAP, false, (*Server).relationships},
 	{"POST /v1.0/tenantRelationships/delegatedAdminRelationships", writeGDAP, false, (*Server).createRelationship},
 	{"GET /v1.0/tenantRelationships/delegatedAdminRelationships/{id}", readGDAP, false, (*Server).relationship},
@@ -281,6 +286,15 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 			"client-request-id": cmp.Or(r.Header.Get("client-request-id"), id),
 		},
 	}})
+}
+
+// readBoth reads the body into two values.
+func (c call) readBoth(v, w any) error {
+	b, err := io.ReadAll(io.LimitReader(c.Body, 1<<20))
+	if err != nil || json.Unmarshal(b, v) != nil || json.Unmarshal(b, w) != nil {
+		return errBody
+	}
+	return nil
 }
 
 // read reads the body into v.
