@@ -134,6 +134,56 @@ func TestReplicationDelay(t *testing.T) {
 	refused(t, own(t, e, future), 401, 7000215, "invalid_client", "")
 }
 
+// A new application is found by its object id at once, and by its application
+// id, at the token endpoint and by others only when it has replicated.
+func TestReplicationDelayOfObjects(t *testing.T) {
+	e := start(t)
+	tok, _ := writer(t, e)
+	e.Dial(func(d *emulator.Dials) { d.ReplicationDelay = time.Hour })
+	u := e.Endpoints().Graph + "/v1.0/"
+	a := exchange(t, e, "POST", u+"applications", tok, `{"displayName":"Young"}`)
+	if a.status != 201 {
+		t.Fatal(a.raw)
+	}
+	app := a.str("appId")
+	principal := func() answer {
+		return exchange(t, e, "POST", u+"servicePrincipals", tok, `{"appId":"`+app+`"}`)
+	}
+	list := func(kind string) int {
+		v, _ := call(t, e, u+kind+"?$filter="+url.QueryEscape("appId eq '"+app+"'"), tok).raw["value"].([]any)
+		return len(v)
+	}
+	if got := call(t, e, u+"applications/"+a.str("id"), tok); got.status != 200 {
+		t.Errorf("by object id: %d", got.status)
+	}
+	if got := call(t, e, u+"applications(appId='"+app+"')", tok); got.status != 404 {
+		t.Errorf("by application id: %d", got.status)
+	}
+	if got := principal(); got.status != 400 {
+		t.Errorf("service principal: %d, %v", got.status, got.raw)
+	}
+	if got := list("applications"); got != 0 {
+		t.Errorf("listed: %d", got)
+	}
+	refused(t, token(t, e, 2, "contoso.example", "client_credentials", "client_id", app, "client_secret", "x", "scope", "https://graph.microsoft.com/.default"), 400, 700016, "unauthorized_client", "")
+
+	e.Dial(func(d *emulator.Dials) { d.ReplicationDelay = 0 })
+	app = exchange(t, e, "POST", u+"applications", tok, `{"displayName":"Grown"}`).str("appId")
+	e.Dial(func(d *emulator.Dials) { d.ReplicationDelay = time.Hour })
+	if got := principal(); got.status != 201 {
+		t.Fatal(got.raw)
+	}
+	if got := principal(); got.status != 409 {
+		t.Errorf("again: %d, %v", got.status, got.raw)
+	}
+	if got := list("servicePrincipals"); got != 0 {
+		t.Errorf("listed: %d", got)
+	}
+	if got := call(t, e, u+"servicePrincipals(appId='"+app+"')", tok); got.status != 404 {
+		t.Errorf("by application id: %d", got.status)
+	}
+}
+
 func certificate(t *testing.T, until time.Time) (*rsa.PrivateKey, []byte) {
 	t.Helper()
 	key, err := rsa.GenerateKey(rand.Reader, 2048)

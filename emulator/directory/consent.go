@@ -66,9 +66,9 @@ func (d *Directory) Consented(tenant, app, user, resource string) []string {
 }
 
 // Installed reports whether the application has a service principal in the
-// tenant.
+// tenant that has replicated.
 func (d *Directory) Installed(tenant, app string) bool {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
-	return d.installed[[2]string{tenant, app}]
+	return d.installed[[2]string{tenant, app}] && d.arrived(replica{tenant, app})
 }

@@ -50,6 +50,7 @@ type Directory struct {
 	groups        map[string][]ResourceGroup // by Azure subscription
 	deployments   map[[2]string][]Deployment // by Azure subscription and lower-case resource group
 	appRules      map[string]AppRules        // by tenant id
+	replicas      map[replica]time.Time      // to when what is new will be known everywhere
 	relationships map[string]*Relationship   // by id: those that somebody has touched through Graph
 	related       map[string][]string        // partner's tenant id to the ids of those
 	explicit      map[[2]string]bool         // partner's and customer's tenant id, if only those count and not Delegate
@@ -100,6 +101,7 @@ func (d *Directory) Clear() {
 	d.groups = map[string][]ResourceGroup{}
 	d.deployments = map[[2]string][]Deployment{}
 	d.appRules = map[string]AppRules{}
+	d.replicas = map[replica]time.Time{}
 	d.relationships = map[string]*Relationship{}
 	d.related = map[string][]string{}
 	d.explicit = map[[2]string]bool{}
@@ -463,14 +465,15 @@ func checkCertificate(der []byte) error {
 	return nil
 }
 
-// Application returns the application with that id. Its credentials are those
+// Application returns the application with that id, once it has replicated. Its credentials are those
 // in force: one that was added through Graph is not there yet while it
 // replicates, and no longer there when it has expired.
 func (d *Directory) Application(id string) (Application, bool) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
-	a, ok := d.apps[strings.ToLower(id)]
-	return d.inForce(a), ok
+	id = strings.ToLower(id)
+	a, ok := d.apps[id]
+	return d.inForce(a), ok && d.arrived(replica{app: id})
 }
 
 // Applications returns all applications, by name.

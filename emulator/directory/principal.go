@@ -38,12 +38,12 @@ func (d *Directory) Principals(tenant string) []Principal {
 	defer d.mu.RUnlock()
 	var all []Principal
 	for _, r := range d.resources {
-		if !d.absent[[2]string{tenant, r.ID}] {
+		if !d.absent[[2]string{tenant, r.ID}] && d.arrived(replica{tenant, r.ID}) {
 			all = append(all, Principal{ID: PrincipalID(tenant, r.ID), App: r.ID, Name: r.Name, Resource: r})
 		}
 	}
 	for _, a := range apps {
-		if d.installed[[2]string{tenant, a.ID}] {
+		if d.installed[[2]string{tenant, a.ID}] && d.arrived(replica{tenant, a.ID}) {
 			all = append(all, Principal{ID: PrincipalID(tenant, a.ID), App: a.ID, Name: a.Name, Owner: a.Tenant, Application: a})
 		}
 	}

@@ -86,8 +86,10 @@ type Dials struct {
 	// TokenLatency is how long the token endpoint takes to answer.
 	TokenLatency time.Duration `json:"-"`
 
-	// ReplicationDelay is how long a secret or certificate that was added
-	// through Graph stays unknown to the token endpoint (7000215, 700027).
+	// ReplicationDelay is how long what was made through Graph stays unknown: a
+	// secret or certificate to the token endpoint (7000215, 700027), a new
+	// application to it (700016) and to whoever looks for it by its application
+	// id, a new service principal to everybody.
 	ReplicationDelay time.Duration `json:"-"`
 
 	// AccessTokenLifetime is how long access and ID tokens live; 0: 60 to 90

@@ -171,7 +171,9 @@ func nullable(s string) any {
 }
 
 func (s *Server) applications(c call) (reply, error) {
-	own := slices.DeleteFunc(s.cfg.Directory.Applications(), func(a directory.Application) bool { return a.Tenant != c.tenant.ID })
+	own := slices.DeleteFunc(s.cfg.Directory.Applications(), func(a directory.Application) bool {
+		return a.Tenant != c.tenant.ID || !s.cfg.Directory.Replicated(a.ID)
+	})
 	return ok(page(c, "applications", own, s.applicationObject))
 }
 
@@ -179,7 +181,9 @@ func (s *Server) applications(c call) (reply, error) {
 func (s *Server) mine(c call) (directory.Application, error) {
 	id := c.PathValue("id")
 	if app, named := strings.CutPrefix(id, appIDPrefix); named {
-		id = directory.ObjectID(app)
+		if id = directory.ObjectID(app); !s.cfg.Directory.Replicated(app) {
+			id = ""
+		}
 	}
 	a, found := s.cfg.Directory.ApplicationByObject(c.tenant.ID, id)
 	if !found {
@@ -220,6 +224,7 @@ func (s *Server) createApplication(c call) (reply, error) {
 		return reply{}, err
 	}
 	a, _ = s.cfg.Directory.ApplicationByObject(c.tenant.ID, directory.ObjectID(a.ID))
+	s.cfg.Directory.DelayApplication(a.ID, s.usable())
 	body := s.applicationObject(a)
 	body["@odata.context"] = context + "applications/$entity"
 	return reply{status: http.StatusCreated, body: body}, nil

@@ -243,7 +243,7 @@ func (s *Server) proven(a directory.Application, proof string) bool {
 	if err != nil {
 		return false
 	}
-	current, _ := s.cfg.Directory.Application(a.ID)
+	current, _ := s.cfg.Directory.Application(a.ID) // only credentials in force
 	now := s.cfg.Dials.Now()
 	for _, der := range current.Certificates {
 		crt, err := x509.ParseCertificate(der)

@@ -72,7 +72,7 @@ func (s *Server) createPrincipal(c call) (reply, error) {
 	app := strings.ToLower(in.AppID)
 	_, isApp := s.cfg.Directory.Application(app)
 	r, isResource := s.cfg.Directory.Resource(app)
-	if !isApp && (!isResource || r.ID != app) {
+	if !isApp && (!isResource || r.Application || r.ID != app) {
 		return reply{}, &apiError{status: 400, code: "Request_BadRequest", text: "The appId of the service principal does not reference a valid application object."}
 	}
 	if !s.cfg.Directory.AddPrincipal(c.tenant.ID, app) {
@@ -85,6 +85,7 @@ func (s *Server) createPrincipal(c call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
+	s.cfg.Directory.DelayPrincipal(c.tenant.ID, app, s.usable())
 	body := principalObject(p)
 	body["@odata.context"] = context + "servicePrincipals/$entity"
 	return reply{status: http.StatusCreated, body: body}, nil
