@@ -23,6 +23,14 @@ type Config struct {
 	Audit     Recorder  // required
 	Epoch     Epoch     // required
 
+	// Turns keeps replicas that share the database out of each other's way.
+	// Nil means that there is no other.
+	Turns Turns
+
+	// KeepAlive says how grants that nobody asks for are kept alive. Its zero
+	// value, without a Schedule, leaves them to lapse.
+	KeepAlive KeepAlive
+
 	// Early is how long before its expiry a cached token is no longer handed
 	// out. Zero means one minute.
 	Early time.Duration
@@ -57,8 +65,10 @@ const (
 type Broker struct {
 	cfg        Config
 	cache      *tokenCache
-	flight     singleflight.Group // keyed by flight.String
-	background sync.WaitGroup     // renewals ahead of expiry
+	flight     singleflight.Group // keyed by all that is in a flight
+	lanes      lanes
+	backoffs   backoffs
+	background sync.WaitGroup // renewals ahead of expiry
 	challenges budget
 
 	mu    sync.Mutex // guards heads
@@ -74,12 +84,19 @@ func New(cfg Config) (*Broker, error) {
 	cfg.Timeout = cmp.Or(cfg.Timeout, 30*time.Second)
 	cfg.MaxTokens = cmp.Or(cfg.MaxTokens, 200_000)
 	cfg.Log = cmp.Or(cfg.Log, slog.New(slog.DiscardHandler))
+	if err := cfg.KeepAlive.check(); err != nil {
+		return nil, fmt.Errorf("mandate.New: %w", err)
+	}
 	return &Broker{cfg: cfg, cache: newTokenCache(cfg.MaxTokens), heads: make(map[GrantKey]head)}, nil
 }
 
-// Run forgets expired tokens every minute until ctx is done, then waits for
-// renewals under way. Nothing may call Token any more by then.
+// Run forgets expired tokens every minute and keeps grants alive until ctx is
+// done, then waits for renewals under way. Nothing may call Token any more by
+// then.
 func (b *Broker) Run(ctx context.Context) error {
+	if b.cfg.KeepAlive.Schedule != nil {
+		b.background.Go(func() { b.keepAlive(ctx) })
+	}
 	tick := time.NewTicker(time.Minute)
 	defer tick.Stop()
 	for {
@@ -87,6 +104,7 @@ func (b *Broker) Run(ctx context.Context) error {
 		case now := <-tick.C:
 			b.cache.sweep(now)
 			b.challenges.sweep(now)
+			b.backoffs.sweep(now)
 		case <-ctx.Done():
 			b.background.Wait()
 			return nil
@@ -143,6 +161,7 @@ func (a *attempt) run(ctx context.Context) (Token, error) {
 	f := flight{
 		redemption: Redemption{Key: a.req.Partner.Key, Tenant: a.req.Tenant, Audience: a.req.Audience, Scopes: a.req.Scopes, Claims: a.req.Claims},
 		generation: a.head.Generation,
+		since:      a.head.Since,
 		epoch:      a.epoch,
 		atLeast:    max(a.cfg.Early, a.req.MinLifetime),
 	}
@@ -150,6 +169,9 @@ func (a *attempt) run(ctx context.Context) (Token, error) {
 	if t := a.cache.get(&k, time.Now(), f.atLeast); t != nil {
 		a.renewAhead(ctx, f, t)
 		return a.hand(ctx, t, true)
+	}
+	if err := a.backoffs.known(&f, time.Now()); err != nil {
+		return Token{}, a.fail(ctx, err)
 	}
 	if err := a.record(ctx, KindDecided, nil); err != nil {
 		return Token{}, err
@@ -176,7 +198,7 @@ func (a *attempt) hand(ctx context.Context, t *cached, wasCached bool) (Token, e
 	tok := t.Token
 	r := a.newRecord(KindIssued)
 	r.Granted, r.Fingerprint, r.UTI, r.Correlation = tok.Scopes, tok.Fingerprint, tok.UTI, tok.CorrelationID
-	r.Expires, r.Cached = tok.Expires, wasCached
+	r.Expires, r.Cached, r.Generation = tok.Expires, wasCached, tok.Generation
 	receipt, err := a.cfg.Audit.Record(ctx, r)
 	if err != nil {
 		return Token{}, fmt.Errorf("record token: %w", err)
@@ -280,7 +302,7 @@ func (b *Broker) headOf(ctx context.Context, k GrantKey, epoch int64) (Grant, er
 		if err != nil && !errors.Is(err, ErrNoGrant) {
 			return Grant{}, fmt.Errorf("read grant: %w", err)
 		}
-		if ok && h.grant.Generation != g.Generation {
+		if ok && (h.grant.Generation != g.Generation || h.grant.Since != g.Since) {
 			b.cache.drop(k)
 		}
 		h = head{epoch, g, err}

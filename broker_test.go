@@ -477,7 +477,7 @@ func TestRedeemLooksAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := flight{redemption: Redemption{Key: testKey, Tenant: contoso, Audience: pc}, generation: 1, atLeast: time.Minute}
-	if c, err := w.redeem(t.Context(), f); err != nil || c.Access.Reveal() != "at-1" || w.entra.calls.Load() != 1 {
+	if c, err := w.fly(t.Context(), f); err != nil || c.Access.Reveal() != "at-1" || w.entra.calls.Load() != 1 {
 		t.Errorf("got %v, %v after %d redemptions", c, err, w.entra.calls.Load())
 	}
 }

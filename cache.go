@@ -13,6 +13,7 @@ type cacheKey struct {
 	partner, tenant TenantID
 	application     AppID
 	generation      int64
+	since           int64 // the epoch of the grant's last change of state
 	cloud           string
 	audience        Audience
 	asked           string // scopes and claims, as the caller asked; see askedKey

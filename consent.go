@@ -9,6 +9,9 @@ import (
 	"time"
 )
 
+// CandidateLife is how long an operator may take to decide on a candidate.
+const CandidateLife = 7 * 24 * time.Hour
+
 // A Consent is what came back from a partner's browser, together with what
 // the server kept about the sign-in when it began.
 type Consent struct {
@@ -37,7 +40,9 @@ type Consent struct {
 // as the next generation.
 //
 // The error is a [*Refusal], which is recorded and after which nothing is
-// stored; if the record itself failed, the error wraps that one too.
+// stored; if the record itself failed, the error wraps that one too. One whose
+// Staged is set is different: everything was proven, but what is active may be
+// replaced only if an operator says so, and the grant waits for that.
 func (b *Broker) Consent(ctx context.Context, c Consent) (Grant, Receipt, error) {
 	// The partner's browser may hang up, but what Entra was asked must end.
 	ctx = context.WithoutCancel(ctx)
@@ -48,6 +53,9 @@ func (b *Broker) Consent(ctx context.Context, c Consent) (Grant, Receipt, error)
 	var r *Refusal
 	if !errors.As(err, &r) {
 		r = &Refusal{Reason: ReasonSiteProblem, Err: err}
+	}
+	if r.Staged > 0 {
+		return Grant{}, receipt, r // that it waits is recorded
 	}
 	return Grant{}, Receipt{}, b.Refuse(ctx, c.Partner, r, c.Address)
 }
@@ -83,16 +91,30 @@ func (b *Broker) consent(ctx context.Context, c *Consent) (Grant, Receipt, error
 	if err != nil {
 		return Grant{}, Receipt{}, err
 	}
-	if err := last.admits(&g); err != nil {
-		return Grant{}, Receipt{}, err
+	g.Generation, g.Version, g.Origin = last.Last+1, 1, OriginConsent
+	return b.install(ctx, c.Partner, g, last.admits(&g), Record{Address: c.Address})
+}
+
+// install activates g as the next generation, or stages it if an operator must
+// decide. What is done is recorded first; by says who does it and from where.
+func (b *Broker) install(ctx context.Context, p Partner, g Grant, objection *Refusal, by Record) (Grant, Receipt, error) {
+	by.Kind, g.State = KindConsented, StateActive
+	if objection != nil {
+		by.Kind, g.State, g.Fallback = KindStaged, StateCandidate, time.Now().Add(CandidateLife)
+		by.Reason = objection.Error()
 	}
-	g.Generation, g.Version, g.State = last.Generation+1, 1, StateActive
-	receipt, err := b.cfg.Audit.Record(ctx, Record{
-		Kind: KindConsented, Partner: c.Partner.Name, Address: c.Address, Grant: &g.Key,
-		Generation: g.Generation, Tenant: g.Key.Partner, User: &g.User, Evidence: &g.Evidence, Expires: g.Until,
-	})
+	by.Partner, by.Grant, by.Generation, by.Tenant = p.Name, &g.Key, g.Generation, g.Key.Partner
+	by.User, by.Evidence, by.Expires = &g.User, &g.Evidence, g.Until
+	receipt, err := b.cfg.Audit.Record(ctx, by)
 	if err != nil {
 		return Grant{}, Receipt{}, fmt.Errorf("record consent: %w", err)
+	}
+	if objection != nil {
+		if err := b.cfg.Vault.Stage(ctx, g); err != nil {
+			return Grant{}, Receipt{}, fmt.Errorf("stage grant: %w", err)
+		}
+		objection.Staged = g.Generation
+		return Grant{}, receipt, objection
 	}
 	if err := b.cfg.Vault.Activate(ctx, g); err != nil {
 		return Grant{}, Receipt{}, fmt.Errorf("activate grant: %w", err)
@@ -101,24 +123,26 @@ func (b *Broker) consent(ctx context.Context, c *Consent) (Grant, Receipt, error
 	return g, receipt, nil
 }
 
-// predecessor returns the last generation, zero if there was none. A suspended
-// grant cannot be replaced by its partner: somebody suspended it for a reason.
+// predecessor returns the last generation, with nothing but its number and
+// state if that is not active.
 func (b *Broker) predecessor(ctx context.Context, k GrantKey) (Grant, error) {
 	g, err := b.cfg.Vault.Head(ctx, k)
 	var none *NoGrantError
 	if !errors.As(err, &none) {
 		return g, err
 	}
-	if none.State == StateSuspended {
-		return Grant{}, &Refusal{Reason: ReasonSuspended}
-	}
-	return Grant{Generation: none.Generation}, nil
+	return Grant{Last: none.Generation, State: none.State}, nil
 }
 
 // admits returns a [*Refusal] if next may not replace g without an operator:
-// another user, fewer audiences or scopes, or weaker evidence.
-func (g *Grant) admits(next *Grant) error {
-	if g.State != StateActive {
+// another user, fewer audiences or scopes, or weaker evidence. A suspended
+// grant cannot be replaced by its partner: somebody suspended it for a reason.
+func (g *Grant) admits(next *Grant) *Refusal {
+	switch g.State {
+	case StateActive:
+	case StateSuspended:
+		return &Refusal{Reason: ReasonSuspended}
+	default:
 		return nil // nothing is replaced
 	}
 	if g.User != next.User {

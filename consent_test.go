@@ -110,7 +110,10 @@ func TestConsentRefused(t *testing.T) {
 		{"no agent", func(w *world) { w.prober.groups = []string{"HelpdeskAgents"} }, nil, ReasonRole},
 		{"no group", func(w *world) { w.prober.groups = nil }, nil, ReasonRole},
 		{"agent unknown", func(w *world) { w.prober.groupsErr = fault(DomainTransient) }, nil, ReasonRoleUnknown},
-		{"suspended", func(w *world) { w.vault.grants = []Grant{{Key: testKey, Generation: 3, State: StateSuspended}} }, nil, ReasonSuspended},
+		{"not recorded that it waits", func(w *world) {
+			w.vault.grants = []Grant{{Key: testKey, Generation: 3, State: StateSuspended}}
+			w.audit.failKind.Store(KindStaged)
+		}, nil, ReasonSiteProblem},
 		{"not recorded", func(w *world) { w.audit.failKind.Store(KindConsented) }, nil, ReasonSiteProblem},
 		{"not stored", func(w *world) { w.vault.rotateErr = ErrSuperseded }, nil, ReasonSiteProblem},
 		{"too few audiences", nil, func(c *Consent) { c.Audiences = c.Audiences[:1] }, ReasonSiteProblem},
@@ -192,6 +195,7 @@ func TestReconsent(t *testing.T) {
 		}, nil, ReasonWeaker},
 		{"time no longer proven", nil, func(w *world) { w.entra.auth = time.Time{} }, ReasonWeaker},
 		{"time was not proven", func(g *Grant) { g.Evidence.AuthTime = time.Time{} }, func(w *world) { w.entra.auth = time.Time{} }, ""},
+		{"suspended", func(g *Grant) { g.State = StateSuspended }, nil, ReasonSuspended},
 		{"withdrawn before, another user", func(g *Grant) { g.State, g.User = StateWithdrawn, mallory }, nil, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -219,6 +223,13 @@ func TestReconsent(t *testing.T) {
 			}
 			if diff := cmp.Diff(old, w.vault.grants[0], cmp.AllowUnexported(TenantID{}, AppID{}, ObjectID{}, Secret{})); diff != "" {
 				t.Errorf("the active grant changed:\n%s", diff)
+			}
+			staged := w.vault.grants[len(w.vault.grants)-1]
+			if r != nil && (r.Staged != 2 || staged.Generation != 2 || staged.State != StateCandidate || staged.Fallback.Before(time.Now())) {
+				t.Errorf("nothing waits for an operator: %+v, %+v", r, staged)
+			}
+			if last := w.audit.last(); last.Kind != KindStaged || last.Generation != 2 || last.Address != "192.0.2.1" {
+				t.Errorf("last record %+v", last)
 			}
 		})
 	}

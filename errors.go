@@ -89,7 +89,7 @@ func (e *DeniedError) Unwrap() error { return ErrDenied }
 // A NoGrantError says why there is no active grant. It wraps [ErrNoGrant].
 type NoGrantError struct {
 	Generation int64 // the last one, in whatever state; 0 if there never was one
-	State      State // of that generation; "" if there never was one
+	State      State // of the last one that was ever active; "" if none was
 }
 
 func (e *NoGrantError) Error() string {
@@ -247,12 +247,13 @@ const (
 	ReasonUnacceptable Reason = "unacceptable"  // the answer has fields that this site never asks for
 )
 
-// A Refusal is why a consent was not accepted. No grant was stored. It wraps
-// [ErrRefused].
+// A Refusal is why a consent was not accepted. No grant was stored, unless
+// Staged says so. It wraps [ErrRefused].
 type Refusal struct {
 	Reason   Reason
 	Detail   string   // for the operator and the record; no secret
 	Audience Audience // which audience, where that is the reason
+	Staged   int64    // the generation that waits for an operator's decision; 0 if none does
 	Fault    *Fault   // what Entra said, if it said something
 	Err      error    // the underlying error, if any
 }

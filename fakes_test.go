@@ -239,16 +239,27 @@ func (v *fakeVault) active(k GrantKey) (Grant, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	none := &NoGrantError{}
+	var active *Grant
 	for _, g := range v.grants {
-		if g.Key == k && g.State == StateActive {
-			return g, nil
+		if g.Key != k {
+			continue
 		}
-		none = &NoGrantError{g.Generation, g.State}
+		none.Generation = max(none.Generation, g.Generation)
+		if g.State == StateActive {
+			active = &g
+		}
+		if g.State != StateCandidate && g.State != StateDiscarded {
+			none.State = g.State
+		}
 	}
-	return Grant{}, none
+	if active == nil {
+		return Grant{}, none
+	}
+	active.Last = none.Generation
+	return *active, nil
 }
 
-func (v *fakeVault) Rotate(_ context.Context, g Grant, next Secret, epoch int64) error {
+func (v *fakeVault) Keep(_ context.Context, k Keep) error {
 	if v.onRotate != nil {
 		v.onRotate()
 	}
@@ -257,21 +268,55 @@ func (v *fakeVault) Rotate(_ context.Context, g Grant, next Secret, epoch int64)
 	if v.rotateErr != nil {
 		return v.rotateErr
 	}
-	if now, _ := v.epoch.Epoch(); now != epoch {
+	if now, _ := v.epoch.Epoch(); now != k.Epoch {
 		return ErrSuperseded
 	}
 	for i := range v.grants {
-		if h := &v.grants[i]; h.Generation == g.Generation && h.State == StateActive {
-			if h.Version != g.Version {
-				return ErrRotated
-			}
-			h.Refresh = next
-			h.Version++
-			v.trace.add("store %s", next.Reveal())
-			return nil
+		h := &v.grants[i]
+		if h.Generation != k.Grant.Generation || h.State != StateActive && h.State != StateFallback {
+			continue
 		}
+		if h.Version != k.Grant.Version && !k.Next.IsZero() {
+			return ErrRotated
+		}
+		if !k.Next.IsZero() {
+			h.Refresh, h.Redeemed = k.Next, time.Now()
+			h.Version++
+			v.trace.add("store %s", k.Next.Reveal())
+		}
+		return nil
 	}
 	return ErrSuperseded
+}
+
+func (v *fakeVault) Fallback(_ context.Context, k GrantKey) (Grant, error) {
+	return v.in(k, StateFallback)
+}
+
+func (v *fakeVault) Candidate(_ context.Context, k GrantKey) (Grant, error) {
+	return v.in(k, StateCandidate)
+}
+
+func (v *fakeVault) in(k GrantKey, s State) (Grant, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, g := range v.grants {
+		if g.Key == k && g.State == s {
+			return g, nil
+		}
+	}
+	return Grant{}, &NoGrantError{}
+}
+
+func (v *fakeVault) Stage(_ context.Context, g Grant) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.rotateErr != nil {
+		return v.rotateErr
+	}
+	v.grants = append(v.grants, g)
+	v.trace.add("stage %d %s", g.Generation, g.Refresh.Reveal())
+	return nil
 }
 
 func (v *fakeVault) Activate(_ context.Context, g Grant) error {
@@ -282,18 +327,24 @@ func (v *fakeVault) Activate(_ context.Context, g Grant) error {
 	}
 	var last int64
 	for i := range v.grants {
-		last = v.grants[i].Generation
-		if v.grants[i].State == StateActive {
-			v.grants[i].State = StateReplaced
-			v.grants[i].Refresh = Secret{}
+		h := &v.grants[i]
+		last = max(last, h.Generation)
+		if h.State == StateActive || h.State == StateSuspended {
+			h.State, h.Refresh = StateReplaced, Secret{}
+		}
+	}
+	g.Since = v.epoch.n.Add(1)
+	v.trace.add("activate %d %s", g.Generation, g.Refresh.Reveal())
+	for i := range v.grants {
+		if v.grants[i].Generation == g.Generation && v.grants[i].State == StateCandidate {
+			v.grants[i] = g
+			return nil
 		}
 	}
 	if g.Generation != last+1 {
 		return ErrSuperseded
 	}
 	v.grants = append(v.grants, g)
-	v.epoch.n.Add(1)
-	v.trace.add("activate %d %s", g.Generation, g.Refresh.Reveal())
 	return nil
 }
 

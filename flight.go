@@ -14,17 +14,34 @@ import (
 type flight struct {
 	redemption Redemption // without the refresh token
 	generation int64
+	since      int64 // the epoch of the grant's last change of state
 	epoch      int64
 	atLeast    time.Duration
 	renews     string // fingerprint of a token that will not do, since it is to be renewed
+	alive      bool   // made to keep the grant alive: no token of before will do
 }
 
+// cacheKey names the tokens that f may use. A change of the grant's state
+// makes another key, so what was obtained before it is never found again.
 func (f *flight) cacheKey() cacheKey {
 	r := &f.redemption
 	return cacheKey{
-		partner: r.Key.Partner, tenant: r.Tenant, application: r.Key.Application, generation: f.generation,
+		partner: r.Key.Partner, tenant: r.Tenant, application: r.Key.Application, generation: f.generation, since: f.since,
 		cloud: r.Key.Cloud, audience: r.Audience, asked: askedKey(r.Scopes, r.Claims),
 	}
+}
+
+// wanted says which token of another replica's will do.
+func (f *flight) wanted() Wanted {
+	r := &f.redemption
+	w := Wanted{
+		Key:   TokenKey{Grant: r.Key, Generation: f.generation, Tenant: r.Tenant, Audience: r.Audience, Scopes: r.Scopes, Claims: r.Claims},
+		Since: f.since, AtLeast: f.atLeast, Not: f.renews,
+	}
+	if f.alive {
+		w.AtLeast = 1<<63 - 1
+	}
+	return w
 }
 
 // await returns the token that f redeems, together with everybody else who
@@ -37,7 +54,7 @@ func (b *Broker) await(ctx context.Context, f flight) (*cached, error) {
 	done := b.flight.DoChan(fmt.Sprintf("%+v", f), func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), b.cfg.Timeout)
 		defer cancel()
-		return b.redeem(ctx, f)
+		return b.fly(ctx, f)
 	})
 	select {
 	case r := <-done:
@@ -48,38 +65,117 @@ func (b *Broker) await(ctx context.Context, f flight) (*cached, error) {
 	}
 }
 
-// redeem asks Entra, unless somebody else just did, and stores the refresh
-// token that came back before anybody gets the access token.
-func (b *Broker) redeem(ctx context.Context, f flight) (*cached, error) {
-	k := f.cacheKey()
-	if t := b.cache.get(&k, time.Now(), f.atLeast); t != nil && t.Fingerprint != f.renews {
+// fly redeems, unless somebody else just did or it is known to be of no use.
+func (b *Broker) fly(ctx context.Context, f flight) (*cached, error) {
+	leave, err := b.lanes.enter(ctx, f.redemption.Key)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	if t := b.usable(&f); t != nil {
 		return t, nil
 	}
+	if err := b.backoffs.claim(&f, time.Now(), b.cfg.Timeout); err != nil {
+		return nil, err
+	}
+	t, err := b.inTurn(ctx, f)
+	var fault *Fault
+	errors.As(err, &fault)
+	b.backoffs.settle(&f, fault, err == nil, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	b.cache.put(f.cacheKey(), t, time.Now())
+	return t, nil
+}
+
+// usable returns the token that was put into the cache since f began.
+func (b *Broker) usable(f *flight) *cached {
+	if f.alive {
+		return nil
+	}
+	k := f.cacheKey()
+	t := b.cache.get(&k, time.Now(), f.atLeast)
+	if t == nil || t.Fingerprint == f.renews {
+		return nil
+	}
+	return t
+}
+
+// inTurn redeems when no other replica does, or takes what another obtained.
+func (b *Broker) inTurn(ctx context.Context, f flight) (*cached, error) {
+	if b.cfg.Turns == nil {
+		return b.redeem(ctx, f, Turn{})
+	}
+	turn, shared, err := b.cfg.Turns.Take(ctx, f.wanted())
+	if err != nil {
+		return nil, fmt.Errorf("take turn: %w", err)
+	}
+	if shared != nil {
+		return newCached(*shared, time.Now()), nil
+	}
+	t, err := b.redeem(ctx, f, turn)
+	if err != nil {
+		// The context may be over; what is not released is over with its lease.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
+		defer cancel()
+		err = errors.Join(err, b.cfg.Turns.Release(ctx, turn))
+	}
+	return t, err
+}
+
+// redeem asks Entra, and stores the refresh token that came back before
+// anybody gets the access token.
+func (b *Broker) redeem(ctx context.Context, f flight, turn Turn) (*cached, error) {
 	g, r, err := b.present(ctx, f)
 	if err != nil {
 		return nil, err
 	}
-	if err := b.keep(ctx, f, g, r); err != nil {
+	t := newToken(f, g, r)
+	if err := b.keep(ctx, f, g, r, turn, &t); err != nil {
 		return nil, err
 	}
-	t := newCached(f, r, time.Now())
-	b.cache.put(k, t, time.Now())
-	return t, nil
+	return newCached(t, time.Now()), nil
 }
 
 // present redeems the stored refresh token. If Entra says that it is dead, the
 // store is read once more before that is believed: another replica may have
-// replaced it meanwhile.
+// replaced it meanwhile. If it is dead, the generation before may stand in.
 func (b *Broker) present(ctx context.Context, f flight) (Grant, Redeemed, error) {
 	g, r, err := b.presentStored(ctx, f)
+	if !grantIsDead(err) {
+		return g, r, err
+	}
+	newer, herr := b.cfg.Vault.Head(ctx, f.redemption.Key)
+	if herr == nil && newer.Version != g.Version {
+		if g, r, err = b.presentStored(ctx, f); !grantIsDead(err) {
+			return g, r, err
+		}
+	}
+	return b.presentFallback(ctx, f, g, r, err)
+}
+
+func grantIsDead(err error) bool {
 	var fault *Fault
-	if !errors.As(err, &fault) || fault.Domain != DomainGrant {
-		return g, r, err
+	return errors.As(err, &fault) && fault.Domain == DomainGrant
+}
+
+// presentFallback redeems the token of the generation before the active one,
+// if that may still stand in, and says what it knows otherwise.
+func (b *Broker) presentFallback(ctx context.Context, f flight, g Grant, r Redeemed, dead error) (Grant, Redeemed, error) {
+	fallback, err := b.cfg.Vault.Fallback(ctx, f.redemption.Key)
+	if err != nil || fallback.User != g.User || !time.Now().Before(fallback.Fallback) || !time.Now().Before(fallback.Until) {
+		return g, r, dead
 	}
-	if newer, herr := b.cfg.Vault.Head(ctx, f.redemption.Key); herr != nil || newer.Version == g.Version {
-		return g, r, err
+	redemption := f.redemption
+	redemption.Refresh = fallback.Refresh
+	stood, err := b.cfg.Authority.Redeem(ctx, redemption)
+	if err != nil {
+		return g, r, dead
 	}
-	return b.presentStored(ctx, f)
+	b.cfg.Log.Warn("the generation before stands in for the active one, whose refresh token is dead",
+		"partner", f.redemption.Key.Partner, "generation", g.Generation, "until", fallback.Fallback, "err", dead)
+	return fallback, stood, nil
 }
 
 func (b *Broker) presentStored(ctx context.Context, f flight) (Grant, Redeemed, error) {
@@ -87,7 +183,7 @@ func (b *Broker) presentStored(ctx context.Context, f flight) (Grant, Redeemed, 
 	if err != nil {
 		return g, Redeemed{}, fmt.Errorf("open grant: %w", err)
 	}
-	if g.Generation != f.generation {
+	if g.Generation != f.generation || g.Since != f.since {
 		return g, Redeemed{}, ErrSuperseded
 	}
 	redemption := f.redemption
@@ -99,36 +195,46 @@ func (b *Broker) presentStored(ctx context.Context, f flight) (Grant, Redeemed, 
 // keep makes what a redemption brought durable, or says why its tokens must be
 // discarded. Only the partner's own tenant, answering for the same user,
 // replaces the stored refresh token: a customer's tenant never does.
-func (b *Broker) keep(ctx context.Context, f flight, g Grant, r Redeemed) error {
-	if f.redemption.Tenant != f.redemption.Key.Partner {
-		return b.unchangedSince(f.epoch)
-	}
-	if r.User == nil || r.User.Identity != g.User {
-		return &Fault{
-			Domain: DomainGrant, Remedy: RemedyRenew, CorrelationID: r.CorrelationID,
-			Description: "Entra answered for another user than the one who consented; nothing was stored or handed out",
+func (b *Broker) keep(ctx context.Context, f flight, g Grant, r Redeemed, turn Turn, t *Token) error {
+	k := Keep{Grant: g, Epoch: f.epoch, Turn: turn}
+	if f.redemption.Tenant == f.redemption.Key.Partner {
+		if r.User == nil || r.User.Identity != g.User {
+			return &Fault{
+				Domain: DomainGrant, Remedy: RemedyRenew, CorrelationID: r.CorrelationID,
+				Description: "Entra answered for another user than the one who consented; nothing was stored or handed out",
+			}
+		}
+		if !r.Refresh.IsZero() && r.Refresh.Reveal() != g.Refresh.Reveal() {
+			k.Next = r.Refresh
 		}
 	}
-	if r.Refresh.IsZero() || r.Refresh.Reveal() == g.Refresh.Reveal() {
+	if b.cfg.Turns != nil {
+		k.Token = t
+	}
+	if k.Next.IsZero() && k.Token == nil {
 		return b.unchangedSince(f.epoch)
 	}
-	err := b.cfg.Vault.Rotate(ctx, g, r.Refresh, f.epoch)
+	err := b.cfg.Vault.Keep(ctx, k)
 	if err == nil || errors.Is(err, ErrRotated) {
 		return nil
 	}
-	return fmt.Errorf("store refresh token: %w", err)
+	return fmt.Errorf("store what was redeemed: %w", err)
 }
 
-func newCached(f flight, r Redeemed, now time.Time) *cached {
+func newToken(f flight, g Grant, r Redeemed) Token {
 	sum := sha256.Sum256([]byte(r.Access.Reveal()))
-	c := &cached{Token: Token{
+	return Token{
 		Access: r.Access, Expires: r.Expires, Tenant: f.redemption.Tenant, Audience: f.redemption.Audience,
-		Scopes: r.Scopes, Generation: f.generation, Fingerprint: hex.EncodeToString(sum[:]),
+		Scopes: r.Scopes, Generation: g.Generation, Fingerprint: hex.EncodeToString(sum[:]),
 		UTI: r.UTI, CorrelationID: r.CorrelationID,
-	}}
+	}
+}
+
+func newCached(t Token, now time.Time) *cached {
+	c := &cached{Token: t}
 	// Between 70 and 80 per cent of its life, so that tokens which were
 	// redeemed together are not all renewed together.
-	life := r.Expires.Sub(now)
-	c.refresh.Store(now.Add(life*7/10 + time.Duration(mathrand.Int64N(int64(life/10)+1))).UnixNano())
+	life := t.Expires.Sub(now)
+	c.refresh.Store(now.Add(life*7/10 + time.Duration(mathrand.Int64N(max(1, int64(life/10))))).UnixNano())
 	return c
 }

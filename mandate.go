@@ -62,20 +62,37 @@ type Partner struct {
 // A State says what may be done with a grant.
 type State string
 
-// The states of a grant. Only an active grant serves tokens.
+// The states of a grant. An active grant serves tokens, and while the active
+// one's refresh token is dead, the fall-back before it may; no other does.
 const (
+	StateCandidate State = "candidate" // proven, and waits for an operator's decision
 	StateActive    State = "active"
+	StateFallback  State = "fallback"  // the generation before the active one, kept for a day
 	StateSuspended State = "suspended" // kept, serves nothing
 	StateReplaced  State = "replaced"  // an earlier generation; its token is destroyed
+	StateDiscarded State = "discarded" // a candidate that was not wanted; its token is destroyed
 	StateWithdrawn State = "withdrawn" // destroyed for good
 )
+
+// The origins of a grant.
+const (
+	OriginConsent = "consent" // given in a browser, here
+	OriginImport  = "import"  // a refresh token that was obtained elsewhere
+)
+
+// FallbackLife is how long the generation before the active one may stand in
+// for it.
+const FallbackLife = 24 * time.Hour
 
 // A Grant is what one consent gave.
 type Grant struct {
 	Key        GrantKey
 	Generation int64 // 1 for the first consent, one more with each
+	Last       int64 // the last generation in any state, set by [Vault.Head]: a candidate's, or Generation
 	Version    int64 // grows with every change of the stored refresh token
 	State      State
+	Since      int64  // the epoch of the last change of state; tokens of an earlier one are void
+	Origin     string // [OriginConsent] or [OriginImport]
 
 	User        Identity // who consented
 	UserName    string   // that user's UPN at the time; for people to read, never a key
@@ -85,6 +102,20 @@ type Grant struct {
 	Evidence    Evidence
 	Audiences   []GrantedAudience
 	AgentGroups []string // "AdminAgents", "SalesAgents", "HelpdeskAgents"
+
+	// Fallback is until when a [StateFallback] may stand in, or a
+	// [StateCandidate] may be decided on.
+	Fallback time.Time
+
+	// Compromised marks a renewal that was given because the user's account
+	// was compromised: what was there before is destroyed at once.
+	Compromised bool
+
+	// What the keep-alive knows of an active grant.
+	Due       time.Time // when it is redeemed next, whether or not anybody asks
+	Attempted time.Time // when that was last tried; zero if never
+	Failures  int       // how often it has failed since it last succeeded
+	LastFault string    // why it last failed; "" after a success
 
 	Refresh Secret // zero unless the grant was opened
 }
@@ -257,26 +288,110 @@ type Prober interface {
 type Vault interface {
 	// Head returns the active generation of a grant without its refresh
 	// token, or a [*NoGrantError] that says why there is none. A grant past
-	// its end is still active here: the broker looks at Until.
+	// its end is still active here: the broker looks at Until. Candidates and
+	// discarded generations count for nothing here but Last, or the error's
+	// Generation.
 	Head(context.Context, GrantKey) (Grant, error)
 
 	// Open returns the active generation with its refresh token.
 	Open(context.Context, GrantKey) (Grant, error)
 
-	// Rotate replaces the refresh token of g by next if the stored row still
-	// has g's generation and version, is active, and the epoch is still
-	// epoch. When it returns nil the new token survives a crash. It returns
-	// an error wrapping [ErrRotated] if only the version moved on, and
-	// [ErrSuperseded] if generation, state or epoch did.
-	Rotate(ctx context.Context, g Grant, next Secret, epoch int64) error
+	// Fallback returns the generation that may stand in for the active one,
+	// with its refresh token, or a [*NoGrantError] if none may.
+	Fallback(context.Context, GrantKey) (Grant, error)
 
-	// Activate stores g, with its refresh token, as the active generation. If
-	// an earlier one is active it becomes [StateReplaced] and its refresh
-	// token is destroyed; the epoch is raised; all of it at once. g.Generation
-	// must be one more than the last generation in any state, and a suspended
-	// grant must not be replaced: otherwise the error wraps [ErrSuperseded].
-	// When it returns nil the grant survives a crash.
+	// Candidate returns the generation that waits for an operator's decision,
+	// with its refresh token, or a [*NoGrantError] if none does.
+	Candidate(context.Context, GrantKey) (Grant, error)
+
+	// Keep stores what a redemption brought, all of it or nothing. When it
+	// returns nil that survives a crash. The error wraps [ErrRotated] if only
+	// the refresh token has moved on meanwhile, in which case the access token
+	// is good and nothing else was stored, and [ErrSuperseded] if generation,
+	// state, epoch or turn have, in which case all of it must be discarded.
+	Keep(context.Context, Keep) error
+
+	// Activate stores g, with its refresh token, as the active generation; g
+	// may be a candidate that was staged. The active one before becomes
+	// [StateFallback] if g is of the same user and neither Compromised nor an
+	// import, and otherwise [StateReplaced] with its refresh token destroyed;
+	// an earlier fall-back is destroyed, and so are shared tokens; the epoch
+	// is raised; all of it at once. g.Generation must be one more than the
+	// last generation in any state (or the candidate's own), and a suspended
+	// grant is replaced only by a candidate: otherwise the error wraps
+	// [ErrSuperseded]. When it returns nil the grant survives a crash.
 	Activate(ctx context.Context, g Grant) error
+
+	// Stage stores g, with its refresh token, as the candidate that an
+	// operator may activate until g.Fallback. It takes the next generation,
+	// as Activate does, and the place of an earlier candidate, which is
+	// discarded. It changes nothing that is served.
+	Stage(ctx context.Context, g Grant) error
+}
+
+// A Keep is what came of one redemption.
+type Keep struct {
+	Grant Grant  // as it was opened
+	Epoch int64  // in which it was decided
+	Turn  Turn   // the right to redeem; zero where nobody else could
+	Next  Secret // the replacing refresh token; zero leaves the stored one
+	Token *Token // the access token to share with other replicas, if there is a Turn
+}
+
+// A TokenKey is everything that makes two tokens different.
+type TokenKey struct {
+	Grant      GrantKey
+	Generation int64
+	Tenant     TenantID
+	Audience   Audience
+	Scopes     []Scope // as asked
+	Claims     string
+}
+
+// A Turn is the right to redeem one token, which one replica at a time has.
+type Turn struct {
+	Key   TokenKey
+	Owner string // who took it: a replica, and a random part for every time
+	Fence int64  // larger each time that the turn is taken
+}
+
+// A Wanted says which shared token will do.
+type Wanted struct {
+	Key     TokenKey
+	Since   int64         // stored in this epoch or later
+	AtLeast time.Duration // it must live longer than that
+	Not     string        // fingerprint of one that will not do
+}
+
+// Turns keeps replicas that share a database from redeeming the same token,
+// and hands to each what another has obtained. A server that is alone has none.
+type Turns interface {
+	// Take returns a token that another replica has stored and that will do,
+	// or else the turn. While another replica has the turn it waits for that
+	// one to store something, to give up, or to fall silent: leases end by
+	// the database's clock. It returns ctx's error when ctx is done first, and
+	// otherwise errors wrapping [ErrUnavailable].
+	Take(context.Context, Wanted) (Turn, *Token, error)
+
+	// Release gives a turn back of which nothing came. A turn that [Vault.Keep]
+	// was given is over when that returns nil or [ErrRotated].
+	Release(context.Context, Turn) error
+}
+
+// A Schedule remembers when grants are to be redeemed so that they stay alive.
+type Schedule interface {
+	// Due returns at most limit active grants that are due by now, the most
+	// overdue first, without their refresh tokens.
+	Due(ctx context.Context, now time.Time, limit int) ([]Grant, error)
+
+	// Claim moves g's due time to until, if it is still g's: of several
+	// replicas that found g due, one claims it. It reports whether it did.
+	Claim(ctx context.Context, g Grant, until time.Time) (bool, error)
+
+	// Attempted notes what came of a redemption of g, and when the next is
+	// due: fault is "" if it succeeded. Of a generation that is no longer
+	// active it notes nothing.
+	Attempted(ctx context.Context, g Grant, next time.Time, fault string) error
 }
 
 // An Epoch tells the number that grows with every change of security state. A
@@ -316,6 +431,7 @@ const (
 	KindFailed    = "failed"    // an allowed request got no token
 	KindRefreshed = "refreshed" // a token was renewed ahead of its expiry; nobody got it yet
 	KindConsented = "consented" // a grant was activated
+	KindStaged    = "staged"    // a consent was proven, and waits for an operator
 	KindRefused   = "refused"   // a consent was refused
 	KindChanged   = "changed"   // an operator changed something
 )
