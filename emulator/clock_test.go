@@ -189,3 +189,40 @@ func TestClockVault(t *testing.T) {
 		t.Errorf("after the retention: got %v", a.raw)
 	}
 }
+
+// The two kinds of token have lifetimes of their own.
+func TestEachTokenItsLifetime(t *testing.T) {
+	e := start(t)
+	life := func(raw string) time.Duration {
+		c := claims(t, raw)
+		return time.Duration(c["exp"].(float64)-c["iat"].(float64)) * time.Second
+	}
+	for _, row := range []struct {
+		access, id           time.Duration // dials
+		least, most, idToken time.Duration
+	}{
+		{0, 0, time.Hour, 90 * time.Minute, time.Hour},
+		{time.Second, 0, time.Second, time.Second, time.Hour},
+		{0, time.Second, time.Hour, 90 * time.Minute, time.Second},
+		{2 * time.Hour, 3 * time.Hour, 2 * time.Hour, 2 * time.Hour, 3 * time.Hour},
+	} {
+		e.Dial(func(d *emulator.Dials) { d.AccessTokenLifetime, d.IDTokenLifetime = row.access, row.id })
+		for _, version := range []int{1, 2} {
+			a := consented(t, e, version, "admin@contoso.example")
+			if got := life(a.str("access_token")); got < row.least || got > row.most {
+				t.Errorf("dials %v, %v: v%d access token lives %v", row.access, row.id, version, got)
+			}
+			if got := life(a.str("id_token")); got != row.idToken {
+				t.Errorf("dials %v, %v: v%d ID token lives %v", row.access, row.id, version, got)
+			}
+		}
+	}
+	for _, name := range []string{"access_token_lifetime", "id_token_lifetime", "code_lifetime"} {
+		if status, body := admin(t, e, "PATCH", "/emulator/dials", `{"`+name+`":"1s"}`); status != 200 || !strings.Contains(body, `"`+name+`":"1s"`) {
+			t.Errorf("%s: got %d %s", name, status, body)
+		}
+		if status, _ := admin(t, e, "PATCH", "/emulator/dials", `{"`+name+`":"-1s"}`); status != 400 {
+			t.Errorf("%s of -1s: got %d", name, status)
+		}
+	}
+}

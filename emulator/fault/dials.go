@@ -92,10 +92,14 @@ type Dials struct {
 	// id, a new service principal to everybody.
 	ReplicationDelay time.Duration `json:"-"`
 
-	// AccessTokenLifetime is how long access and ID tokens live; 0: 60 to 90
+	// AccessTokenLifetime is how long access tokens live; 0: 60 to 90
 	// minutes, at random. It is rounded down to seconds, so anything shorter
 	// makes tokens that are born expired.
 	AccessTokenLifetime time.Duration `json:"-"`
+
+	// IDTokenLifetime is how long ID tokens live; 0: an hour. It is rounded
+	// down like that of access tokens.
+	IDTokenLifetime time.Duration `json:"-"`
 
 	// CodeLifetime is how long an authorization code lives; 0: ten minutes.
 	CodeLifetime time.Duration `json:"-"`
@@ -182,6 +186,7 @@ type wire struct {
 	TokenLatency        duration `json:"token_latency"`
 	ReplicationDelay    duration `json:"replication_delay"`
 	AccessTokenLifetime duration `json:"access_token_lifetime"`
+	IDTokenLifetime     duration `json:"id_token_lifetime"`
 	CodeLifetime        duration `json:"code_lifetime"`
 }
 
@@ -197,6 +202,7 @@ func (d *Dials) wire() *wire {
 		TokenLatency:        duration(d.TokenLatency),
 		ReplicationDelay:    duration(d.ReplicationDelay),
 		AccessTokenLifetime: duration(d.AccessTokenLifetime),
+		IDTokenLifetime:     duration(d.IDTokenLifetime),
 		CodeLifetime:        duration(d.CodeLifetime),
 	}
 }

@@ -86,7 +86,7 @@ func (d Dials) check() error {
 	if err := d.checkServices(); err != nil {
 		return err
 	}
-	if min(d.ReplicationDelay, d.TokenLatency, d.AccessTokenLifetime, d.CodeLifetime) < 0 {
+	if min(d.ReplicationDelay, d.TokenLatency, d.AccessTokenLifetime, d.IDTokenLifetime, d.CodeLifetime) < 0 {
 		return errors.New("a duration cannot be negative")
 	}
 	if err := d.KeyVault.check(); err != nil {
@@ -116,6 +116,7 @@ func (w *wire) apply(d *Dials) {
 	d.TokenLatency = durationOf(w.TokenLatency)
 	d.ReplicationDelay = durationOf(w.ReplicationDelay)
 	d.AccessTokenLifetime = durationOf(w.AccessTokenLifetime)
+	d.IDTokenLifetime = durationOf(w.IDTokenLifetime)
 	d.CodeLifetime = durationOf(w.CodeLifetime)
 }
 

@@ -90,8 +90,7 @@ func (s *Server) addTokens(v url.Values, ix *interaction) *refusal {
 	if code := v.Get("code"); code != "" {
 		i.hashes["c_hash"] = leftHalf(code)
 	}
-	now := s.cfg.Dials.Now()
-	raw, err := s.idToken(a, i, now, s.lifetime(a))
+	raw, err := s.idToken(a, i, s.cfg.Dials.Now())
 	if err != nil {
 		return s.internal(err)
 	}

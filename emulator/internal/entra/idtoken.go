@@ -8,8 +8,8 @@ import (
 )
 
 // idToken makes the ID token of an answer, in the dialect of the endpoint.
-func (s *Server) idToken(a *attempt, i issuance, now time.Time, life time.Duration) (string, error) {
-	c := s.idClaims(a, i, now, life)
+func (s *Server) idToken(a *attempt, i issuance, now time.Time) (string, error) {
+	c := s.idClaims(a, i, now)
 	dial := s.cfg.Dials.Dials().IDToken
 	for claim, value := range map[string]string{
 		"iss": dial.Issuer, "tid": dial.TenantID, "aud": dial.Audience,
@@ -52,8 +52,8 @@ func spoil(raw string) string {
 
 // idClaims are the claims of an ID token. v1 says how the person signed in
 // (amr); v2 does not.
-func (s *Server) idClaims(a *attempt, i issuance, now time.Time, life time.Duration) map[string]any {
-	c := s.baseClaims(i.tenant, a.client.ID, now, life, a.version)
+func (s *Server) idClaims(a *attempt, i issuance, now time.Time) map[string]any {
+	c := s.baseClaims(i.tenant, a.client.ID, now, s.idLifetime(a), a.version)
 	s.addUser(c, a, i)
 	if a.version == 1 {
 		s.addAMR(c, i)

@@ -1,6 +1,7 @@
 package entra
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
@@ -141,7 +142,7 @@ func (s *Server) mint(a *attempt, i issuance, t target, scopes []string) (any, *
 	out.AccessToken = access
 	out.Scope = scopeAnswer(a.version, t, scopes, i.ask)
 	if i.ask.has("openid") {
-		if out.IDToken, err = s.idToken(a, i, now, life); err != nil {
+		if out.IDToken, err = s.idToken(a, i, now); err != nil {
 			return nil, s.internal(err)
 		}
 	}
@@ -173,6 +174,12 @@ func (s *Server) lifetime(a *attempt) time.Duration {
 		return 24*time.Hour + time.Duration(s.cfg.Chance.Intn(4*3600))*time.Second
 	}
 	return time.Hour + time.Duration(s.cfg.Chance.Intn(1800))*time.Second
+}
+
+// idLifetime is an hour. A policy for access tokens holds for ID tokens too
+// ("Configurable token lifetimes").
+func (s *Server) idLifetime(a *attempt) time.Duration {
+	return cmp.Or(s.cfg.Dials.Dials().IDTokenLifetime, s.cfg.Directory.AccessTokenLifetime(a.client.ID), time.Hour)
 }
 
 func (s *Server) newAnswer(version int, t target, now time.Time, life time.Duration) answer {
