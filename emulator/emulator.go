@@ -186,7 +186,7 @@ func (e *Emulator) serve(open []*listener, cert tls.Certificate, key *token.Key,
 	e.directory.NameResource(directory.Graph, e.endpoints.Graph)
 	e.directory.NameResource(directory.ARM, e.endpoints.ARM)
 	e.entra = entra.New(entra.Config{
-		URL: e.endpoints.Login, Directory: e.directory, Dials: e.dials, Key: key, Ledger: e.ledger, Chance: e.chance, Log: e.log,
+		URL: e.endpoints.Login, Graph: e.endpoints.Graph, Directory: e.directory, Dials: e.dials, Key: key, Ledger: e.ledger, Chance: e.chance, Log: e.log,
 	})
 	cfg := bearer.Config{Login: e.endpoints.Login, Directory: e.directory, Dials: e.dials, Key: key, Chance: e.chance, Log: e.log}
 	e.vaults.bearer, e.vaults.cert = cfg, cert

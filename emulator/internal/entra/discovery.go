@@ -27,6 +27,8 @@ func (s *Server) routeDiscovery(mux *http.ServeMux) {
 		mux.HandleFunc("OPTIONS /{tenant}"+v.metadata, preflight)
 		mux.HandleFunc("OPTIONS /{tenant}"+v.keys, preflight)
 	}
+	mux.HandleFunc("GET /{tenant}/openid/userinfo", s.userInfo)
+	mux.HandleFunc("POST /{tenant}/openid/userinfo", s.userInfo)
 }
 
 // preflight allows the pages of any site to read what is public anyway.
@@ -137,7 +139,7 @@ func (s *Server) document(a authority, version int) map[string]any {
 		"claims_supported":                      strings.Fields("sub iss cloud_instance_name cloud_instance_host_name cloud_graph_host_name msgraph_host aud exp iat auth_time acr nonce preferred_username name tid ver at_hash c_hash email"),
 		"kerberos_endpoint":                     base + "/kerberos",
 		"jwks_uri":                              base + "/discovery/v2.0/keys",
-		"userinfo_endpoint":                     base + "/openid/userinfo",
+		"userinfo_endpoint":                     s.cfg.Graph + "/oidc/userinfo",
 		"tenant_region_scope":                   nil,
 		"cloud_instance_name":                   s.host(),
 		"cloud_graph_host_name":                 "graph.windows.net",
@@ -155,6 +157,7 @@ func (s *Server) asV1(d map[string]any, base string) {
 	d["response_types_supported"] = []string{"code", "id_token", "code id_token", "token id_token", "token"}
 	d["scopes_supported"] = []string{"openid"}
 	d["claims_supported"] = append(d["claims_supported"].([]string), "amr", "given_name", "family_name", "nickname")
+	d["userinfo_endpoint"] = base + "/openid/userinfo"
 	d["microsoft_multi_refresh_token"] = true
 	d["check_session_iframe"] = base + "/oauth2/checksession"
 }

@@ -24,6 +24,7 @@ import (
 // Config says what a server works with. Every field is required.
 type Config struct {
 	URL       string // https://localhost:PORT, no trailing slash
+	Graph     string // the same of Graph, whose UserInfo endpoint metadata names
 	Directory *directory.Directory
 	Dials     *fault.Panel
 	Key       *token.Key

@@ -108,6 +108,9 @@ var (
 )
 
 var routes = []route{
+	{"GET /oidc/userinfo", []string{"openid"}, false, (*Server).userInfo},
+	{"POST /oidc/userinfo", []string{"openid"}, false, (*Server).userInfo},
+
 	{"GET /v1.0/me", readMe, false, (*Server).me},
 	{"GET /v1.0/me/memberOf", readMe, false, (*Server).memberOf},
 	{"POST /v1.0/me/revokeSignInSessions", revoke, false, (*Server).revokeMe},

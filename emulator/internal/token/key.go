@@ -122,6 +122,7 @@ type Claims struct {
 	Begins   int64    `json:"nbf"`
 	IssuedAt int64    `json:"iat"`
 	Tenant   string   `json:"tid"`
+	Subject  string   `json:"sub"`
 	App      string   `json:"appid"`
 	User     string   `json:"oid"`
 	Scope    string   `json:"scp"`
