@@ -52,7 +52,8 @@ type Dials struct {
 	// instead of all that are consented. Entra never does.
 	ScopesAsAsked bool `json:"scopes_as_asked,omitempty"`
 
-	// Refusals make the token endpoint refuse. The first that matches counts.
+	// Refusals make the identity platform refuse. The first that matches
+	// counts.
 	Refusals []Refusal `json:"refusals,omitempty"`
 
 	// Throttles make services answer 429 or 503.
@@ -128,9 +129,24 @@ type IDToken struct {
 	Expired   bool   `json:"expired,omitempty"` // exp an hour ago
 }
 
-// A Refusal makes the token endpoint answer with an error. An empty condition
-// matches everything.
+// Endpoints of a [Refusal].
+const (
+	EndpointToken      = "token"
+	EndpointAuthorize  = "authorize"
+	EndpointDeviceCode = "devicecode"
+)
+
+// A Refusal makes an endpoint of the identity platform answer with an error.
+// An empty condition matches everything, but an empty Endpoint is the token
+// endpoint.
+//
+// The authorization endpoint refuses as soon as it knows what the conditions
+// name: at once, or else when the person has signed in. It sends the browser
+// back to the client with the error, unless the code means that the client,
+// its redirect URI or the tenant is in doubt: that is said on a page. Grant
+// matches at the token endpoint only, User not at that for device codes.
 type Refusal struct {
+	Endpoint string `json:"endpoint,omitempty"` // "token", "authorize" or "devicecode"
 	Code     int    `json:"code"`               // AADSTS code; one that the emulator's table lacks is an invalid_grant
 	Cause    int    `json:"cause,omitempty"`    // a second code, chained to the first in text and error_codes; 0: none
 	Grant    string `json:"grant,omitempty"`    // grant_type

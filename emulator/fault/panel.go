@@ -2,6 +2,7 @@ package fault
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -96,6 +97,9 @@ func (d Dials) check() error {
 		return err
 	}
 	for _, r := range d.Refusals {
+		if !slices.Contains([]string{"", EndpointToken, EndpointAuthorize, EndpointDeviceCode}, r.Endpoint) {
+			return fmt.Errorf("refusals cannot have endpoint %q", r.Endpoint)
+		}
 		if r.Code <= 0 || r.Cause < 0 || r.Times < 0 {
 			return fmt.Errorf("refusals cannot have code %d, times %d", r.Code, r.Times)
 		}
@@ -122,6 +126,7 @@ func (w *wire) apply(d *Dials) {
 
 // An Attempt is what a Refusal's conditions are held against.
 type Attempt struct {
+	Endpoint                    string // one of the three
 	Grant, Tenant, Client, User string
 
 	// Names reports whether a name is one of the resource asked for.
@@ -153,7 +158,8 @@ func (p *Panel) Refuse(a Attempt) (Refusal, bool) {
 }
 
 func (r Refusal) matches(a Attempt) bool {
-	return is(r.Grant, a.Grant) && is(r.Tenant, a.Tenant) && is(r.Client, a.Client) && is(r.User, a.User) &&
+	return cmp.Or(r.Endpoint, EndpointToken) == a.Endpoint &&
+		is(r.Grant, a.Grant) && is(r.Tenant, a.Tenant) && is(r.Client, a.Client) && is(r.User, a.User) &&
 		(r.Resource == "" || a.Names != nil && a.Names(r.Resource))
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/mandate-sam/mandate/emulator/directory"
+	"github.com/mandate-sam/mandate/emulator/fault"
 	"github.com/mandate-sam/mandate/emulator/internal/token"
 )
 
@@ -73,6 +74,10 @@ func (s *Server) authorize(w http.ResponseWriter, r *http.Request, version int) 
 	}
 	if e := s.parse(q, r.Form); e != nil {
 		s.sendError(w, q, e)
+		return
+	}
+	if e := s.refusedRequest(q, fault.EndpointAuthorize, q.tenant, ""); e != nil {
+		s.sendOrdered(w, q, e)
 		return
 	}
 	s.begin(w, r, q)
@@ -264,6 +269,10 @@ func (s *Server) finish(w http.ResponseWriter, ix *interaction) {
 	case ix.request.admin:
 		s.sendAdminConsent(w, ix)
 	default:
+		if e := s.refusedRequest(ix.request, fault.EndpointAuthorize, ix.tenant, ix.user.UPN); e != nil {
+			s.sendOrdered(w, ix.request, e)
+			return
+		}
 		s.sendAnswer(w, ix)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/mandate-sam/mandate/emulator/directory"
+	"github.com/mandate-sam/mandate/emulator/fault"
 	"github.com/mandate-sam/mandate/emulator/internal/token"
 )
 
@@ -87,7 +88,10 @@ func (s *Server) parseDevice(q *request, r *http.Request) (e *refusal) {
 	if e := q.parseClaims(f); e != nil {
 		return e
 	}
-	return s.parseTargets(q, f)
+	if e := s.parseTargets(q, f); e != nil {
+		return e
+	}
+	return s.refusedRequest(q, fault.EndpointDeviceCode, q.tenant, "")
 }
 
 // findClient returns the application that the form names, if it names

@@ -266,7 +266,7 @@ func (s *Server) clientCredentials(a *attempt) (any, *refusal) {
 		return nil, e
 	}
 	a.log.Resource = t.audience
-	if e := s.refusedByDial(a, a.tenant, "", t); e != nil {
+	if e := s.refusedToken(a, a.tenant, "", t); e != nil {
 		return nil, e
 	}
 	if !s.cfg.Directory.Installed(a.tenant, a.client.ID) {

@@ -47,7 +47,7 @@ func (s *Server) issue(a *attempt, i issuance) (any, *refusal) {
 	a.log.Tenant = i.tenant
 	t, signInOnly := i.ask.first(s)
 	a.log.Resource = t.audience
-	if e := s.refusedByDial(a, i.tenant, i.user.UPN, t); e != nil {
+	if e := s.refusedToken(a, i.tenant, i.user.UPN, t); e != nil {
 		return nil, e
 	}
 	scopes, e := s.allowed(a, i, t, signInOnly)

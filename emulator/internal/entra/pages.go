@@ -125,9 +125,13 @@ func (s *Server) errorPage(w http.ResponseWriter, r *http.Request, e *refusal) {
 }
 
 func (s *Server) errorPageAs(w http.ResponseWriter, r *http.Request, e *refusal, status int) {
+	s.errorPageFor(w, s.trace(r).correlation, e, status)
+}
+
+func (s *Server) errorPageFor(w http.ResponseWriter, correlation string, e *refusal, status int) {
 	s.render(w, status, "error", view{
 		ID: "page-error", Title: "Sorry, but we’re having trouble signing you in",
-		Text: e.text(), Code: strconv.Itoa(e.code), Correlation: s.trace(r).correlation,
+		Text: e.text(), Code: strconv.Itoa(e.code), Correlation: correlation,
 	}, "")
 }
 

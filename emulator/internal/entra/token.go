@@ -193,24 +193,6 @@ func throttled(t fault.Throttle) *refusal {
 	return e
 }
 
-// refusedByDial is the refusal that the owner of the emulator ordered for such
-// a request, if any.
-func (s *Server) refusedByDial(a *attempt, tenant, upn string, t target) *refusal {
-	r, ok := s.cfg.Dials.Refuse(fault.Attempt{
-		Grant: a.form.Get("grant_type"), Tenant: tenant, Client: a.client.ID, User: upn,
-		Names: func(name string) bool {
-			r, ok := s.cfg.Directory.Resource(name)
-			return ok && r.ID == t.resource.ID
-		},
-	})
-	if !ok {
-		return nil
-	}
-	e := refuse(r.Code)
-	e.claims, e.cause = r.Claims, r.Cause
-	return e
-}
-
 // digest is how the log names an access token.
 func digest(accessToken string) string {
 	sum := sha256.Sum256([]byte(accessToken))
