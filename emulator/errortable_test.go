@@ -43,7 +43,7 @@ Each of these can be ordered with the dial ` + "`refusals`" + `, for instance
 
     PATCH /emulator/dials    {"refusals": [{"code": 53003, "resource": "https://graph.microsoft.com", "times": 2}]}
 
-and then comes out of the token endpoint as the table says: *v1* is the value of ` + "`error`" + ` at /oauth2/token, *v2* at /oauth2/v2.0/token. Where *claims* names a claim, a challenge for it comes along. A dash in a text stands for what the emulator fills in when it refuses by itself. ` + "`error_codes`" + ` holds the code as a number, and ` + "`error_description`" + ` begins with AADSTS and the code, then the text.
+and then comes out of the token endpoint as the table says: *v1* is the value of ` + "`error`" + ` at /oauth2/token, *v2* at /oauth2/v2.0/token. Where *claims* names a claim, a challenge for it comes along. With ` + "`\"endpoint\": \"authorize\"`" + ` or ` + "`\"devicecode\"`" + ` it comes out there instead. A dash in a text stands for what the emulator fills in when it refuses by itself. ` + "`error_codes`" + ` holds the code as a number, and ` + "`error_description`" + ` begins with AADSTS and the code, then the text.
 
 | code | v1 | v2 | suberror | status | claims | text |
 |---:|---|---|---|---:|---|---|
