@@ -23,24 +23,30 @@ type adminHandler func(r *http.Request) (any, error)
 // adminRoutes are the operations of the admin API. openapi.json describes them.
 func (e *Emulator) adminRoutes() map[string]adminHandler {
 	return map[string]adminHandler{
-		"GET /emulator/state":                  e.adminState,
-		"GET /emulator/dials":                  func(*http.Request) (any, error) { return e.dials.Dials(), nil },
-		"PATCH /emulator/dials":                e.adminDials,
-		"DELETE /emulator/dials":               func(*http.Request) (any, error) { e.dials.Set(func(d *Dials) { *d = Dials{} }); return nil, nil },
-		"PUT /emulator/applications/{id}":      e.adminRegister,
-		"GET /emulator/refresh-tokens":         func(*http.Request) (any, error) { return e.RefreshTokens(), nil },
-		"POST /emulator/refresh-tokens/lookup": e.adminLookup,
-		"GET /emulator/token-requests":         func(*http.Request) (any, error) { return e.TokenRequests(), nil },
-		"POST /emulator/revocations":           e.adminRevoke,
-		"POST /emulator/consents":              e.adminConsent,
-		"DELETE /emulator/consents":            e.adminRemoveConsent,
-		"GET /emulator/vaults":                 e.adminVaults,
-		"POST /emulator/vaults":                e.adminAddVault,
-		"PUT /emulator/vaults/{name}/policies": e.adminVaultPolicies,
-		"POST /emulator/hold":                  func(*http.Request) (any, error) { e.Hold(); return nil, nil },
-		"DELETE /emulator/hold":                func(*http.Request) (any, error) { e.Release(); return nil, nil },
-		"GET /emulator/errors":                 func(*http.Request) (any, error) { return Errors(), nil },
-		"POST /emulator/reset":                 func(*http.Request) (any, error) { return nil, e.Reset() },
+		"GET /emulator/state":                        e.adminState,
+		"GET /emulator/dials":                        func(*http.Request) (any, error) { return e.dials.Dials(), nil },
+		"PATCH /emulator/dials":                      e.adminDials,
+		"DELETE /emulator/dials":                     func(*http.Request) (any, error) { e.dials.Set(func(d *Dials) { *d = Dials{} }); return nil, nil },
+		"PUT /emulator/applications/{id}":            e.adminRegister,
+		"GET /emulator/refresh-tokens":               func(*http.Request) (any, error) { return e.RefreshTokens(), nil },
+		"POST /emulator/refresh-tokens/lookup":       e.adminLookup,
+		"GET /emulator/token-requests":               e.adminTokenRequests,
+		"POST /emulator/revocations":                 e.adminRevoke,
+		"POST /emulator/consents":                    e.adminConsent,
+		"DELETE /emulator/consents":                  e.adminRemoveConsent,
+		"POST /emulator/tenants":                     e.adminAddTenant,
+		"POST /emulator/tenants/{tenant}/users":      e.adminAddUser,
+		"POST /emulator/delegations":                 e.adminDelegate,
+		"DELETE /emulator/delegations":               e.adminUndelegate,
+		"POST /emulator/relationships/{id}/approval": e.adminApprove,
+		"DELETE /emulator/principals":                e.adminUninstall,
+		"GET /emulator/vaults":                       e.adminVaults,
+		"POST /emulator/vaults":                      e.adminAddVault,
+		"PUT /emulator/vaults/{name}/policies":       e.adminVaultPolicies,
+		"POST /emulator/hold":                        func(*http.Request) (any, error) { e.Hold(); return nil, nil },
+		"DELETE /emulator/hold":                      func(*http.Request) (any, error) { e.Release(); return nil, nil },
+		"GET /emulator/errors":                       func(*http.Request) (any, error) { return Errors(), nil },
+		"POST /emulator/reset":                       func(*http.Request) (any, error) { return nil, e.Reset() },
 	}
 }
 
@@ -117,33 +123,6 @@ func readJSON(r *http.Request, v any) error {
 		return fmt.Errorf("read request: %w", err)
 	}
 	return nil
-}
-
-// tenantState is a tenant with its users, and its customers if it is a partner.
-type tenantState struct {
-	Tenant
-	Customers []string `json:"customers,omitempty"`
-	Users     []User   `json:"users"`
-}
-
-// state is what GET /emulator/state answers.
-type state struct {
-	Seed         uint64        `json:"seed,string"`
-	Endpoints    Endpoints     `json:"endpoints"`
-	Tenants      []tenantState `json:"tenants"`
-	Applications []Application `json:"applications"`
-}
-
-func (e *Emulator) adminState(*http.Request) (any, error) {
-	s := state{Seed: e.seed, Endpoints: e.endpoints, Applications: e.directory.Applications()}
-	for _, t := range e.directory.Tenants() {
-		ts := tenantState{Tenant: t, Users: e.directory.Users(t.ID, 1000)}
-		for _, c := range e.directory.Customers(t.ID) {
-			ts.Customers = append(ts.Customers, c.ID)
-		}
-		s.Tenants = append(s.Tenants, ts)
-	}
-	return s, nil
 }
 
 func (e *Emulator) adminDials(r *http.Request) (any, error) {

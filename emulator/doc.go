@@ -99,16 +99,22 @@
 // needs the header "X-Emulator-Admin: 1".
 //
 //	GET    /emulator/health
-//	GET    /emulator/state                  seed, endpoints, tenants with users, applications
+//	GET    /emulator/state?q=&limit=        seed, endpoints, tenants with users, applications
 //	GET    /emulator/dials
 //	PATCH  /emulator/dials                  what is not named stays; maps merge, lists are replaced
 //	PUT    /emulator/applications/{id}      register
 //	GET    /emulator/refresh-tokens
 //	POST   /emulator/refresh-tokens/lookup  {"token"}
-//	GET    /emulator/token-requests
+//	GET    /emulator/token-requests?limit=
 //	POST   /emulator/revocations            {"user","password"}
 //	POST   /emulator/consents               {"tenant","application","resource","scopes"}
 //	DELETE /emulator/consents?tenant=&application=&resource=
+//	POST   /emulator/tenants                as in a fixture
+//	POST   /emulator/tenants/{tenant}/users as in a fixture
+//	POST   /emulator/delegations            {"partner","customer","roles"}
+//	DELETE /emulator/delegations?partner=&customer=
+//	POST   /emulator/relationships/{id}/approval {"customer"}
+//	DELETE /emulator/principals?tenant=&application=
 //	GET    /emulator/vaults
 //	POST   /emulator/vaults                 {"name","tenant"}
 //	PUT    /emulator/vaults/{name}/policies {"policies":[{"principal","secrets","keys"}]}

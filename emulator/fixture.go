@@ -137,8 +137,8 @@ func (t *FixtureTenant) check(users map[string]bool) error {
 		return errors.New("only a partner has customers")
 	}
 	for _, u := range t.Users {
-		if !guid.MatchString(u.ID) || !strings.Contains(u.UPN, "@") {
-			return fmt.Errorf("user %q: an id (a GUID in lower case) and a UPN are required", u.UPN)
+		if err := u.check(); err != nil {
+			return err
 		}
 		if users[u.ID] || users[strings.ToLower(u.UPN)] {
 			return fmt.Errorf("user %q: the id or UPN is there twice", u.UPN)
@@ -148,19 +148,17 @@ func (t *FixtureTenant) check(users map[string]bool) error {
 	return nil
 }
 
+func (u *FixtureUser) check() error {
+	if !guid.MatchString(u.ID) || !strings.Contains(u.UPN, "@") {
+		return fmt.Errorf("user %q: an id (a GUID in lower case) and a UPN are required", u.UPN)
+	}
+	return nil
+}
+
 // load fills an empty directory.
 func (f *Fixture) load(d *directory.Directory) error {
-	ids := make(map[string]string) // by id and domain
 	for _, t := range f.Tenants {
-		ids[t.ID], ids[t.Domain] = t.ID, t.ID
-		tenant := directory.Tenant{ID: t.ID, Name: t.Name, Domain: t.Domain, Kind: t.Kind}
-		if t.Kind == directory.KindCustomer {
-			tenant.Subscription = "5" + t.ID[1:]
-		}
-		d.AddTenant(tenant)
-		for _, u := range t.Users {
-			d.AddUser(u.user(t.ID))
-		}
+		t.add(d)
 	}
 	for _, a := range f.Applications {
 		if err := d.Register(a.application()); err != nil {
@@ -168,18 +166,41 @@ func (f *Fixture) load(d *directory.Directory) error {
 		}
 	}
 	for _, t := range f.Tenants {
-		for _, c := range t.Customers {
-			d.Delegate(t.ID, ids[c])
+		if err := t.relate(d); err != nil {
+			return fmt.Errorf("tenant %q: %w", t.Domain, err)
 		}
-		for _, id := range t.Consented {
-			app, ok := d.Application(id)
-			if !ok {
-				return fmt.Errorf("tenant %q: the application %q is not registered", t.Domain, id)
-			}
-			for _, a := range app.Access {
-				if r, ok := d.Resource(a.Resource); ok {
-					d.Consent(t.ID, app.ID, "", r.ID, a.Scopes...)
-				}
+	}
+	return nil
+}
+
+// add adds the tenant and its people.
+func (t *FixtureTenant) add(d *directory.Directory) {
+	tenant := directory.Tenant{ID: t.ID, Name: t.Name, Domain: t.Domain, Kind: t.Kind}
+	if t.Kind == directory.KindCustomer {
+		tenant.Subscription = "5" + t.ID[1:]
+	}
+	d.AddTenant(tenant)
+	for _, u := range t.Users {
+		d.AddUser(u.user(t.ID))
+	}
+}
+
+// relate gives the tenant its customers, and its consents. Tenants and
+// applications are there already.
+func (t *FixtureTenant) relate(d *directory.Directory) error {
+	for _, name := range t.Customers {
+		if c, ok := d.Tenant(name); ok {
+			d.Delegate(t.ID, c.ID)
+		}
+	}
+	for _, id := range t.Consented {
+		app, ok := d.Application(id)
+		if !ok {
+			return fmt.Errorf("the application %q is not registered", id)
+		}
+		for _, a := range app.Access {
+			if r, ok := d.Resource(a.Resource); ok {
+				d.Consent(t.ID, app.ID, "", r.ID, a.Scopes...)
 			}
 		}
 	}

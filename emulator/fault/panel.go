@@ -105,6 +105,9 @@ func (d Dials) check() error {
 		}
 	}
 	for _, t := range d.Throttles {
+		if !slices.Contains([]string{"", "login", "partnercenter", "graph", "arm", "keyvault"}, t.Service) {
+			return fmt.Errorf("throttles cannot have service %q", t.Service)
+		}
 		if t.Status != 0 && (t.Status < 400 || t.Status > 599) || t.Times < 0 || t.RetryAfter < 0 {
 			return fmt.Errorf("throttles cannot have status %d, times %d, retry_after %d", t.Status, t.Times, t.RetryAfter)
 		}
