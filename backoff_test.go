@@ -172,3 +172,56 @@ func TestBackoffForgets(t *testing.T) {
 		t.Error("never forgotten")
 	}
 }
+
+// However often a customer has failed, it is asked again, and served as soon as
+// its tenant lets us in: no counter hides it.
+func TestTrap15CountersHideNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		customer := ask(func(r *Request) { r.Tenant = adatum })
+		w.entra.hook = func(Redemption) error { return &Fault{Domain: DomainCustomer, Codes: []int{65001}} }
+		for range 5000 {
+			if _, err := w.Token(t.Context(), customer); !errors.Is(err, ErrUpstream) {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Minute)
+		}
+		if n := w.entra.calls.Load(); n < 400 {
+			t.Errorf("asked %d times in 5000 minutes", n)
+		}
+		w.entra.hook = nil
+		time.Sleep(11 * time.Minute)
+		if _, err := w.Token(t.Context(), customer); err != nil {
+			t.Errorf("when the customer consented: %v", err)
+		}
+	})
+}
+
+// A token that an API has refused is not handed out again to who says so, and
+// saying so costs from the budget.
+func TestTokenRefused(t *testing.T) {
+	w := newWorld(t)
+	first, err := w.Token(t.Context(), ask())
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := ask(func(r *Request) { r.Refused = first.Fingerprint })
+	second, err := w.Token(t.Context(), again)
+	if err != nil || second.Access == first.Access {
+		t.Fatalf("got the refused token, %v", err)
+	}
+	third, err := w.Token(t.Context(), again)
+	if err != nil || third.Access != second.Access || w.entra.calls.Load() != 2 {
+		t.Errorf("the newer token would have done: %v, %d calls", err, w.entra.calls.Load())
+	}
+	for range challengeBudget + 2 {
+		var tok Token
+		if tok, err = w.Token(t.Context(), again); err != nil {
+			break
+		}
+		again.Refused = tok.Fingerprint
+	}
+	if !errors.Is(err, ErrRateLimited) {
+		t.Errorf("without end: %v", err)
+	}
+}

@@ -164,9 +164,9 @@ func (a *attempt) run(ctx context.Context) (Token, error) {
 		since:      a.head.Since,
 		epoch:      a.epoch,
 		atLeast:    max(a.cfg.Early, a.req.MinLifetime),
+		renews:     a.req.Refused,
 	}
-	k := f.cacheKey()
-	if t := a.cache.get(&k, time.Now(), f.atLeast); t != nil {
+	if t := a.usable(&f); t != nil {
 		a.renewAhead(ctx, f, t)
 		return a.hand(ctx, t, true)
 	}
@@ -176,8 +176,8 @@ func (a *attempt) run(ctx context.Context) (Token, error) {
 	if err := a.record(ctx, KindDecided, nil); err != nil {
 		return Token{}, err
 	}
-	if a.req.Claims != "" && !a.challenges.take(a.req.Caller, a.req.Partner.Key, time.Now()) {
-		return Token{}, a.fail(ctx, fmt.Errorf("%w: claims challenges for this partner; at most %d a minute", ErrRateLimited, challengeBudget))
+	if (a.req.Claims != "" || a.req.Refused != "") && !a.challenges.take(a.req.Caller, a.req.Partner.Key, time.Now()) {
+		return Token{}, a.fail(ctx, fmt.Errorf("%w: refused tokens and claims challenges for this partner; at most %d a minute", ErrRateLimited, challengeBudget))
 	}
 	t, err := a.await(ctx, f)
 	if err != nil {

@@ -50,7 +50,7 @@ func TestTokenRedeemsAndCaches(t *testing.T) {
 }
 
 // Whatever makes two tokens different must be in the cache's key.
-func TestTokenCacheKey(t *testing.T) {
+func TestTrap07NoTokenForAnotherScope(t *testing.T) {
 	const claims = `{"access_token":{"nbf":{"essential":true,"value":"1"}}}`
 	w := newWorld(t)
 	for i, change := range []func(*Request){
@@ -287,7 +287,7 @@ func TestTokenRotationFails(t *testing.T) {
 	}
 }
 
-func TestTokenCustomerNeverRotates(t *testing.T) {
+func TestTrap14CustomerNeverRotates(t *testing.T) {
 	w := newWorld(t)
 	w.entra.user = mallory // a customer's tenant knows our user by another id
 	if _, err := w.Token(t.Context(), ask(func(r *Request) { r.Tenant = adatum })); err != nil {

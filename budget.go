@@ -5,11 +5,11 @@ import (
 	"time"
 )
 
-// challengeBudget is how many claims challenges a caller may pass on for one
-// grant in a minute: each costs Entra a redemption.
+// challengeBudget is how many claims challenges and refused tokens a caller may
+// pass on for one grant in a minute: each costs Entra a redemption.
 const challengeBudget = 10
 
-// A budget counts claims challenges per caller and grant.
+// A budget counts them per caller and grant.
 type budget struct {
 	mu   sync.Mutex // guards used
 	used map[budgetKey]*budgetUse

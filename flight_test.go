@@ -203,7 +203,7 @@ func TestTurnsReleased(t *testing.T) {
 
 // A thousand customers of one partner are warmed thirty-two at a time, and
 // another partner does not wait behind them.
-func TestLanes(t *testing.T) {
+func TestTrap13SlowPartnerBlocksNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		other := partner

@@ -96,7 +96,7 @@ func (p perTenant) Redeem(ctx context.Context, r Redemption) (Redeemed, error) {
 
 // Every grant is redeemed well inside its window, though nobody asks; those that fail
 // starve none.
-func TestKeepAlive(t *testing.T) {
+func TestTrap17FailingGrantsStarveNone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := aliveWorld(t, 20)
 		bad := w.vault.grants[3].Key.Partner
@@ -135,7 +135,7 @@ func TestKeepAlive(t *testing.T) {
 
 // A keep-alive asks Entra although the cache has a token, since it is the
 // refresh token that must be used; and is recorded.
-func TestKeepAliveBypassesCache(t *testing.T) {
+func TestTrap03KeepAliveBypassesCache(t *testing.T) {
 	w := aliveWorld(t, 1)
 	p := partner
 	p.Key = w.vault.grants[0].Key

@@ -172,6 +172,7 @@ type Request struct {
 	Ticket      string        // optional reference
 	Claims      string        // a claims challenge in the form of [ParseClaims], or ""
 	MinLifetime time.Duration // the token must live at least this long
+	Refused     string        // fingerprint of a token that the audience has just refused; another is wanted
 	Address     netip.Addr    // where the request came from; zero for a local one
 	Detail      string        // what is called with the token, for the record: "GET /v1/customers"
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -85,6 +86,8 @@ type answer struct {
 	header http.Header
 	body   []byte
 	token  mandate.Token // without the token itself
+
+	challenge string // claims that the API demands; see [challenge]
 }
 
 // call is POST /v1/call: the server makes the call, so the token stays.
@@ -165,12 +168,24 @@ func (c *call) headers(in map[string]string) (http.Header, error) {
 	return h, nil
 }
 
-// exchange gets a token for one call, makes it, and forgets the token. The
-// token leaves in one header of one request to the audience's own host, and
-// an answer that has it in it is withheld.
+// exchange makes one call. If the API refuses the token it is made once more
+// with another one, which meets the API's challenge or is newer than the
+// refused: a token can be revoked before it expires.
 func (s *Server) exchange(ctx context.Context, c *call) (*answer, error) {
 	req := c.request
 	req.Detail = c.method + " " + c.target.path
+	a, err := s.attempt(ctx, c, req)
+	if err != nil || a.status != http.StatusUnauthorized || req.Claims != "" {
+		return a, err
+	}
+	req.Refused, req.Claims = a.token.Fingerprint, a.challenge
+	return s.attempt(ctx, c, req)
+}
+
+// attempt gets a token for one call, makes it, and forgets the token. The
+// token leaves in one header of one request to the audience's own host, and
+// an answer that has it in it is withheld.
+func (s *Server) attempt(ctx context.Context, c *call, req mandate.Request) (*answer, error) {
 	tok, err := s.cfg.Broker.Token(ctx, req)
 	if err != nil {
 		return nil, err
@@ -194,8 +209,31 @@ func (s *Server) exchange(ctx context.Context, c *call) (*answer, error) {
 	if a.has(tok.Access.Reveal()) {
 		return nil, fmt.Errorf("%w: %s sent the access token back in its answer, which was withheld", mandate.ErrUpstream, c.alias)
 	}
+	a.challenge = challenge(resp.Header)
 	a.token, a.token.Access = tok, mandate.Secret{}
 	return a, nil
+}
+
+// challenge returns the claims that an API demands of a token (Continuous
+// Access Evaluation), in canonical form, or "".
+func challenge(h http.Header) string {
+	for _, v := range h.Values("WWW-Authenticate") {
+		_, rest, ok := strings.Cut(v, `claims="`)
+		encoded, _, closed := strings.Cut(rest, `"`)
+		if !ok || !closed {
+			continue
+		}
+		// Microsoft's services write either alphabet, padded or not.
+		encoded = strings.NewReplacer("-", "+", "_", "/").Replace(strings.TrimRight(encoded, "="))
+		text, err := base64.RawStdEncoding.DecodeString(encoded)
+		if err != nil {
+			continue
+		}
+		if claims, err := mandate.ParseClaims(string(text)); err == nil {
+			return claims
+		}
+	}
+	return ""
 }
 
 func (c *call) newRequest(ctx context.Context, access mandate.Secret) (*http.Request, error) {

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -235,8 +236,12 @@ func TestCallStatus(t *testing.T) {
 			io.WriteString(rw, tt.body)
 		}
 		a, err := w.operator.Call(t.Context(), goodCall)
-		if err != nil || a.Status != tt.status || string(a.Body) != tt.body || calls != 1 {
-			t.Errorf("%d: got %+v, %v after %d calls, want it as it is after one", tt.status, a, err, calls)
+		want := 1
+		if tt.status == 401 {
+			want = 2 // once more, with another token
+		}
+		if err != nil || a.Status != tt.status || string(a.Body) != tt.body || calls != want {
+			t.Errorf("%d: got %+v, %v after %d calls, want it as it is after %d", tt.status, a, err, calls, want)
 			continue
 		}
 		if err = a.Err(); (err == nil) != (tt.want == "") || err != nil && err.Error() != "the API answered "+tt.want {
@@ -246,6 +251,40 @@ func TestCallStatus(t *testing.T) {
 	w.broker.set(&mandate.DeniedError{Decision: mandate.Decision{Reason: "no rule"}})
 	if _, err := w.operator.Call(t.Context(), goodCall); !errors.Is(err, mandate.ErrDenied) {
 		t.Errorf("got %v, want a denial", err)
+	}
+}
+
+// A call whose token is refused is made once more, with another token: one that
+// meets the API's challenge, or any but the refused.
+func TestTrap08RetryWithNewToken(t *testing.T) {
+	const claims = `{"access_token":{"nbf":{"essential":true,"value":"1700000000"}}}`
+	for _, tt := range []struct{ header, claims string }{
+		{"Bearer", ""},
+		{`Bearer error="insufficient_claims", claims="` + base64.StdEncoding.EncodeToString([]byte(claims)) + `"`, claims},
+		{`Bearer error="insufficient_claims", claims="` + base64.RawURLEncoding.EncodeToString([]byte(claims)) + `"`, claims},
+		{`Bearer claims="!!"`, ""},
+		{`Bearer claims="` + base64.StdEncoding.EncodeToString([]byte("no JSON")), ""},
+	} {
+		w := newWorld(t)
+		var sent []string
+		w.serve = func(rw http.ResponseWriter, r *http.Request) {
+			sent = append(sent, r.Header.Get("Authorization"))
+			if len(sent) == 1 {
+				rw.Header().Set("WWW-Authenticate", tt.header)
+				rw.WriteHeader(401)
+				return
+			}
+			io.WriteString(rw, "fine")
+		}
+		w.broker.number = true
+		a, err := w.operator.Call(t.Context(), goodCall)
+		if err != nil || a.Status != 200 || len(sent) != 2 || sent[0] == sent[1] {
+			t.Fatalf("%s: got %+v, %v; sent %v", tt.header, a, err, sent)
+		}
+		asks := w.broker.asked()
+		if asks[0].Refused != "" || asks[1].Refused != "fp-1" || asks[1].Claims != tt.claims {
+			t.Errorf("%s: the second token was asked for with %+v", tt.header, asks[1])
+		}
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -49,6 +50,8 @@ type fakeBroker struct {
 	err  error
 	asks []mandate.Request
 	stop int // the ask from which on err counts
+
+	number bool // the tokens have numbers
 }
 
 func (b *fakeBroker) Token(_ context.Context, r mandate.Request) (mandate.Token, error) {
@@ -58,8 +61,13 @@ func (b *fakeBroker) Token(_ context.Context, r mandate.Request) (mandate.Token,
 	if b.err != nil && len(b.asks) > b.stop {
 		return mandate.Token{}, b.err
 	}
+	access := canary
+	if b.number {
+		access += strconv.Itoa(len(b.asks))
+	}
 	return mandate.Token{
-		Access: mandate.NewSecret(canary), Expires: time.Now().Add(time.Hour), Tenant: r.Tenant, Audience: r.Audience,
+		Fingerprint: fmt.Sprintf("fp-%d", len(b.asks)),
+		Access:      mandate.NewSecret(access), Expires: time.Now().Add(time.Hour), Tenant: r.Tenant, Audience: r.Audience,
 		Scopes: []string{"User.Read"}, Generation: 3, Rule: "support", Receipt: mandate.Receipt{Index: int64(len(b.asks)), Hash: "abc"},
 	}, nil
 }
