@@ -18,16 +18,19 @@ type Policy struct {
 	// application's own tokens its client id does too.
 	Principal string `json:"principal"`
 
-	// Secrets and Keys are permissions as Azure names them, in any case:
+	// Secrets, Keys and Certificates are permissions as Azure names them, in any case:
 	// "get", "list", "set", "wrapKey"; "all" is every one but purge.
-	Secrets []string `json:"secrets,omitempty"`
-	Keys    []string `json:"keys,omitempty"`
+	Secrets      []string `json:"secrets,omitempty"`
+	Keys         []string `json:"keys,omitempty"`
+	Certificates []string `json:"certificates,omitempty"`
 }
 
 var permissions = map[kind][]string{
 	secrets: {"get", "list", "set", "delete", "backup", "restore", "recover", "purge"},
 	keys: {"get", "list", "create", "import", "update", "delete", "backup", "restore", "recover", "purge", "rotate",
 		"encrypt", "decrypt", "sign", "verify", "wrapKey", "unwrapKey", "getRotationPolicy", "setRotationPolicy"},
+	certificates: {"get", "list", "create", "import", "update", "delete", "backup", "restore", "recover", "purge",
+		"manageContacts", "manageIssuers", "getIssuers", "listIssuers", "setIssuers", "deleteIssuers"},
 }
 
 // check reports the first permission that does not exist.
@@ -35,7 +38,8 @@ func (p Policy) check() error {
 	if p.Principal == "" {
 		return errors.New("an access policy needs a principal")
 	}
-	for k, names := range map[kind][]string{secrets: p.Secrets, keys: p.Keys} {
+	for _, k := range family {
+		names := p.of(k)
 		for _, n := range names {
 			if !strings.EqualFold(n, "all") && !contains(permissions[k], n) {
 				return fmt.Errorf("there is no permission %q on %s", n, k)
@@ -45,11 +49,13 @@ func (p Policy) check() error {
 	return nil
 }
 
+// of are the permissions on that kind of object.
+func (p Policy) of(k kind) []string {
+	return map[kind][]string{secrets: p.Secrets, keys: p.Keys, certificates: p.Certificates}[k]
+}
+
 func (p Policy) allows(k kind, permission string) bool {
-	names := p.Secrets
-	if k == keys {
-		names = p.Keys
-	}
+	names := p.of(k)
 	return contains(names, permission) || permission != "purge" && contains(names, "all")
 }
 

@@ -30,22 +30,23 @@ func NewSeal() (*Seal, error) {
 	return &Seal{aead}, nil
 }
 
-func (s *Seal) close(k kind, o *object) (octets, error) {
-	b, err := json.Marshal(o)
+// close encodes what a backup of that kind holds, and closes it.
+func (s *Seal) close(k kind, content any) (octets, error) {
+	b, err := json.Marshal(content)
 	if err != nil {
 		return nil, fmt.Errorf("encode backup: %w", err)
 	}
 	return s.aead.Seal(nil, nil, b, []byte(k)), nil
 }
 
-func (s *Seal) open(k kind, blob octets) (*object, error) {
+// open reads a backup of that kind into what it held.
+func (s *Seal) open(k kind, blob octets, into any) error {
 	b, err := s.aead.Open(nil, nil, blob, []byte(k))
 	if err != nil {
-		return nil, badParameter("Backup blob is corrupted, or is not that of a %s of this place.", k.word())
+		return badParameter("Backup blob is corrupted, or is not that of a %s of this place.", k.word())
 	}
-	o := &object{}
-	if err := json.Unmarshal(b, o); err != nil {
-		return nil, fmt.Errorf("decode backup: %w", err)
+	if err := json.Unmarshal(b, into); err != nil {
+		return fmt.Errorf("decode backup: %w", err)
 	}
-	return o, nil
+	return nil
 }

@@ -112,6 +112,9 @@ func (v *Vault) rotateKey(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if o.Managed {
+		return nil, managed(keys, c.name)
+	}
 	return v.addKey(c, o, &version{Enabled: true, Key: m, Ops: old.Ops, Tags: old.Tags}), nil
 }
 

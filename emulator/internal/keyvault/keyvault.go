@@ -1,9 +1,9 @@
-// Package keyvault is the emulator's Key Vault: secrets and keys with their
-// versions, soft delete, backup, access policies and limits.
+// Package keyvault is the emulator's Key Vault: secrets, keys and certificates
+// with their versions, soft delete, backup, access policies and limits.
 //
 // It follows the "Key Vault REST API" reference, "Azure Key Vault service
-// limits" and "Azure Key Vault throttling guidance". Certificates, storage
-// accounts and key release are not emulated. Versions are listed in an order
+// limits" and "Azure Key Vault throttling guidance". Storage accounts, key
+// release, and issuers of certificates are not emulated. Versions are listed in an order
 // that says nothing about their age, so that no client comes to rely on one.
 package keyvault
 
@@ -64,7 +64,7 @@ func New(cfg Config) *Vault {
 func (v *Vault) Clear() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.shelves = map[kind]*shelf{secrets: {}, keys: {}}
+	v.shelves = map[kind]*shelf{secrets: {}, keys: {}, certificates: {}}
 	v.policies = nil
 	v.budgets.clear()
 }
@@ -121,7 +121,11 @@ func (v *Vault) Handler() http.Handler {
 		case body == nil:
 			w.WriteHeader(http.StatusNoContent)
 		default:
-			bearer.WriteJSON(w, http.StatusOK, body)
+			status := http.StatusOK
+			if _, going := body.(accepted); going {
+				status = http.StatusAccepted
+			}
+			bearer.WriteJSON(w, status, body)
 		}
 	})
 }

@@ -171,7 +171,7 @@ func TestErrors(t *testing.T) {
 		{"GET", "/shoes", "", "", 404, "NotFound", ""},
 		{"GET", "/", "", "", 404, "NotFound", ""},
 		{"GET", "/secrets/live/x/y", "", "", 404, "NotFound", ""},
-		{"GET", "/certificates", "", "", 501, "NotImplemented", ""},
+		{"GET", "/storage", "", "", 501, "NotImplemented", ""},
 		{"GET", "/secrets/live/backup/", "", "", 404, "SecretNotFound", ""},
 		{"GET", "/deletedsecrets/gone/recover", "", "", 405, "BadParameter", "Method GET does not allow operation 'recover'"},
 		{"PUT", "/secrets/a_b", `{"value":""}`, "", 400, "BadParameter", "The request URI contains an invalid name: a_b"},

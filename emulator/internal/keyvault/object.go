@@ -13,11 +13,15 @@ type shelf struct {
 	objects map[string]*object // by identity
 }
 
-// An object is a secret or a key with all its versions.
+// An object is a secret, a key or a certificate with all its versions.
 type object struct {
 	Name     string     `json:"name"` // as it was first written
 	Versions []*version `json:"versions"`
 	Rotation *rotation  `json:"rotation,omitempty"` // keys
+
+	Managed   bool           `json:"managed,omitempty"`   // keys and secrets that belong to a certificate
+	Policy    map[string]any `json:"policy,omitempty"`    // certificates; replaced, never changed
+	Operation string         `json:"operation,omitempty"` // certificates that were made here: the request's id
 
 	deleted time.Time // zero: it is not
 	purge   time.Time // when a deleted object goes for good
@@ -37,6 +41,7 @@ type version struct {
 	Value       string            `json:"value,omitempty"`        // secrets
 	Key         *material         `json:"key,omitempty"`          // keys
 	Ops         []string          `json:"ops,omitempty"`          // keys
+	Certificate []byte            `json:"certificate,omitempty"`  // certificates: DER
 }
 
 // version returns the one with that id, the latest if it is empty, or nil.
@@ -94,8 +99,18 @@ func (v *Vault) liveVersion(c *call) (*object, *version, error) {
 }
 
 // writable returns the object that a new version is for, nil if it would be
-// the first one. A name that belongs to a deleted object is not free.
+// the first one. What belongs to a certificate gets new versions with it only.
 func (v *Vault) writable(k kind, name string) (*object, error) {
+	o, err := v.place(k, name)
+	if err == nil && o != nil && o.Managed {
+		return nil, managed(k, name)
+	}
+	return o, err
+}
+
+// place is writable for certificates. A name that belongs to a deleted object
+// is not free.
+func (v *Vault) place(k kind, name string) (*object, error) {
 	o := v.shelves[k].find(strings.ToLower(name), v.now())
 	switch {
 	case o == nil || o.isLive():
@@ -154,7 +169,7 @@ type attributes struct {
 	Expires   *int64 `json:"exp"`
 }
 
-// properties are the fields that both kinds of object have.
+// properties are the fields that all kinds of object have.
 type properties struct {
 	Attributes attributes         `json:"attributes"`
 	Tags       map[string]*string `json:"tags"`
@@ -248,14 +263,29 @@ func (c *call) item(o *object, ver *version, version string) map[string]any {
 		name = "kid"
 	}
 	m[name] = c.id(o, version)
+	if o.Managed {
+		m["managed"] = true
+	}
+	if c.kind == certificates {
+		m["x5t"] = thumbprint(ver)
+	}
 	return m
 }
 
 // bundle is an object as it is answered, without a secret's value.
 func (c *call) bundle(o *object, ver *version) map[string]any {
+	if c.kind == certificates {
+		return c.certificateBundle(o, ver)
+	}
 	m := c.properties(ver)
+	if o.Managed {
+		m["managed"] = true
+	}
 	if c.kind == secrets {
 		m["id"] = c.id(o, ver.ID)
+		if o.Managed {
+			m["kid"] = c.base + "/keys/" + o.Name + "/" + ver.ID
+		}
 		return m
 	}
 	k := ver.Key.public()

@@ -16,20 +16,24 @@ const (
 	maxRestore = 32 << 20 // 500 versions of 25 KB, twice in base64, fit
 )
 
-// A kind is one of the two sorts of object, by the name of its collection.
+// A kind is one of the three sorts of object, by the name of its collection.
 type kind string
 
 const (
-	secrets kind = "secrets"
-	keys    kind = "keys"
+	secrets      kind = "secrets"
+	keys         kind = "keys"
+	certificates kind = "certificates"
 )
 
 // word is the kind in the middle of a sentence, noun at the start of a code.
 func (k kind) word() string { return strings.TrimSuffix(string(k), "s") }
 
 func (k kind) noun() string {
-	if k == keys {
+	switch k {
+	case keys:
 		return "Key"
+	case certificates:
+		return "Certificate"
 	}
 	return "Secret"
 }
@@ -44,6 +48,10 @@ type call struct {
 	version string // "": the latest
 	verb    string // last part of the path, in lower case
 	body    []byte
+
+	// asCertificate is set for what is done to the key or the secret of a
+	// certificate because it is done to the certificate.
+	asCertificate bool
 }
 
 // identity is the name as it is compared.
@@ -121,8 +129,8 @@ func (c *call) find(method string, parts []string) (*operation, error) {
 		return op, nil
 	}
 	switch strings.ToLower(parts[0]) {
-	case "certificates", "deletedcertificates", "storage", "deletedstorage":
-		return nil, &refusal{status: 501, code: "NotImplemented", text: "The emulator has secrets and keys only."}
+	case "storage", "deletedstorage":
+		return nil, &refusal{status: 501, code: "NotImplemented", text: "The emulator has secrets, keys and certificates only."}
 	}
 	if known {
 		return nil, &refusal{status: 405, code: "BadParameter", text: "Method " + method + " does not allow operation '" + c.verb + "'"}

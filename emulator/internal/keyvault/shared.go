@@ -15,9 +15,10 @@ import (
 var operations = slices.Concat(
 	shared(secrets, fault.BudgetSecrets, "set"), secretOperations,
 	shared(keys, fault.BudgetKeys, "update"), keyOperations,
+	certificateOperations,
 )
 
-// shared are the operations that both kinds of object have.
+// shared are the operations that secrets and keys have in common.
 func shared(k kind, budget, update string) []operation {
 	live, gone := string(k), "deleted"+string(k)
 	return []operation{
@@ -166,6 +167,9 @@ func (v *Vault) delete(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if o.Managed && !c.asCertificate {
+		return nil, managed(c.kind, c.name)
+	}
 	o.deleted, o.purge, o.settled = now, now.AddDate(0, 0, retention), v.settling()
 	return c.addDeleted(c.bundle(o, o.latest()), o), nil
 }
@@ -188,6 +192,9 @@ func (v *Vault) recover(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if o.Managed && !c.asCertificate {
+		return nil, managed(c.kind, c.name)
+	}
 	o.deleted, o.purge, o.settled = time.Time{}, time.Time{}, v.settling()
 	return c.bundle(o, o.latest()), nil
 }
@@ -195,8 +202,12 @@ func (v *Vault) recover(c *call) (any, error) {
 func (v *Vault) purge(c *call) (any, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if _, err := v.gone(c); err != nil {
+	o, err := v.gone(c)
+	if err != nil {
 		return nil, err
+	}
+	if o.Managed && !c.asCertificate {
+		return nil, managed(c.kind, c.name)
 	}
 	delete(v.shelves[c.kind].objects, c.identity())
 	return nil, nil
@@ -218,6 +229,9 @@ func (v *Vault) backup(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if o.Managed {
+		return nil, managed(c.kind, c.name)
+	}
 	if len(o.Versions) > maxBackup {
 		return nil, badParameter("The %s has too many versions to be backed up. The maximum is %d.", c.kind.word(), maxBackup)
 	}
@@ -236,8 +250,8 @@ func (v *Vault) restore(c *call) (any, error) {
 	if err := c.decode(&in); err != nil {
 		return nil, err
 	}
-	o, err := v.cfg.Seal.open(c.kind, in.Value)
-	if err != nil {
+	o := &object{}
+	if err := v.cfg.Seal.open(c.kind, in.Value, o); err != nil {
 		return nil, err
 	}
 	v.mu.Lock()
