@@ -81,7 +81,16 @@ func TestARMResourceGroupsAndDeployments(t *testing.T) {
 		{"PUT", deploy + v, template, 200, ""},
 		{"GET", deploy + v, "", 200, ""},
 		{"GET", deploy + "/operationStatuses/x" + v, "", 404, "DeploymentNotFound"},
-		{"DELETE", group + v, "", 404, "NotFound"},
+		{"DELETE", deploy + "x" + v, "", 404, "DeploymentNotFound"},
+		{"DELETE", deploy + v, "", 204, ""},
+		{"GET", deploy + v, "", 404, "DeploymentNotFound"},
+		{"PATCH", group + v, "[]", 400, "InvalidRequestContent"},
+		{"PATCH", group + v, `{"tags":{"a":"c"}}`, 200, ""},
+		{"PATCH", group + "x" + v, `{}`, 404, "ResourceGroupNotFound"},
+		{"DELETE", group + "x" + v, "", 404, "ResourceGroupNotFound"},
+		{"HEAD", group + v, "", 204, ""},
+		{"HEAD", group + "x" + v, "", 404, ""},
+		{"POST", group + v, "", 404, "NotFound"},
 	} {
 		u := row.url
 		if strings.HasPrefix(u, "/") {
@@ -100,6 +109,57 @@ func TestARMResourceGroupsAndDeployments(t *testing.T) {
 	}
 	if got := call(t, e, deploy+v, tok).raw["properties"].(map[string]any)["provisioningState"]; got != "Succeeded" {
 		t.Errorf("got %v", got)
+	}
+}
+
+// A resource group is deleted a while after the request, which clients follow
+// at the place that the answer names, or by asking for the group.
+func TestARMDeletesResourceGroup(t *testing.T) {
+	e := start(t)
+	tok := armToken(t, e, "adatum.example", consented(t, e, 2, "admin@contoso.example").str("refresh_token"))
+	sub := azureOf(t, e, emulator.AdatumTenant)
+	const v = "?api-version=2021-04-01"
+	a := exchange(t, e, "DELETE", sub+"/resourcegroups/rg-web"+v, tok, "")
+	poll := a.header.Get("Location")
+	if a.status != 202 || !strings.HasPrefix(poll, sub+"/operationresults/") || a.header.Get("Retry-After") == "" {
+		t.Fatalf("got %d, %v", a.status, a.header)
+	}
+	if again := exchange(t, e, "DELETE", sub+"/resourcegroups/RG-WEB"+v, tok, ""); again.status != 202 || again.header.Get("Location") != poll {
+		t.Errorf("again: got %d, %v", again.status, again.header)
+	}
+	for _, row := range []struct{ method, path, body, code string }{
+		{"PUT", "", `{"location":"westeurope"}`, "ResourceGroupBeingDeleted"},
+		{"PATCH", "", `{}`, "ResourceGroupBeingDeleted"},
+		{"PUT", "/providers/Microsoft.Resources/deployments/d", `{}`, "ResourceGroupBeingDeleted"},
+	} {
+		if a := exchange(t, e, row.method, sub+"/resourcegroups/rg-web"+row.path+v, tok, row.body); a.status != 409 || a.errorCode() != row.code {
+			t.Errorf("%s: got %d, %v", row.method, a.status, a.raw)
+		}
+	}
+	if a := exchange(t, e, "GET", poll, tok, ""); a.status != 202 || a.header.Get("Location") != poll {
+		t.Errorf("first poll: %d, %v", a.status, a.header)
+	}
+	for range 2 {
+		if a := exchange(t, e, "GET", poll, tok, ""); a.status != 200 {
+			t.Errorf("poll: %d, %v", a.status, a.raw)
+		}
+	}
+	if a := call(t, e, sub+"/resourcegroups/rg-web"+v, tok); a.status != 404 {
+		t.Errorf("it is still there: %d", a.status)
+	}
+	if a := call(t, e, sub+"/operationresults/x"+v, tok); a.errorCode() != "OperationNotFound" {
+		t.Errorf("got %d, %v", a.status, a.raw)
+	}
+	exchange(t, e, "DELETE", sub+"/resourcegroups/rg-data"+v, tok, "")
+	a = call(t, e, sub+"/resourcegroups/rg-data"+v, tok)
+	if a.status != 200 || a.raw["properties"].(map[string]any)["provisioningState"] != "Deleting" {
+		t.Errorf("got %d, %v", a.status, a.raw)
+	}
+	if a := call(t, e, sub+"/resourcegroups/rg-data"+v, tok); a.status != 404 {
+		t.Errorf("got %d, %v", a.status, a.raw)
+	}
+	if list, _ := call(t, e, sub+"/resourcegroups"+v, tok).raw["value"].([]any); len(list) != 0 {
+		t.Errorf("got %v", list)
 	}
 }
 

@@ -9,6 +9,10 @@ import (
 type ResourceGroup struct {
 	Name, Location string
 	Tags           map[string]string
+
+	// Deletion is the id of the operation that deletes the group; empty while
+	// there is none.
+	Deletion string
 }
 
 // A Deployment is a template deployment to a resource group. Nothing is
@@ -61,6 +65,26 @@ func (d *Directory) SetResourceGroup(subscription string, g ResourceGroup) bool 
 	all[i] = g
 	d.groups[subscription] = all
 	return false
+}
+
+// RemoveResourceGroup removes the group from the subscription, with the
+// deployments to it.
+func (d *Directory) RemoveResourceGroup(subscription, name string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.groups[subscription] = slices.DeleteFunc(slices.Clone(d.groupsOf(subscription)), func(g ResourceGroup) bool { return strings.EqualFold(g.Name, name) })
+	delete(d.deployments, [2]string{subscription, strings.ToLower(name)})
+}
+
+// RemoveDeployment removes the deployment's record from the resource group,
+// and reports whether there was one.
+func (d *Directory) RemoveDeployment(subscription, group, name string) bool {
+	k := [2]string{subscription, strings.ToLower(group)}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	old := d.deployments[k]
+	d.deployments[k] = slices.DeleteFunc(slices.Clone(old), func(x Deployment) bool { return strings.EqualFold(x.Name, name) })
+	return len(d.deployments[k]) < len(old)
 }
 
 // Deployments returns the deployments to the resource group.

@@ -10,16 +10,25 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
+	"sync"
 
 	"github.com/mandate-sam/mandate/emulator/directory"
 	"github.com/mandate-sam/mandate/emulator/internal/bearer"
 )
 
 // A Server is the API.
-type Server struct{ cfg bearer.Config }
+type Server struct {
+	cfg bearer.Config
+
+	// mu guards the fields below, which count for one generation of the
+	// directory only.
+	mu         sync.Mutex
+	generation int
+	deletions  map[string]*deletion // by id of the operation
+}
 
 // New returns a server.
-func New(cfg bearer.Config) *Server { return &Server{cfg} }
+func New(cfg bearer.Config) *Server { return &Server{cfg: cfg} }
 
 type apiError struct {
 	status     int
@@ -45,6 +54,8 @@ var (
 	errSubscription = &apiError{status: 404, code: "SubscriptionNotFound", text: "The subscription could not be found."}
 	errGroup        = &apiError{status: 404, code: "ResourceGroupNotFound", text: "Resource group could not be found."}
 	errDeployment   = &apiError{status: 404, code: "DeploymentNotFound", text: "Deployment could not be found."}
+	errDeleting     = &apiError{status: 409, code: "ResourceGroupBeingDeleted", text: "The resource group is in deprovisioning state and cannot perform this operation."}
+	errOperation    = &apiError{status: 404, code: "OperationNotFound", text: "The operation could not be found."}
 	errPath         = &apiError{status: 404, code: "NotFound", text: "The resource could not be found."}
 )
 
@@ -56,7 +67,7 @@ type call struct {
 	home  directory.Tenant // whose subscription the path names
 }
 
-// reply is a good answer.
+// reply is a good answer. A nil body is an empty one.
 type reply struct {
 	status  int
 	body    any
@@ -80,10 +91,15 @@ var routes = []route{
 	{"GET", "subscriptions/*", (*Server).subscription},
 	{"GET", "subscriptions/*/resourcegroups", (*Server).groups},
 	{"GET", "subscriptions/*/resourcegroups/*", (*Server).group},
+	{"HEAD", "subscriptions/*/resourcegroups/*", (*Server).groupExists},
 	{"PUT", "subscriptions/*/resourcegroups/*", (*Server).putGroup},
+	{"PATCH", "subscriptions/*/resourcegroups/*", (*Server).patchGroup},
+	{"DELETE", "subscriptions/*/resourcegroups/*", (*Server).deleteGroup},
+	{"GET", "subscriptions/*/operationresults/*", (*Server).operationResult},
 	{"GET", deploymentPath, (*Server).deployments},
 	{"GET", deploymentPath + "/*", (*Server).deployment},
 	{"PUT", deploymentPath + "/*", (*Server).putDeployment},
+	{"DELETE", deploymentPath + "/*", (*Server).deleteDeployment},
 	{"GET", deploymentPath + "/*/operationstatuses/*", (*Server).operation},
 }
 
@@ -101,6 +117,10 @@ func (s *Server) Handler() http.Handler {
 		}
 		for name, value := range out.headers {
 			w.Header().Set(name, value)
+		}
+		if out.body == nil {
+			w.WriteHeader(out.status)
+			return
 		}
 		bearer.WriteJSON(w, out.status, out.body)
 	})
@@ -125,7 +145,7 @@ func (s *Server) serve(r *http.Request) (reply, error) {
 				return reply{}, err
 			}
 		}
-		if rt.method != http.MethodGet && !s.mayWrite(c) {
+		if rt.method != http.MethodGet && rt.method != http.MethodHead && !s.mayWrite(c) {
 			return reply{}, errForbidden
 		}
 		return rt.handle(s, c)

@@ -11,10 +11,14 @@ import (
 )
 
 func groupObject(subscription string, g directory.ResourceGroup) map[string]any {
+	state := "Succeeded"
+	if g.Deletion != "" {
+		state = "Deleting"
+	}
 	m := map[string]any{
 		"id": "/subscriptions/" + subscription + "/resourceGroups/" + g.Name, "name": g.Name,
 		"type": "Microsoft.Resources/resourceGroups", "location": g.Location,
-		"properties": map[string]any{"provisioningState": "Succeeded"},
+		"properties": map[string]any{"provisioningState": state},
 	}
 	if g.Tags != nil {
 		m["tags"] = g.Tags
@@ -40,10 +44,15 @@ func (s *Server) named(c call) (directory.ResourceGroup, error) {
 	return directory.ResourceGroup{}, errGroup
 }
 
+// group shows the resource group. Asking for one that is being deleted brings
+// its deletion on, since some clients ask until it is gone.
 func (s *Server) group(c call) (reply, error) {
 	g, err := s.named(c)
 	if err != nil {
 		return reply{}, err
+	}
+	if g.Deletion != "" && s.advance(g.Deletion) {
+		return reply{}, errGroup
 	}
 	return ok(groupObject(c.home.Subscription, g))
 }
@@ -65,6 +74,9 @@ func (s *Server) putGroup(c call) (reply, error) {
 	}
 	g := directory.ResourceGroup{Name: c.names[1], Location: strings.ToLower(strings.ReplaceAll(in.Location, " ", "")), Tags: in.Tags}
 	if old, err := s.named(c); err == nil {
+		if old.Deletion != "" {
+			return reply{}, errDeleting
+		}
 		if old.Location != g.Location {
 			return reply{}, errMoved
 		}
@@ -131,8 +143,10 @@ func (s *Server) deployment(c call) (reply, error) {
 
 // putDeployment accepts a deployment. The answer says where to ask how it goes.
 func (s *Server) putDeployment(c call) (reply, error) {
-	if _, err := s.named(c); err != nil {
+	if g, err := s.named(c); err != nil {
 		return reply{}, err
+	} else if g.Deletion != "" {
+		return reply{}, errDeleting
 	}
 	var in struct {
 		Properties *struct {
