@@ -114,7 +114,9 @@ func (b *Broker) inTurn(ctx context.Context, f flight) (*cached, error) {
 	if shared != nil {
 		return newCached(*shared, time.Now()), nil
 	}
+	let := b.holdOn(ctx, turn)
 	t, err := b.redeem(ctx, f, turn)
+	let()
 	if err != nil {
 		// The context may be over; what is not released is over with its lease.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
@@ -122,6 +124,29 @@ func (b *Broker) inTurn(ctx context.Context, f flight) (*cached, error) {
 		err = errors.Join(err, b.cfg.Turns.Release(ctx, turn))
 	}
 	return t, err
+}
+
+// holdOn extends a turn until the returned function is called, which waits for
+// the last extension. If the turn is lost meanwhile, [Vault.Keep] says so.
+func (b *Broker) holdOn(ctx context.Context, turn Turn) (let func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(TurnLease / 4)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				if err := b.cfg.Turns.Extend(ctx, turn); err != nil && ctx.Err() == nil {
+					b.cfg.Log.Warn("extend turn", "partner", turn.Key.Grant.Partner, "tenant", turn.Key.Tenant, "err", err)
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return func() { cancel(); <-done }
 }
 
 // redeem asks Entra, and stores the refresh token that came back before

@@ -88,6 +88,8 @@ type fakeTurns struct {
 	shared map[string]Token
 	fence  int64
 	err    error
+
+	extended atomic.Int64
 }
 
 func (d *fakeTurns) Take(ctx context.Context, w Wanted) (Turn, *Token, error) {
@@ -115,6 +117,11 @@ func (d *fakeTurns) Take(ctx context.Context, w Wanted) (Turn, *Token, error) {
 			return Turn{}, nil, ctx.Err()
 		}
 	}
+}
+
+func (d *fakeTurns) Extend(_ context.Context, t Turn) error {
+	d.extended.Add(1)
+	return nil
 }
 
 func (d *fakeTurns) Release(_ context.Context, t Turn) error {
@@ -267,4 +274,22 @@ func TestLanesFull(t *testing.T) {
 	if len(l.all) != 0 {
 		t.Error("the lane is left")
 	}
+}
+
+// A turn is kept for as long as Entra takes, and no longer.
+func TestTurnsExtended(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, one, _, desk := replicas(t)
+		w.entra.delay = 25 * time.Second
+		if _, err := one.Token(t.Context(), ask()); err != nil {
+			t.Fatal(err)
+		}
+		if n := desk.extended.Load(); n != 12 {
+			t.Errorf("extended %d times in 25 s", n)
+		}
+		time.Sleep(time.Minute)
+		if n := desk.extended.Load(); n != 12 {
+			t.Errorf("extended %d times after the end", n)
+		}
+	})
 }

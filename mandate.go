@@ -364,6 +364,10 @@ type Wanted struct {
 	Not     string        // fingerprint of one that will not do
 }
 
+// TurnLease is how long a turn is its owner's unless it is extended. It is
+// short, so that nobody waits long for a replica that died.
+const TurnLease = 8 * time.Second
+
 // Turns keeps replicas that share a database from redeeming the same token,
 // and hands to each what another has obtained. A server that is alone has none.
 type Turns interface {
@@ -373,6 +377,10 @@ type Turns interface {
 	// the database's clock. It returns ctx's error when ctx is done first, and
 	// otherwise errors wrapping [ErrUnavailable].
 	Take(context.Context, Wanted) (Turn, *Token, error)
+
+	// Extend lets the owner of a turn keep it for another [TurnLease]. The error
+	// wraps [ErrSuperseded] if it is not the owner's any more.
+	Extend(context.Context, Turn) error
 
 	// Release gives a turn back of which nothing came. A turn that [Vault.Keep]
 	// was given is over when that returns nil or [ErrRotated].
