@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/mandate-sam/mandate/emulator/directory"
 	"github.com/mandate-sam/mandate/emulator/internal/entra"
 )
 
@@ -66,7 +67,8 @@ func (e *Emulator) Now() time.Time { return e.dials.Now() }
 
 // Consent gives the application the scopes of the resource in the tenant, for
 // everyone there, as an administrator or a partner's pre-consent does.
-// Without scopes it gives what the application's registration asks for. The
+// Without scopes it gives what the application's registration asks for,
+// application permissions too. The
 // tenant is an id or a domain, the resource any of its names.
 func (e *Emulator) Consent(tenant, application, resource string, scopes ...string) error {
 	t, a, r, err := e.parties(tenant, application, resource)
@@ -74,10 +76,65 @@ func (e *Emulator) Consent(tenant, application, resource string, scopes ...strin
 		return fmt.Errorf("consent: %w", err)
 	}
 	if len(scopes) == 0 {
-		scopes = e.registered(a, r)
+		all := e.registered(a, r)
+		scopes = all.Scopes
+		e.directory.AssignRoles(t, a, r, all.Roles...)
 	}
 	e.directory.Consent(t, a, "", r, scopes...)
 	return nil
+}
+
+// AssignRoles gives roles of the resource's API in the tenant to an
+// application, by its id, or to a user, by UPN: an administrator's consent to
+// application permissions, or an assignment to the application that the API
+// is. They are in the claim "roles" from the next token on.
+func (e *Emulator) AssignRoles(tenant, principal, resource string, roles ...string) error {
+	t, key, r, err := e.roleParties(tenant, principal, resource)
+	if err != nil {
+		return fmt.Errorf("assign roles: %w", err)
+	}
+	kind := directory.MemberUser
+	if _, ok := e.directory.Application(key); ok {
+		kind = directory.MemberApplication
+	}
+	values := make([]string, len(roles))
+	for i, name := range roles {
+		role, ok := r.Role(name)
+		if !ok || !role.For(kind) {
+			return fmt.Errorf("assign roles: %w role %q for %s at %s", errUnknown, name, principal, resource)
+		}
+		values[i] = role.Value
+	}
+	e.directory.AssignRoles(t, key, r.ID, values...)
+	return nil
+}
+
+// RemoveRoles takes those roles back; all of them if none is named.
+func (e *Emulator) RemoveRoles(tenant, principal, resource string, roles ...string) error {
+	t, key, r, err := e.roleParties(tenant, principal, resource)
+	if err != nil {
+		return fmt.Errorf("remove roles: %w", err)
+	}
+	e.directory.RemoveRoles(t, key, r.ID, roles...)
+	return nil
+}
+
+func (e *Emulator) roleParties(tenant, principal, resource string) (t, key string, r directory.Resource, err error) {
+	found, ok := e.directory.Tenant(tenant)
+	if !ok {
+		return "", "", r, fmt.Errorf("%w tenant %q", errUnknown, tenant)
+	}
+	if r, ok = e.directory.Resource(resource); !ok {
+		return "", "", r, fmt.Errorf("%w resource %q", errUnknown, resource)
+	}
+	if app, ok := e.directory.Application(principal); ok {
+		return found.ID, app.ID, r, nil
+	}
+	u, ok := e.directory.User(found.ID, principal)
+	if !ok {
+		return "", "", r, fmt.Errorf("%w application or user %q", errUnknown, principal)
+	}
+	return found.ID, u.ID, r, nil
 }
 
 // RemoveConsent takes back every consent of the application in the tenant for
@@ -108,14 +165,15 @@ func (e *Emulator) parties(tenant, application, resource string) (t, a, r string
 	return found.ID, app.ID, res.ID, nil
 }
 
-func (e *Emulator) registered(application, resource string) []string {
+func (e *Emulator) registered(application, resource string) Access {
 	app, _ := e.directory.Application(application)
+	var all Access
 	for _, x := range app.Access {
 		if r, ok := e.directory.Resource(x.Resource); ok && r.ID == resource {
-			return x.Scopes
+			all.Scopes, all.Roles = append(all.Scopes, x.Scopes...), append(all.Roles, x.Roles...)
 		}
 	}
-	return nil
+	return all
 }
 
 // Delegate gives the partner delegated administration of the customer.

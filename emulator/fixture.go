@@ -62,6 +62,7 @@ type FixtureApplication struct {
 	RedirectURIs []string            `yaml:"redirect_uris" json:"redirect_uris"`
 	Secrets      []string            `yaml:"secrets" json:"secrets"` // made up; nothing real belongs here
 	Access       map[string][]string `yaml:"access" json:"access"`   // scopes by resource: an id or URI
+	Roles        map[string][]string `yaml:"roles" json:"roles"`     // application permissions by resource
 }
 
 // maxFixture is the largest fixture that is read, in bytes.
@@ -201,6 +202,7 @@ func (t *FixtureTenant) relate(d *directory.Directory) error {
 		for _, a := range app.Access {
 			if r, ok := d.Resource(a.Resource); ok {
 				d.Consent(t.ID, app.ID, "", r.ID, a.Scopes...)
+				d.AssignRoles(t.ID, app.ID, r.ID, a.Roles...)
 			}
 		}
 	}
@@ -225,6 +227,9 @@ func (a *FixtureApplication) application() Application {
 	}
 	for _, resource := range slices.Sorted(maps.Keys(a.Access)) {
 		out.Access = append(out.Access, Access{Resource: resource, Scopes: a.Access[resource]})
+	}
+	for _, resource := range slices.Sorted(maps.Keys(a.Roles)) {
+		out.Access = append(out.Access, Access{Resource: resource, Roles: a.Roles[resource]})
 	}
 	return out
 }

@@ -149,7 +149,7 @@ func TestAnswersAreDescribed(t *testing.T) {
 	}
 }
 
-var capital = regexp.MustCompile(`([a-z])([A-Z])`)
+var capital = regexp.MustCompile(`([A-Za-z])([A-Z][a-z])`)
 
 // Every dial is described, with its type, and no other is. A dial that is a
 // duration has a name of its own in JSON.

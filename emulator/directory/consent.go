@@ -35,7 +35,7 @@ func (d *Directory) Install(tenant, app string) {
 	d.installed[[2]string{tenant, app}] = true
 }
 
-// RemoveConsent removes every consent that the application has in the tenant
+// RemoveConsent removes every consent, and every application permission, that the application has in the tenant
 // for the resource. With an empty resource it removes them all, and the
 // application's service principal too: its tokens there die.
 func (d *Directory) RemoveConsent(tenant, app, resource string) {
@@ -46,6 +46,7 @@ func (d *Directory) RemoveConsent(tenant, app, resource string) {
 			delete(d.consents[tenant], k)
 		}
 	}
+	d.dropRoles(tenant, app, resource)
 	if resource == "" && d.apps[app].Tenant != tenant {
 		d.uninstall(tenant, app)
 	}

@@ -37,23 +37,24 @@ type Directory struct {
 	consents  map[string]map[consent][]string // by tenant id, to scopes
 	installed map[[2]string]bool              // tenant id and application id with a service principal
 
-	generation    int                        // how often Clear was called
-	removed       map[[2]string]time.Time    // tenant id and application id, to when its service principal was removed
-	absent        map[[2]string]bool         // tenant id and id of a resource that has no service principal there
-	roles         map[[2]string][]string     // partner's and customer's tenant id, to role template ids
-	registrations map[string]Registration    // by lower-case application id
-	objects       map[string]string          // object id of an application to its lower-case id
-	credentials   map[credential]Credential  // what is known of a secret or certificate beside its value
-	policies      map[string][]TokenLifetime // by tenant id
-	orders        map[string][]Order         // by customer's tenant id
-	subscriptions map[string][]Subscription  // by customer's tenant id
-	groups        map[string][]ResourceGroup // by Azure subscription
-	deployments   map[[2]string][]Deployment // by Azure subscription and lower-case resource group
-	appRules      map[string]AppRules        // by tenant id
-	replicas      map[replica]time.Time      // to when what is new will be known everywhere
-	relationships map[string]*Relationship   // by id: those that somebody has touched through Graph
-	related       map[string][]string        // partner's tenant id to the ids of those
-	explicit      map[[2]string]bool         // partner's and customer's tenant id, if only those count and not Delegate
+	generation    int                               // how often Clear was called
+	removed       map[[2]string]time.Time           // tenant id and application id, to when its service principal was removed
+	appRoles      map[string]map[[2]string][]string // by tenant id, then id of an application or user and id of a resource
+	absent        map[[2]string]bool                // tenant id and id of a resource that has no service principal there
+	roles         map[[2]string][]string            // partner's and customer's tenant id, to role template ids
+	registrations map[string]Registration           // by lower-case application id
+	objects       map[string]string                 // object id of an application to its lower-case id
+	credentials   map[credential]Credential         // what is known of a secret or certificate beside its value
+	policies      map[string][]TokenLifetime        // by tenant id
+	orders        map[string][]Order                // by customer's tenant id
+	subscriptions map[string][]Subscription         // by customer's tenant id
+	groups        map[string][]ResourceGroup        // by Azure subscription
+	deployments   map[[2]string][]Deployment        // by Azure subscription and lower-case resource group
+	appRules      map[string]AppRules               // by tenant id
+	replicas      map[replica]time.Time             // to when what is new will be known everywhere
+	relationships map[string]*Relationship          // by id: those that somebody has touched through Graph
+	related       map[string][]string               // partner's tenant id to the ids of those
+	explicit      map[[2]string]bool                // partner's and customer's tenant id, if only those count and not Delegate
 }
 
 // consent is the key of a consent. User is empty if it was given for everyone.
@@ -90,6 +91,7 @@ func (d *Directory) Clear() {
 	d.installed = map[[2]string]bool{}
 	d.generation++
 	d.removed = map[[2]string]time.Time{}
+	d.appRoles = map[string]map[[2]string][]string{}
 	d.absent = map[[2]string]bool{}
 	d.roles = map[[2]string][]string{}
 	d.registrations = map[string]Registration{}
@@ -448,6 +450,11 @@ func (d *Directory) checkAccess(a Application) error {
 		for _, s := range x.Scopes {
 			if _, ok := r.Scope(s); !ok {
 				return fmt.Errorf("resource %q has no scope %q", x.Resource, s)
+			}
+		}
+		for _, name := range x.Roles {
+			if role, ok := r.Role(name); !ok || !role.For(MemberApplication) {
+				return fmt.Errorf("resource %q has no role %q for applications", x.Resource, name)
 			}
 		}
 	}

@@ -94,9 +94,9 @@ func fixtureApplication() Application {
 		RedirectURIs: []string{"https://127.0.0.1:8443/callback"},
 		Secrets:      []string{ApplicationSecret},
 		Access: []Access{
-			{PartnerCenter, []string{"user_impersonation"}},
-			{Graph, []string{"User.Read", "Directory.Read.All", "DelegatedAdminRelationship.Read.All"}},
-			{ARM, []string{"user_impersonation"}},
+			{Resource: PartnerCenter, Scopes: []string{"user_impersonation"}},
+			{Resource: Graph, Scopes: []string{"User.Read", "Directory.Read.All", "DelegatedAdminRelationship.Read.All"}},
+			{Resource: ARM, Scopes: []string{"user_impersonation"}},
 		},
 	}
 }

@@ -85,6 +85,11 @@ func (d *Directory) RemovePrincipal(tenant, app string) {
 			delete(d.consents[tenant], k)
 		}
 	}
+	for k := range d.appRoles[tenant] {
+		if k[0] == app || k[1] == app {
+			delete(d.appRoles[tenant], k)
+		}
+	}
 	if d.isResource(app) {
 		d.absent[[2]string{tenant, app}] = true
 		return

@@ -30,6 +30,10 @@ type Permission struct {
 	Type string `json:"type"`
 }
 
+func (q Required) has(id, kind string) bool {
+	return slices.ContainsFunc(q.Permissions, func(p Permission) bool { return strings.EqualFold(p.ID, id) && strings.EqualFold(p.Type, kind) })
+}
+
 // permissionIDs are the ids of delegated permissions that are the same
 // everywhere. The others get one that is derived.
 var permissionIDs = map[string]map[string]string{
@@ -77,12 +81,15 @@ func (d *Directory) Required(a Application) []Required {
 		for _, s := range x.Scopes {
 			entry.Permissions = append(entry.Permissions, Permission{PermissionID(r.ID, s), "Scope"})
 		}
+		for _, role := range x.Roles {
+			entry.Permissions = append(entry.Permissions, Permission{RoleID(r.ID, role), "Role"})
+		}
 		all = append(all, entry)
 	}
 	return all
 }
 
-// AccessOf returns the delegated permissions among those required that the
+// AccessOf returns the permissions among those required that the
 // directory knows. The rest asks for what no emulated resource has.
 func (d *Directory) AccessOf(required []Required) []Access {
 	all := []Access{}
@@ -93,13 +100,16 @@ func (d *Directory) AccessOf(required []Required) []Access {
 		}
 		x := Access{Resource: r.ID}
 		for _, s := range r.Scopes {
-			if slices.ContainsFunc(q.Permissions, func(p Permission) bool {
-				return strings.EqualFold(p.ID, PermissionID(r.ID, s.Name)) && strings.EqualFold(p.Type, "Scope")
-			}) {
+			if q.has(PermissionID(r.ID, s.Name), "Scope") {
 				x.Scopes = append(x.Scopes, s.Name)
 			}
 		}
-		if len(x.Scopes) > 0 {
+		for _, role := range r.Roles {
+			if role.For(MemberApplication) && q.has(RoleID(r.ID, role.Value), "Role") {
+				x.Roles = append(x.Roles, role.Value)
+			}
+		}
+		if len(x.Scopes)+len(x.Roles) > 0 {
 			all = append(all, x)
 		}
 	}
@@ -166,6 +176,9 @@ func (d *Directory) Unregister(app string) {
 				delete(tenant, k)
 			}
 		}
+	}
+	for tenant := range d.appRoles {
+		d.dropRoles(tenant, app, "")
 	}
 	for k := range d.installed {
 		if k[1] == app {

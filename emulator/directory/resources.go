@@ -13,10 +13,11 @@ const (
 
 // A Resource is an API that tokens are issued for.
 type Resource struct {
-	ID     string   // application id
-	Name   string   // shown on the consent page
-	URIs   []string // identifier URIs, without a trailing slash; the first is the usual one
-	Scopes []Scope  // delegated permissions that exist
+	ID     string    // application id
+	Name   string    // shown on the consent page
+	URIs   []string  // identifier URIs, without a trailing slash; the first is the usual one
+	Scopes []Scope   // delegated permissions that exist
+	Roles  []AppRole // those that applications have by themselves, or users are assigned to
 
 	// TokenVersion is the format of access tokens: 1 or 2. Everything of
 	// Microsoft's has 1.
@@ -59,7 +60,7 @@ func (r Resource) named(name string) bool {
 func (a Application) resource() Resource {
 	return Resource{
 		ID: a.ID, Name: a.Name, URIs: append([]string{"api://" + a.ID}, a.IdentifierURIs...),
-		Scopes: a.Exposes, TokenVersion: max(1, a.AccessTokenVersion), Application: true,
+		Scopes: a.Exposes, Roles: a.AppRoles, TokenVersion: max(1, a.AccessTokenVersion), Application: true,
 	}
 }
 
@@ -86,7 +87,7 @@ func resources() []Resource {
 		},
 		{
 			ID: Graph, Name: "Graph", URIs: []string{"https://graph.microsoft.com"},
-			Scopes: graphScopes(),
+			Scopes: graphScopes(), Roles: graphRoles(),
 		},
 		{
 			ID: ARM, Name: "Azure Service Management", URIs: []string{"https://management.azure.com", "https://management.core.windows.net"},

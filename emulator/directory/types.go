@@ -134,6 +134,10 @@ type Application struct {
 	IdentifierURIs []string `json:"identifier_uris,omitempty"`
 	Exposes        []Scope  `json:"exposes,omitempty"`
 
+	// AppRoles are the roles of its API: application permissions, and those
+	// that users are assigned to.
+	AppRoles []AppRole `json:"app_roles,omitempty"`
+
 	// AccessTokenVersion is the format of access tokens for the API: 1 or 2;
 	// 0 means 1.
 	AccessTokenVersion int `json:"access_token_version,omitempty"`
@@ -159,8 +163,12 @@ type Federated struct {
 // FederatedAudience is the usual audience of a federated credential.
 const FederatedAudience = "api://AzureADTokenExchange"
 
-// Access names delegated permissions on one resource.
+// Access names permissions on one resource.
 type Access struct {
 	Resource string   `json:"resource"` // any name of the resource: URI or application id
 	Scopes   []string `json:"scopes"`
+
+	// Roles are application permissions: what the application may do by itself,
+	// once an administrator has consented.
+	Roles []string `json:"roles,omitempty"`
 }

@@ -81,6 +81,10 @@ func (s *Server) grantConsent(ix *interaction, everyone bool) {
 	for _, p := range s.wanted(ix.request) {
 		s.cfg.Directory.Consent(ix.tenant, app, user, p.resource.ID, p.scope.Name)
 	}
+	// Whoever sees the page may grant these, and they are nobody's in particular.
+	for _, p := range s.wantedRoles(ix.request, ix.tenant) {
+		s.cfg.Directory.AssignRoles(ix.tenant, app, p.resource.ID, p.scope.Name)
+	}
 }
 
 // find looks an account up: in the tenant addressed, else in that of its own

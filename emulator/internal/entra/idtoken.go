@@ -66,6 +66,7 @@ func (s *Server) idClaims(a *attempt, i issuance, now time.Time) map[string]any 
 	if i.user.Guest() {
 		c["acct"] = 1
 	}
+	addRoles(c, s.cfg.Directory.AppRoles(i.tenant, i.user.ID, a.client.ID))
 	for name, hash := range i.hashes {
 		c[name] = hash
 	}

@@ -253,6 +253,7 @@ func (s *Server) accessClaims(a *attempt, i issuance, t target, scopes []string,
 		c["xms_emulator_amr"] = i.signIn.AMR
 		delete(c, "wids") // only with groupMembershipClaims, which no registration here has
 	}
+	addRoles(c, s.cfg.Directory.AppRoles(i.tenant, i.user.ID, t.resource.ID))
 	if t.resource.TokenVersion == 2 {
 		s.accessAsV2(c, i.tenant, t)
 		c["preferred_username"] = i.user.UPN
@@ -323,6 +324,7 @@ func (s *Server) issueToApp(a *attempt, t target) (any, *refusal) {
 	c["oid"], c["sub"], c["idp"] = principal, principal, s.issuer(a.tenant, 1)
 	c["appid"], c["appidacr"], c["app_displayname"] = a.client.ID, a.strength, a.client.Name
 	c["idtyp"] = "app"
+	addRoles(c, s.cfg.Directory.AppRoles(a.tenant, a.client.ID, t.resource.ID))
 	v1 := t.resource.TokenVersion != 2
 	if !v1 {
 		s.accessAsV2(c, a.tenant, t)
@@ -335,6 +337,13 @@ func (s *Server) issueToApp(a *attempt, t target) (any, *refusal) {
 	out.AccessToken = access
 	a.log.AccessTokenSHA256 = digest(access)
 	return out, nil
+}
+
+// addRoles adds the roles of the API that the token is for, if there are any.
+func addRoles(c map[string]any, roles []string) {
+	if len(roles) > 0 {
+		c["roles"] = roles
+	}
 }
 
 // pairwise is a subject that differs from client to client.

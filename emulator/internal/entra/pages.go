@@ -64,7 +64,7 @@ func (s *Server) page(w http.ResponseWriter, step string, ix *interaction) {
 	case stepMFA:
 		v.Title, v.MaySkip = "Show that it is you", !s.mustMFA(ix)
 	case stepConsent:
-		v.Title, v.Permissions, v.MayOrganization = "Permissions requested", group(s.wanted(q)), !q.admin && s.cfg.Directory.MayManage(ix.user, ix.tenant)
+		v.Title, v.Permissions, v.MayOrganization = "Permissions requested", group(append(s.wanted(q), s.wantedRoles(q, ix.tenant)...)), !q.admin && s.cfg.Directory.MayManage(ix.user, ix.tenant)
 	case stepApproval:
 		v.Title = "Need administrator approval"
 	}

@@ -131,6 +131,27 @@ func (s *Server) wanted(r *request) []permission {
 	return list
 }
 
+// wantedRoles lists the application permissions that the registration asks
+// for and the tenant has not granted. They come along with a request for all
+// that the registration says, and need an administrator.
+func (s *Server) wantedRoles(r *request, tenant string) []permission {
+	if r.version == 2 && !r.ask.statics {
+		return nil
+	}
+	var list []permission
+	for _, a := range r.client.Access {
+		res, _ := s.cfg.Directory.Resource(a.Resource)
+		have := s.cfg.Directory.AppRoles(tenant, r.client.ID, res.ID)
+		for _, name := range a.Roles {
+			if role, ok := res.Role(name); ok && !contains(have, role.Value) {
+				text := strings.TrimSpace(role.Text + " The application does so by itself, without a user.")
+				list = append(list, permission{res, directory.Scope{Name: role.Value, Text: text, Admin: true}})
+			}
+		}
+	}
+	return list
+}
+
 func (s *Server) permissions(list []permission, resource string, scopes []string) []permission {
 	r, ok := s.cfg.Directory.Resource(resource)
 	if !ok {

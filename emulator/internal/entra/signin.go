@@ -242,7 +242,7 @@ func (s *Server) needsAdmin(ix *interaction) bool {
 			return true
 		}
 	}
-	return false
+	return len(s.wantedRoles(ix.request, ix.tenant)) > 0
 }
 
 func contains(list []string, name string) bool {

@@ -113,7 +113,7 @@ func (s *Server) applicationObject(a directory.Application) map[string]any {
 	return map[string]any{
 		"id": directory.ObjectID(a.ID), "appId": a.ID, "displayName": a.Name, "createdDateTime": stamp(created),
 		"signInAudience": audience, "publisherDomain": t.Domain,
-		"identifierUris": list(a.IdentifierURIs), "isFallbackPublicClient": a.Public, "tags": []string{}, "appRoles": []any{},
+		"identifierUris": list(a.IdentifierURIs), "isFallbackPublicClient": a.Public, "tags": []string{}, "appRoles": appRoles(a.ID, a.AppRoles),
 		"web":                    map[string]any{"redirectUris": list(a.RedirectURIs), "implicitGrantSettings": map[string]any{"enableAccessTokenIssuance": a.IssueAccessTokens, "enableIdTokenIssuance": a.IssueIDTokens}},
 		"spa":                    map[string]any{"redirectUris": list(a.SPARedirectURIs)},
 		"publicClient":           map[string]any{"redirectUris": []string{}},

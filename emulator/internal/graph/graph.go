@@ -101,6 +101,8 @@ var (
 	writeApps   = []string{"Application.ReadWrite.All", "Directory.ReadWrite.All", "Directory.AccessAsUser.All"}
 	readGrants  = []string{"DelegatedPermissionGrant.ReadWrite.All", "Directory.Read.All", "Directory.ReadWrite.All", "Directory.AccessAsUser.All"}
 	writeGrants = []string{"DelegatedPermissionGrant.ReadWrite.All", "Directory.ReadWrite.All", "Directory.AccessAsUser.All"}
+	readRoles   = []string{"AppRoleAssignment.ReadWrite.All", "Application.Read.All", "Application.ReadWrite.All", "Directory.Read.All", "Directory.ReadWrite.All", "Directory.AccessAsUser.All"}
+	writeRoles  = []string{"AppRoleAssignment.ReadWrite.All", "Directory.AccessAsUser.All"}
 	readRules   = []string{"Policy.Read.All", "Policy.ReadWrite.ApplicationConfiguration", "Directory.AccessAsUser.All"}
 	writeRules  = []string{"Policy.ReadWrite.ApplicationConfiguration", "Directory.AccessAsUser.All"}
 	readGDAP    = []string{"DelegatedAdminRelationship.Read.All", "DelegatedAdminRelationship.ReadWrite.All"}
@@ -140,6 +142,13 @@ var routes = []route{
 	{"GET /v1.0/servicePrincipals/{id}", readApps, false, (*Server).principal},
 	{"DELETE /v1.0/servicePrincipals/{id}", writeApps, true, (*Server).deletePrincipal},
 	{"GET /v1.0/servicePrincipals/{id}/oauth2PermissionGrants", readGrants, false, (*Server).grantsOf},
+
+	{"GET /v1.0/servicePrincipals/{id}/appRoleAssignments", readRoles, false, (*Server).roleAssignments},
+	{"POST /v1.0/servicePrincipals/{id}/appRoleAssignments", writeRoles, true, (*Server).assignRole},
+	{"DELETE /v1.0/servicePrincipals/{id}/appRoleAssignments/{assignment}", writeRoles, true, (*Server).removeRole},
+	{"GET /v1.0/users/{id}/appRoleAssignments", readRoles, false, (*Server).roleAssignments},
+	{"POST /v1.0/users/{id}/appRoleAssignments", writeRoles, true, (*Server).assignRole},
+	{"DELETE /v1.0/users/{id}/appRoleAssignments/{assignment}", writeRoles, true, (*Server).removeRole},
 
 	{"GET /v1.0/oauth2PermissionGrants", readGrants, false, (*Server).grants},
 	{"POST /v1.0/oauth2PermissionGrants", writeGrants, true, (*Server).createGrant},

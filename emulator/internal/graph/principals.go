@@ -29,7 +29,7 @@ func principalObject(p directory.Principal) map[string]any {
 	return map[string]any{
 		"id": p.ID, "appId": p.App, "displayName": p.Name, "appDisplayName": p.Name, "appOwnerOrganizationId": owner,
 		"servicePrincipalType": "Application", "accountEnabled": true, "servicePrincipalNames": names, "tags": []string{},
-		"oauth2PermissionScopes": scopes, "appRoles": []any{}, "signInAudience": "AzureADMultipleOrgs",
+		"oauth2PermissionScopes": scopes, "appRoles": appRoles(p.App, apiRoles(p)), "signInAudience": "AzureADMultipleOrgs",
 		"passwordCredentials": []any{}, "keyCredentials": []any{},
 	}
 }
