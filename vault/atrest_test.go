@@ -12,8 +12,8 @@ import (
 	"github.com/mandate-sam/mandate/internal/database"
 )
 
-// stored returns the names of the files under dir that contain text.
-func stored(t *testing.T, dir string, text []byte) []string {
+// filesWith returns the names of the files under dir that contain text.
+func filesWith(t *testing.T, dir string, text []byte) []string {
 	t.Helper()
 	var found []string
 	entries, err := os.ReadDir(dir)
@@ -46,12 +46,12 @@ func TestDatabaseFilesYieldNothing(t *testing.T) {
 	absent := func(doing string) {
 		t.Helper()
 		for _, s := range []string{canary, "canary-refresh"} {
-			if found := stored(t, dir, []byte(s)); found != nil {
+			if found := filesWith(t, dir, []byte(s)); found != nil {
 				t.Errorf("after %s the refresh token is in %v", doing, found)
 			}
 		}
 		for id, key := range v.key.(*KeyFile).keys {
-			if found := stored(t, dir, key); found != nil {
+			if found := filesWith(t, dir, key); found != nil {
 				t.Errorf("after %s the key %s is in %v", doing, id, found)
 			}
 		}
@@ -60,7 +60,7 @@ func TestDatabaseFilesYieldNothing(t *testing.T) {
 	gone := func(what string, blob []byte) {
 		t.Helper()
 		for at := 0; at+64 <= len(blob); at += 512 {
-			if found := stored(t, dir, blob[at:at+64]); found != nil {
+			if found := filesWith(t, dir, blob[at:at+64]); found != nil {
 				t.Errorf("the %s sealed token is still in %v, from byte %d", what, found, at)
 			}
 		}
@@ -68,20 +68,22 @@ func TestDatabaseFilesYieldNothing(t *testing.T) {
 	long := canary + strings.Repeat(" and so on", 1000)
 	g := activate(t, v, candidate(db, contoso, 1, long+"1"))
 	absent("Activate")
-	if err := v.Rotate(t.Context(), g, mandate.NewSecret(long+"2"), epochOf(t, db)); err != nil {
+	if err := rotate(t.Context(), v, g, long+"2"); err != nil {
 		t.Fatal(err)
 	}
-	absent("Rotate")
+	absent("Keep")
 	replaced := sealedBytes(t, db)
-	if stored(t, dir, replaced[:64]) == nil {
+	if filesWith(t, dir, replaced[:64]) == nil {
 		t.Fatal("the sealed token is in no file: this test looks in the wrong place")
 	}
-	activate(t, v, candidate(db, contoso, 2, long+"3"))
+	second := candidate(db, contoso, 2, long+"3")
+	second.Compromised = true
+	activate(t, v, second)
 	absent("second Activate")
 	gone("replaced generation's", replaced)
 	withdrawn := sealedBytes(t, db)
-	if err := v.Withdraw(t.Context(), contoso); err != nil {
-		t.Fatal(err)
+	if w, err := v.Withdraw(t.Context(), contoso); err != nil || w.Traces != nil {
+		t.Fatal(err, w.Traces)
 	}
 	absent("Withdraw")
 	gone("withdrawn grant's", withdrawn)
@@ -130,7 +132,7 @@ func TestAnOldRowPutBackDoesNotOpen(t *testing.T) {
 	v, db, _ := openVault(t)
 	g := activate(t, v, candidate(db, contoso, 1, "old"))
 	old := sealedBytes(t, db)
-	if err := v.Rotate(t.Context(), g, mandate.NewSecret("new"), epochOf(t, db)); err != nil {
+	if err := rotate(t.Context(), v, g, "new"); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := db.Exec(t.Context(), `UPDATE grants SET sealed = $1`, old); err != nil {

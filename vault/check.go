@@ -11,16 +11,25 @@ import (
 	"github.com/mandate-sam/mandate"
 )
 
-// Check exercises v and reports the first way in which it is not a proper
-// [mandate.Vault], with e as the epoch that it raises. It is the test of every
+// A Subject is what [Check] exercises. All of its parts are of one store.
+type Subject struct {
+	Vault    mandate.Vault
+	Epoch    mandate.Epoch    // which the vault raises
+	Turns    mandate.Turns    // nil if it has none
+	Schedule mandate.Schedule // nil if it has none
+}
+
+// Check exercises a store and reports the first way in which it is not a
+// proper [mandate.Vault], and, where it is said to be those as well,
+// [mandate.Turns] and [mandate.Schedule]. It is the test of every
 // implementation, and what an operator runs against their own.
 //
 // It uses grants of k and of keys that differ from k in one part; none of them
 // may exist before. It leaves behind an active grant of k whose refresh token
 // is no real one: use a partner that does not exist. Nothing else may raise the
 // epoch meanwhile.
-func Check(ctx context.Context, v mandate.Vault, e mandate.Epoch, k mandate.GrantKey) error {
-	c := check{v, e, k}
+func Check(ctx context.Context, s Subject, k mandate.GrantKey) error {
+	c := check{s.Vault, s.Epoch, s.Turns, s.Schedule, k}
 	for _, step := range []struct {
 		name string
 		run  func(context.Context) error
@@ -31,6 +40,12 @@ func Check(ctx context.Context, v mandate.Vault, e mandate.Epoch, k mandate.Gran
 		{"rotations at once", c.rotationsAtOnce},
 		{"second consent", c.second},
 		{"consents at once", c.consentsAtOnce},
+		{"fall-back", c.fallbacks},
+		{"candidates", c.candidates},
+		{"turns", c.turn},
+		{"shared tokens", c.shared},
+		{"turns at once", c.turnsAtOnce},
+		{"schedule", c.due},
 		{"another key", c.otherKeys},
 	} {
 		if err := step.run(ctx); err != nil {
@@ -41,16 +56,18 @@ func Check(ctx context.Context, v mandate.Vault, e mandate.Epoch, k mandate.Gran
 }
 
 type check struct {
-	vault mandate.Vault
-	epoch mandate.Epoch
-	key   mandate.GrantKey
+	vault    mandate.Vault
+	epoch    mandate.Epoch
+	turns    mandate.Turns
+	schedule mandate.Schedule
+	key      mandate.GrantKey
 }
 
 // candidate is a grant as a consent makes it.
 func (c *check) candidate(generation int64, refresh string) mandate.Grant {
 	now := time.Now().Truncate(time.Millisecond)
 	return mandate.Grant{
-		Key: c.key, Generation: generation, Version: 1, State: mandate.StateActive,
+		Key: c.key, Generation: generation, Version: 1, State: mandate.StateActive, Origin: mandate.OriginConsent, Due: now.Add(time.Hour),
 		User:     mandate.Identity{Tenant: c.key.Partner, Object: mandate.ObjectID(c.key.Partner)},
 		UserName: "somebody@example.com", Consented: now, Redeemed: now, Until: now.Add(time.Hour),
 		Evidence:    mandate.Evidence{PartnerCenter: true, AMR: []mandate.TokenAMR{{Token: "id_token", Methods: []string{"pwd", "mfa"}}}, AuthTime: now.UTC()},
@@ -70,7 +87,7 @@ func (c *check) absent(ctx context.Context) error {
 	}
 	g := c.candidate(1, "never stored")
 	if err := c.rotate(ctx, g, "next"); !errors.Is(err, mandate.ErrSuperseded) {
-		return fmt.Errorf("Rotate of what is not there: got error %v, want %v", err, mandate.ErrSuperseded)
+		return fmt.Errorf("Keep of what is not there: got error %v, want %v", err, mandate.ErrSuperseded)
 	}
 	g.Generation = 2
 	return c.refused(ctx, g)
@@ -85,8 +102,8 @@ func (c *check) first(ctx context.Context) error {
 	if err := c.activate(ctx, g); err != nil {
 		return err
 	}
-	if err := c.vault.Rotate(ctx, g, mandate.NewSecret("under the old epoch"), before); !errors.Is(err, mandate.ErrSuperseded) {
-		return fmt.Errorf("Rotate under an epoch that is over: got error %v, want %v", err, mandate.ErrSuperseded)
+	if err := c.vault.Keep(ctx, mandate.Keep{Grant: g, Epoch: before, Next: mandate.NewSecret("under the old epoch")}); !errors.Is(err, mandate.ErrSuperseded) {
+		return fmt.Errorf("Keep under an epoch that is over: got error %v, want %v", err, mandate.ErrSuperseded)
 	}
 	if err := c.is(ctx, g); err != nil {
 		return err
@@ -103,18 +120,18 @@ func (c *check) rotation(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := c.vault.Rotate(ctx, old, mandate.NewSecret("rotated"), before); err != nil {
-		return fmt.Errorf("Rotate: %w", err)
+	if err := c.vault.Keep(ctx, mandate.Keep{Grant: old, Epoch: before, Next: mandate.NewSecret("rotated")}); err != nil {
+		return fmt.Errorf("Keep: %w", err)
 	}
 	if after, err := c.epoch.Epoch(); err != nil || after != before {
-		return fmt.Errorf("Rotate changed the epoch from %d to %d (error %v); it is no change of security state", before, after, err)
+		return fmt.Errorf("Keep changed the epoch from %d to %d (error %v); it is no change of security state", before, after, err)
 	}
 	now, err := c.vault.Open(ctx, c.key)
 	if err != nil {
-		return fmt.Errorf("Open after Rotate: %w", err)
+		return fmt.Errorf("Open after Keep: %w", err)
 	}
 	if now.Version <= old.Version || now.Redeemed.Before(old.Redeemed) {
-		return fmt.Errorf("Rotate left version %d, redeemed %v; want more than %d, and not before %v", now.Version, now.Redeemed, old.Version, old.Redeemed)
+		return fmt.Errorf("Keep left version %d, redeemed %v; want more than %d, and not before %v", now.Version, now.Redeemed, old.Version, old.Redeemed)
 	}
 	want := old
 	want.Version, want.Redeemed, want.Refresh = now.Version, now.Redeemed, mandate.NewSecret("rotated")
@@ -122,15 +139,15 @@ func (c *check) rotation(ctx context.Context) error {
 		return err
 	}
 	if err := c.rotate(ctx, old, "stale"); !errors.Is(err, mandate.ErrRotated) || errors.Is(err, mandate.ErrSuperseded) {
-		return fmt.Errorf("Rotate of a version that is over: got error %v, want %v", err, mandate.ErrRotated)
+		return fmt.Errorf("Keep of a version that is over: got error %v, want %v", err, mandate.ErrRotated)
 	}
-	if err := c.vault.Rotate(ctx, old, mandate.NewSecret("stale and late"), before-1); !errors.Is(err, mandate.ErrSuperseded) {
-		return fmt.Errorf("Rotate of a version and under an epoch that are over: got error %v, want %v", err, mandate.ErrSuperseded)
+	if err := c.vault.Keep(ctx, mandate.Keep{Grant: old, Epoch: before - 1, Next: mandate.NewSecret("stale and late")}); !errors.Is(err, mandate.ErrSuperseded) {
+		return fmt.Errorf("Keep of a version and under an epoch that are over: got error %v, want %v", err, mandate.ErrSuperseded)
 	}
 	early := now
 	early.Version++
 	if err := c.rotate(ctx, early, "early"); !errors.Is(err, mandate.ErrSuperseded) {
-		return fmt.Errorf("Rotate of a version that is still to come: got error %v, want %v", err, mandate.ErrSuperseded)
+		return fmt.Errorf("Keep of a version that is still to come: got error %v, want %v", err, mandate.ErrSuperseded)
 	}
 	return c.is(ctx, want)
 }
@@ -145,14 +162,14 @@ func (c *check) rotationsAtOnce(ctx context.Context) error {
 	}
 	winner, err := race(func(i int) error { return c.rotate(ctx, g, fmt.Sprint("racer ", i)) }, mandate.ErrRotated)
 	if err != nil {
-		return fmt.Errorf("Rotate: %w", err)
+		return fmt.Errorf("Keep: %w", err)
 	}
 	now, err := c.vault.Open(ctx, c.key)
 	if err != nil {
 		return fmt.Errorf("Open: %w", err)
 	}
 	if want := fmt.Sprint("racer ", winner); now.Refresh.Reveal() != want {
-		return fmt.Errorf("Rotate of %q returned nil, and another's token is stored", want)
+		return fmt.Errorf("Keep of %q returned nil, and another's token is stored", want)
 	}
 	return nil
 }
@@ -168,12 +185,6 @@ func (c *check) second(ctx context.Context) error {
 	g := c.candidate(old.Generation+1, "second")
 	if err := c.activate(ctx, g); err != nil {
 		return err
-	}
-	for _, version := range []int64{old.Version, g.Version} {
-		old.Version = version
-		if err := c.rotate(ctx, old, "of the generation before"); !errors.Is(err, mandate.ErrSuperseded) {
-			return fmt.Errorf("Rotate of version %d of a generation that was replaced: got error %v, want %v", version, err, mandate.ErrSuperseded)
-		}
 	}
 	return c.is(ctx, g)
 }
@@ -241,7 +252,7 @@ func (c *check) rotate(ctx context.Context, g mandate.Grant, next string) error 
 	if err != nil {
 		return err
 	}
-	return c.vault.Rotate(ctx, g, mandate.NewSecret(next), epoch)
+	return c.vault.Keep(ctx, mandate.Keep{Grant: g, Epoch: epoch, Next: mandate.NewSecret(next)})
 }
 
 // activate activates g, and finds out whether that raised the epoch.
@@ -332,6 +343,8 @@ func differs(got, want mandate.Grant) string {
 		{"Generation", got.Generation == want.Generation},
 		{"Version", got.Version == want.Version},
 		{"State", got.State == want.State},
+		{"Origin", got.Origin == want.Origin},
+		{"Compromised", got.Compromised == want.Compromised},
 		{"User", got.User == want.User && got.UserName == want.UserName},
 		{"Consented", got.Consented.Equal(want.Consented)},
 		{"Until", got.Until.Equal(want.Until)},

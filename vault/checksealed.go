@@ -91,12 +91,12 @@ func checkParts(ctx context.Context, w KeyWrapper, all []sealed, at int, l label
 		if i == at {
 			continue
 		}
-		for _, s := range []sealed{
-			{other.keyID, other.wrapped, all[at].box},
-			{all[at].keyID, all[at].wrapped, other.box},
-			{other.keyID, all[at].box, all[at].wrapped},
+		for _, mixed := range []sealed{
+			{format, other.keyID, other.wrapped, all[at].box},
+			{format, all[at].keyID, all[at].wrapped, other.box},
+			{format, other.keyID, all[at].box, all[at].wrapped},
 		} {
-			if _, err := s.open(ctx, w, l); err == nil {
+			if _, err := mixed.open(ctx, w, l); err == nil {
 				return errors.New("a sealed value opens with a part of another")
 			}
 		}
@@ -118,7 +118,7 @@ func checkBits(ctx context.Context, w KeyWrapper, s sealed, l label) error {
 			return fmt.Errorf("a sealed value opens though byte %d of it was changed", i)
 		}
 	}
-	if _, err := (sealed{s.keyID + "x", s.wrapped, s.box}).open(ctx, w, l); err == nil {
+	if _, err := (sealed{s.format, s.keyID + "x", s.wrapped, s.box}).open(ctx, w, l); err == nil {
 		return errors.New("a sealed value opens under the ID of another key")
 	}
 	return nil

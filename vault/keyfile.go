@@ -109,11 +109,38 @@ func syncDir(dir string) error {
 // KeyID returns the ID of the key that wraps.
 func (k *KeyFile) KeyID() string { return k.current }
 
+// Has reports whether the file has the key of that ID.
+func (k *KeyFile) Has(keyID string) bool { return k.keys[keyID] != nil }
+
 // Wrap implements [KeyWrapper].
 func (k *KeyFile) Wrap(_ context.Context, plain []byte) (string, []byte, error) {
+	return k.wrap(forGrants, plain)
+}
+
+// Unwrap implements [KeyWrapper].
+func (k *KeyFile) Unwrap(_ context.Context, keyID string, wrapped []byte) ([]byte, error) {
+	return k.unwrap(forGrants, keyID, wrapped)
+}
+
+// Shared returns the key wrapper for the access tokens that replicas share.
+// Its keys are derived from those of the file, and other than those for
+// grants: neither kind of wrapped key can be unwrapped as the other.
+func (k *KeyFile) Shared() KeyWrapper { return sharedKeys{k} }
+
+type sharedKeys struct{ *KeyFile }
+
+func (k sharedKeys) Wrap(_ context.Context, plain []byte) (string, []byte, error) {
+	return k.wrap(forShared, plain)
+}
+
+func (k sharedKeys) Unwrap(_ context.Context, keyID string, wrapped []byte) ([]byte, error) {
+	return k.unwrap(forShared, keyID, wrapped)
+}
+
+func (k *KeyFile) wrap(purpose string, plain []byte) (string, []byte, error) {
 	salt := make([]byte, saltSize)
 	rand.Read(salt)
-	sub, err := subkey(k.keys[k.current], salt)
+	sub, err := subkey(k.keys[k.current], salt, purpose)
 	if err != nil {
 		return "", nil, err
 	}
@@ -125,8 +152,7 @@ func (k *KeyFile) Wrap(_ context.Context, plain []byte) (string, []byte, error) 
 	return k.current, aead.Seal(salt, nil, plain, []byte(k.current)), nil
 }
 
-// Unwrap implements [KeyWrapper].
-func (k *KeyFile) Unwrap(_ context.Context, keyID string, wrapped []byte) ([]byte, error) {
+func (k *KeyFile) unwrap(purpose, keyID string, wrapped []byte) ([]byte, error) {
 	key, ok := k.keys[keyID]
 	if !ok {
 		return nil, fmt.Errorf("the grant was sealed with key %.64q, which the key file %s does not have; put that key back from the file's backup", keyID, k.path)
@@ -134,7 +160,7 @@ func (k *KeyFile) Unwrap(_ context.Context, keyID string, wrapped []byte) ([]byt
 	if len(wrapped) < saltSize {
 		return nil, errors.New("the wrapped data key is cut short")
 	}
-	sub, err := subkey(key, wrapped[:saltSize])
+	sub, err := subkey(key, wrapped[:saltSize], purpose)
 	if err != nil {
 		return nil, err
 	}
@@ -152,9 +178,15 @@ func (k *KeyFile) Unwrap(_ context.Context, keyID string, wrapped []byte) ([]byt
 
 const saltSize = 32
 
+// What keys are derived for.
+const (
+	forGrants = "mandate key file 1: wrap data key"
+	forShared = "mandate key file 1: wrap data key of a shared access token"
+)
+
 // subkey derives the key for one wrapping. With a random salt each has its
 // own, so that there is no limit on how many data keys a file's key may wrap;
-// the label keeps this use apart from any later one of the same key.
-func subkey(key, salt []byte) ([]byte, error) {
-	return hkdf.Key(sha256.New, key, salt, "mandate key file 1: wrap data key", 32)
+// the purpose keeps the uses of the same key apart.
+func subkey(key, salt []byte, purpose string) ([]byte, error) {
+	return hkdf.Key(sha256.New, key, salt, purpose, 32)
 }

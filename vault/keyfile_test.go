@@ -212,7 +212,7 @@ func TestGrantSealedWithALostKey(t *testing.T) {
 	v, db, _ := openVault(t)
 	activate(t, v, candidate(db, contoso, 1, canary))
 	lost := v.key.(*KeyFile).KeyID()
-	v = New(db, openKeys(t, filepath.Join(t.TempDir(), "keys")))
+	v = newVault(t, db, openKeys(t, filepath.Join(t.TempDir(), "keys")))
 	_, err := v.Open(t.Context(), contoso)
 	if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("sealed with key %q, which the key file", lost)) {
 		t.Errorf("got error %v, want one that names key %q", err, lost)

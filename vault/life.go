@@ -4,113 +4,180 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/mandate-sam/mandate"
 	"github.com/mandate-sam/mandate/internal/database"
 )
 
-// Grants returns every generation of a partner's grants, of whatever cloud and
-// application, the newest first; of all partners if the ID is zero. None has
-// its refresh token.
-func (v *SQL) Grants(ctx context.Context, partner mandate.TenantID) ([]mandate.Grant, error) {
-	rows, err := v.db.Query(ctx, `SELECT `+columns+` FROM grants WHERE partner = $1 OR $1 = ''
-		ORDER BY partner, cloud, application, generation DESC`, partner.String())
-	if err != nil {
-		return nil, wrap("list grants", unavailable(ctx, err))
-	}
-	defer rows.Close()
-	var all []mandate.Grant
-	for rows.Next() {
-		var r row
-		if err := r.scan(rows.Scan); err != nil {
-			return nil, wrap("list grants", unavailable(ctx, err))
-		}
-		g, err := r.grant()
-		if err != nil {
+// Suspend stops an active grant from serving and raises the epoch. The grant
+// is kept for [SQL.Resume]; a fall-back is destroyed, because nothing that was
+// once suspended may stand in for anything. If no grant is active the error is
+// a [*mandate.NoGrantError]. When Suspend returns nil it survives a crash.
+func (v *SQL) Suspend(ctx context.Context, k mandate.GrantKey) error {
+	err := v.change(ctx, k, func(tx *database.Tx, all []standing) ([]destroyed, error) {
+		if err := move(ctx, tx, k, all, mandate.StateActive, mandate.StateSuspended); err != nil {
 			return nil, err
 		}
-		all = append(all, g)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, wrap("list grants", unavailable(ctx, err))
-	}
-	return all, nil
-}
-
-// Suspend stops an active grant from serving and raises the epoch. The grant
-// is kept for [SQL.Resume]. If none is active the error is a
-// [*mandate.NoGrantError]. When Suspend returns nil it survives a crash.
-func (v *SQL) Suspend(ctx context.Context, k mandate.GrantKey) error {
-	done, err := v.change(ctx, k, `UPDATE grants SET state = 'suspended'
-		WHERE cloud = $1 AND application = $2 AND partner = $3 AND state = 'active'`)
-	if err == nil && !done {
-		err = v.none(ctx, k)
-	}
-	return wrap("suspend grant", err)
+		return end(ctx, tx, k, all, mandate.StateReplaced, mandate.StateFallback)
+	})
+	return wrap("suspend grant", v.explain(ctx, k, err))
 }
 
 // Resume lets a suspended grant serve again and raises the epoch. If none is
 // suspended the error wraps [mandate.ErrNotFound].
 func (v *SQL) Resume(ctx context.Context, k mandate.GrantKey) error {
-	done, err := v.change(ctx, k, `UPDATE grants SET state = 'active'
-		WHERE cloud = $1 AND application = $2 AND partner = $3 AND state = 'suspended'`)
-	if err == nil && !done {
-		err = fmt.Errorf("%w: the partner has no suspended grant", mandate.ErrNotFound)
-	}
-	return wrap("resume grant", err)
+	err := v.change(ctx, k, func(tx *database.Tx, all []standing) ([]destroyed, error) {
+		return nil, move(ctx, tx, k, all, mandate.StateSuspended, mandate.StateActive)
+	})
+	return wrap("resume grant", missing(err, "the partner has no suspended grant"))
 }
 
-// Withdraw destroys the refresh token of an active or suspended grant for good
-// and raises the epoch; the row stays as a tombstone. If there is none the
-// error is a [*mandate.NoGrantError].
-//
-// The sealed bytes are overwritten in the database and in its write-ahead log.
-// If only the latter fails, the error wraps [ErrTraces], and the grant is
-// withdrawn nevertheless. Copies that others made are out of reach; they are
-// worth nothing without the key.
-func (v *SQL) Withdraw(ctx context.Context, k mandate.GrantKey) error {
-	done, err := v.change(ctx, k, `UPDATE grants SET state = 'withdrawn', sealed = NULL, key_id = NULL
-		WHERE cloud = $1 AND application = $2 AND partner = $3 AND state IN ('active', 'suspended')`)
-	if err == nil && !done {
-		err = v.none(ctx, k)
-	}
-	if err != nil {
-		return wrap("withdraw grant", err)
-	}
-	if err := v.db.Scrub(ctx); err != nil {
-		return fmt.Errorf("%w: %w", ErrTraces, err)
-	}
-	return nil
+// Rollback makes the fall-back the active generation again, destroys the one
+// that it makes room for, and raises the epoch. If there is no fall-back, or
+// the grant is not active, the error wraps [mandate.ErrNotFound]: nothing that
+// was suspended or withdrawn comes back this way.
+func (v *SQL) Rollback(ctx context.Context, k mandate.GrantKey) error {
+	err := v.change(ctx, k, func(tx *database.Tx, all []standing) ([]destroyed, error) {
+		if !slices.ContainsFunc(all, func(s standing) bool { return s.state == mandate.StateFallback && !s.over }) {
+			return nil, errNothing
+		}
+		gone, err := end(ctx, tx, k, all, mandate.StateReplaced, mandate.StateActive)
+		if err == nil && len(gone) == 0 {
+			err = errNothing
+		}
+		if err != nil {
+			return nil, err
+		}
+		return gone, move(ctx, tx, k, all, mandate.StateFallback, mandate.StateActive)
+	})
+	return wrap("roll grant back", missing(err, "the partner has no generation to roll back to"))
 }
 
-// ErrTraces: the grant is withdrawn, but its sealed token is still in the
-// write-ahead log, until later writes have overwritten it.
-var ErrTraces = errors.New("the grant is withdrawn; traces of its sealed token remain for now")
+// Discard destroys a candidate and raises the epoch. If there is none the
+// error wraps [mandate.ErrNotFound].
+func (v *SQL) Discard(ctx context.Context, k mandate.GrantKey) error {
+	err := v.change(ctx, k, func(tx *database.Tx, all []standing) ([]destroyed, error) {
+		gone, err := end(ctx, tx, k, all, mandate.StateDiscarded, mandate.StateCandidate)
+		if err == nil && len(gone) == 0 {
+			err = errNothing
+		}
+		return gone, err
+	})
+	return wrap("discard candidate", missing(err, "the partner has no candidate"))
+}
 
-// errNothing rolls a change back that found nothing to change.
-var errNothing = errors.New("nothing to change")
+// A Withdrawal is what became of the copies of a grant's tokens. Copies that
+// others made are out of reach; they are worth nothing without the key.
+type Withdrawal struct {
+	Generations []int64   // whose tokens were destroyed
+	Homes       []Remnant // what homes outside the database still have
 
-// change executes one conditional statement about a grant as a change of
-// security state, and reports whether it changed anything.
-func (v *SQL) change(ctx context.Context, k mandate.GrantKey, stmt string) (bool, error) {
+	// Traces is why sealed tokens are still in the database's write-ahead log,
+	// until later writes have overwritten them; nil if they are not.
+	Traces error
+}
+
+// Withdraw destroys every refresh token of a grant for good, of whatever
+// generation, and raises the epoch; the rows stay as tombstones. If there is
+// none the error is a [*mandate.NoGrantError]. When the error is nil the
+// tokens are gone from the database, and that survives a crash; what is not
+// gone elsewhere is in the Withdrawal.
+func (v *SQL) Withdraw(ctx context.Context, k mandate.GrantKey) (Withdrawal, error) {
+	var gone []destroyed
 	err := v.db.Change(ctx, func(tx *database.Tx) error {
-		n, err := tx.Exec(ctx, stmt, k.Cloud, k.Application.String(), k.Partner.String())
-		if err == nil && n == 0 {
+		all, err := begin(ctx, tx, k)
+		if err != nil {
+			return err
+		}
+		gone, err = end(ctx, tx, k, all, mandate.StateWithdrawn,
+			mandate.StateActive, mandate.StateSuspended, mandate.StateFallback, mandate.StateCandidate)
+		if err == nil && len(gone) == 0 {
 			err = errNothing
 		}
 		return err
 	})
-	if errors.Is(err, errNothing) {
-		return false, nil
+	if err != nil {
+		return Withdrawal{}, wrap("withdraw grant", v.explain(ctx, k, changed(ctx, err)))
 	}
-	return err == nil, unavailable(ctx, err)
+	var w Withdrawal
+	for _, d := range gone {
+		w.Generations = append(w.Generations, d.generation)
+	}
+	w.Homes = v.destroy(ctx, gone)
+	w.Traces = v.db.Scrub(ctx)
+	return w, nil
 }
 
-// none says why there is no grant to change.
-func (v *SQL) none(ctx context.Context, k mandate.GrantKey) error {
-	r, err := v.last(ctx, k)
-	if err == nil {
-		err = &mandate.NoGrantError{Generation: r.generation, State: mandate.State(r.state)}
+// errNothing rolls a change back that found nothing to change.
+var errNothing = errors.New("nothing to change")
+
+// change makes one change of a grant's generations, with everything that
+// belongs to each.
+func (v *SQL) change(ctx context.Context, k mandate.GrantKey, fn func(*database.Tx, []standing) ([]destroyed, error)) error {
+	var gone []destroyed
+	err := v.db.Change(ctx, func(tx *database.Tx) error {
+		all, err := begin(ctx, tx, k)
+		if err != nil {
+			return err
+		}
+		gone, err = fn(tx, all)
+		return err
+	})
+	if err != nil {
+		return changed(ctx, err)
+	}
+	if len(gone) > 0 {
+		v.destroy(ctx, gone) // what fails is in the rows, for Sweep
+		v.db.Scrub(ctx)
+	}
+	return nil
+}
+
+// begin takes away all turns of a grant, with what was shared, and returns its
+// generations.
+func begin(ctx context.Context, tx *database.Tx, k mandate.GrantKey) ([]standing, error) {
+	if err := endTurns(ctx, tx, k); err != nil {
+		return nil, err
+	}
+	return standings(ctx, tx, k)
+}
+
+// move gives the generation in the state from the state to, or returns
+// errNothing if there is none.
+func move(ctx context.Context, tx *database.Tx, k mandate.GrantKey, all []standing, from, to mandate.State) error {
+	i := slices.IndexFunc(all, func(s standing) bool { return s.state == from })
+	if i < 0 {
+		return errNothing
+	}
+	_, err := tx.Exec(ctx, `UPDATE grants SET state = $5, since = (SELECT epoch FROM head), fallback_until = 0
+		WHERE `+ofGrant+` AND generation = $4`, keyArgs(k, all[i].generation, string(to))...)
+	return err
+}
+
+// changed tells the database's errors from errNothing.
+func changed(ctx context.Context, err error) error {
+	if errors.Is(err, errNothing) {
+		return errNothing
+	}
+	return unavailable(ctx, err)
+}
+
+func missing(err error, what string) error {
+	if errors.Is(err, errNothing) {
+		return fmt.Errorf("%w: %s", mandate.ErrNotFound, what)
 	}
 	return err
+}
+
+// explain says why there is no grant to change.
+func (v *SQL) explain(ctx context.Context, k mandate.GrantKey, err error) error {
+	if !errors.Is(err, errNothing) {
+		return err
+	}
+	r, err := v.current(ctx, k)
+	if err != nil {
+		return err
+	}
+	return r.none()
 }

@@ -17,67 +17,74 @@ type row struct {
 	cloud, application, partner      string
 	generation, version              int64
 	state                            string
+	since                            int64
+	origin                           string
 	userTenant, userObject, userName string
 	consented, until, redeemed       int64 // Unix milliseconds
+	fallbackUntil                    int64
+	compromised                      int64
+	due, attempted, failures         int64
+	lastFault                        string
 	evidence, audiences, agentGroups string
 	keyID                            sql.NullString
+	home, ref                        string
 	sealed                           []byte
+	last                             int64 // the last generation of the grant; not stored
 }
 
-const columns = `cloud, application, partner, generation, version, state, user_tenant, user_object, user_name,
-	consented, until, redeemed, evidence, audiences, agent_groups, key_id, sealed`
+const columns = `cloud, application, partner, generation, version, state, since, origin, user_tenant, user_object, user_name,
+	consented, until, redeemed, fallback_until, compromised, due, attempted, failures, last_fault,
+	evidence, audiences, agent_groups, key_id, home, ref, sealed`
 
-// scan reads a row of columns.
-func (r *row) scan(scan func(...any) error) error {
-	return scan(&r.cloud, &r.application, &r.partner, &r.generation, &r.version, &r.state, &r.userTenant, &r.userObject, &r.userName,
-		&r.consented, &r.until, &r.redeemed, &r.evidence, &r.audiences, &r.agentGroups, &r.keyID, &r.sealed)
+// ofGrant finds the rows of a grant, whose key is $1 to $3.
+const ofGrant = `cloud = $1 AND application = $2 AND partner = $3`
+
+// keyArgs are $1 to $3, and others after them.
+func keyArgs(k mandate.GrantKey, more ...any) []any {
+	return append([]any{k.Cloud, k.Application.String(), k.Partner.String()}, more...)
 }
 
-// last returns the last generation of a grant, in whatever state.
-func (v *SQL) last(ctx context.Context, k mandate.GrantKey) (row, error) {
-	var r row
-	err := r.scan(v.db.QueryRow(ctx, `SELECT `+columns+` FROM grants
-		WHERE cloud = $1 AND application = $2 AND partner = $3 ORDER BY generation DESC LIMIT 1`,
-		k.Cloud, k.Application.String(), k.Partner.String()).Scan)
-	if errors.Is(err, sql.ErrNoRows) {
-		return row{}, &mandate.NoGrantError{}
-	}
-	if err != nil {
-		return row{}, wrap("read grant", unavailable(ctx, err))
-	}
-	return r, nil
+// scan reads a row of columns, and of more after them.
+func (r *row) scan(scan func(...any) error, more ...any) error {
+	return scan(append([]any{&r.cloud, &r.application, &r.partner, &r.generation, &r.version, &r.state, &r.since, &r.origin,
+		&r.userTenant, &r.userObject, &r.userName, &r.consented, &r.until, &r.redeemed, &r.fallbackUntil, &r.compromised,
+		&r.due, &r.attempted, &r.failures, &r.lastFault, &r.evidence, &r.audiences, &r.agentGroups,
+		&r.keyID, &r.home, &r.ref, &r.sealed}, more...)...)
 }
 
-// replace destroys the token of the generation before r, if that is active.
-func (r *row) replace(ctx context.Context, tx *database.Tx) error {
-	_, err := tx.Exec(ctx, `UPDATE grants SET state = 'replaced', sealed = NULL, key_id = NULL
-		WHERE cloud = $1 AND application = $2 AND partner = $3 AND generation = $4 AND state = 'active'`,
-		r.cloud, r.application, r.partner, r.generation-1)
-	return err
-}
-
-// insert adds r, or returns [mandate.ErrSuperseded] if r's generation is not
-// the one after the last, or if another is active or suspended.
+// insert adds r. Its since is the epoch in force.
 func (r *row) insert(ctx context.Context, tx *database.Tx) error {
-	n, err := tx.Exec(ctx, `INSERT INTO grants (`+columns+`)
-		SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17
-		WHERE $4 = 1 + (SELECT coalesce(max(generation), 0) FROM grants WHERE cloud = $1 AND application = $2 AND partner = $3)
-			AND NOT EXISTS (SELECT 1 FROM grants WHERE cloud = $1 AND application = $2 AND partner = $3 AND state IN ('active', 'suspended'))`,
-		r.cloud, r.application, r.partner, r.generation, r.version, r.state, r.userTenant, r.userObject, r.userName,
-		r.consented, r.until, r.redeemed, r.evidence, r.audiences, r.agentGroups, r.keyID, r.sealed)
-	if err == nil && n == 0 {
-		err = mandate.ErrSuperseded
-	}
+	_, err := tx.Exec(ctx, `INSERT INTO grants (`+columns+`) VALUES ($1, $2, $3, $4, $5, $6, (SELECT epoch FROM head), $7, $8, $9, $10,
+		$11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26)`,
+		r.cloud, r.application, r.partner, r.generation, r.version, r.state, r.origin, r.userTenant, r.userObject, r.userName,
+		r.consented, r.until, r.redeemed, r.fallbackUntil, r.compromised, r.due, r.attempted, r.failures, r.lastFault,
+		r.evidence, r.audiences, r.agentGroups, r.keyID, r.home, r.ref, orNull(r.sealed))
 	return err
 }
 
-func rowOf(g mandate.Grant, s sealed) (row, error) {
+// orNull is b, or NULL if there is none.
+func orNull(b []byte) any {
+	if len(b) == 0 {
+		return nil
+	}
+	return b
+}
+
+// rowOf returns the stored form of g, whose token is sealed in s.
+func rowOf(g mandate.Grant, s stored) (row, error) {
 	r := row{
 		cloud: g.Key.Cloud, application: g.Key.Application.String(), partner: g.Key.Partner.String(),
-		generation: g.Generation, version: g.Version, state: string(g.State),
+		generation: g.Generation, version: g.Version, state: string(g.State), origin: g.Origin,
 		userTenant: g.User.Tenant.String(), userObject: g.User.Object.String(), userName: g.UserName,
 		consented: g.Consented.UnixMilli(), until: g.Until.UnixMilli(), redeemed: g.Redeemed.UnixMilli(),
-		keyID: sql.NullString{String: s.keyID, Valid: true}, sealed: s.blob(),
+		due: millis(g.Due), attempted: millis(g.Attempted), failures: int64(g.Failures), lastFault: g.LastFault,
+		keyID: sql.NullString{String: s.keyID, Valid: true}, home: s.home, ref: s.ref, sealed: s.blob,
+	}
+	if g.Compromised {
+		r.compromised = 1
+	}
+	if r.origin == "" {
+		r.origin = mandate.OriginConsent
 	}
 	for _, c := range []struct {
 		column *string
@@ -95,9 +102,12 @@ func rowOf(g mandate.Grant, s sealed) (row, error) {
 // grant returns the domain's form of r, without the refresh token.
 func (r *row) grant() (mandate.Grant, error) {
 	g := mandate.Grant{
-		Key:        mandate.GrantKey{Cloud: r.cloud},
-		Generation: r.generation, Version: r.version, State: mandate.State(r.state), UserName: r.userName,
+		Key: mandate.GrantKey{Cloud: r.cloud}, Last: r.last,
+		Generation: r.generation, Version: r.version, State: mandate.State(r.state), Since: r.since, Origin: r.origin,
+		UserName: r.userName, Compromised: r.compromised != 0,
 		Consented: time.UnixMilli(r.consented), Until: time.UnixMilli(r.until), Redeemed: time.UnixMilli(r.redeemed),
+		Fallback: fromMillis(r.fallbackUntil), Due: fromMillis(r.due), Attempted: fromMillis(r.attempted),
+		Failures: int(r.failures), LastFault: r.lastFault,
 	}
 	err := errors.Join(
 		g.Key.Application.UnmarshalText([]byte(r.application)),

@@ -27,13 +27,16 @@ type KeyWrapper interface {
 	Unwrap(ctx context.Context, keyID string, wrapped []byte) ([]byte, error)
 }
 
-// kindRefresh is the kind of the only thing that is sealed so far. Every kind
-// has its own, so that none can stand in for another.
-const kindRefresh = "refresh-token"
+// The kinds of what is sealed. None can stand in for another.
+const (
+	kindRefresh = "refresh-token"
+	kindAccess  = "access-token"
+)
 
 // format is the version of everything below: of the additional data, and of
-// the blob. Another way of sealing needs another number.
-const format = 1
+// the blob. Another way of sealing needs another number. Format 1, in which
+// there were only refresh tokens, is still opened.
+const format = 2
 
 // maxWrapped bounds a wrapped data key; RSA-4096 makes 512 bytes.
 const maxWrapped = 4096
@@ -45,22 +48,48 @@ type label struct {
 	key        mandate.GrantKey
 	kind       string
 	generation int64
-	version    int64
+	version    int64 // of the row; 0 of an access token
+
+	// Of an access token only.
+	tenant   mandate.TenantID
+	audience mandate.Audience
+	scopes   []mandate.Scope // as asked; what was granted is in the sealed value
+	claims   string
+	epoch    int64
+	expires  int64 // Unix milliseconds of the database's clock
 }
 
-// data returns the additional data: every field with its length in front, so
-// that no two labels have the same.
-func (l label) data() []byte {
-	var b []byte
-	for _, field := range [][]byte{
-		[]byte("mandate sealed value"), number(format),
+// data returns the additional data of a format: every field with its length in
+// front, so that no two labels have the same.
+func (l label) data(format byte) []byte {
+	fields := [][]byte{
+		[]byte("mandate sealed value"), number(int64(format)),
 		[]byte(l.key.Cloud), []byte(l.key.Application.String()), []byte(l.kind), []byte(l.key.Partner.String()),
 		number(l.generation), number(l.version),
-	} {
+	}
+	if l.kind != kindRefresh {
+		claims := sha256.Sum256([]byte(l.claims))
+		fields = append(fields, []byte(l.tenant.String()), []byte(l.audience), lengthPrefixed(texts(l.scopes)...),
+			claims[:], number(l.epoch), number(l.expires))
+	}
+	return lengthPrefixed(fields...)
+}
+
+func lengthPrefixed(fields ...[]byte) []byte {
+	var b []byte
+	for _, field := range fields {
 		b = binary.BigEndian.AppendUint32(b, uint32(len(field)))
 		b = append(b, field...)
 	}
 	return b
+}
+
+func texts(all []string) [][]byte {
+	var out [][]byte
+	for _, s := range all {
+		out = append(out, []byte(s))
+	}
+	return out
 }
 
 func number(n int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(n)) }
@@ -68,6 +97,7 @@ func number(n int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(n
 // A sealed value is a secret encrypted with a data key of its own, and that
 // key, wrapped.
 type sealed struct {
+	format  byte   // in which it is sealed
 	keyID   string // of the key-encryption key; stored beside the blob
 	wrapped []byte // data key ‖ SHA-256(additional data), wrapped
 	box     []byte // nonce ‖ AES-256-GCM of the secret
@@ -79,7 +109,7 @@ type sealed struct {
 // additional data: a wrapped key does not fit another label even for a
 // keyholder who sees nothing but wrapped keys.
 func seal(ctx context.Context, w KeyWrapper, l label, secret mandate.Secret) (sealed, error) {
-	additional := l.data()
+	additional := l.data(format)
 	sum := sha256.Sum256(additional)
 	plain := make([]byte, dataKeySize, dataKeySize+len(sum))
 	rand.Read(plain)
@@ -97,7 +127,7 @@ func seal(ctx context.Context, w KeyWrapper, l label, secret mandate.Secret) (se
 	if keyID == "" || len(wrapped) == 0 || len(wrapped) > maxWrapped {
 		return sealed{}, errors.New("wrap data key: the key wrapper returned no usable result")
 	}
-	return sealed{keyID, wrapped, box}, nil
+	return sealed{format, keyID, wrapped, box}, nil
 }
 
 const dataKeySize = 32
@@ -106,12 +136,15 @@ var errMoved = errors.New("the sealed value was moved, altered or replayed: it w
 
 // open reverses seal, if s was sealed for exactly l.
 func (s sealed) open(ctx context.Context, w KeyWrapper, l label) (mandate.Secret, error) {
+	if s.format == 1 && l.kind != kindRefresh {
+		return mandate.Secret{}, errMoved
+	}
 	plain, err := w.Unwrap(ctx, s.keyID, s.wrapped)
 	if err != nil {
 		return mandate.Secret{}, fmt.Errorf("unwrap data key: %w", err)
 	}
 	defer clear(plain)
-	additional := l.data()
+	additional := l.data(s.format)
 	sum := sha256.Sum256(additional)
 	if len(plain) != dataKeySize+len(sum) || subtle.ConstantTimeCompare(plain[dataKeySize:], sum[:]) == 0 {
 		return mandate.Secret{}, errMoved
@@ -132,7 +165,7 @@ func (s sealed) open(ctx context.Context, w KeyWrapper, l label) (mandate.Secret
 // key, box.
 func (s sealed) blob() []byte {
 	b := make([]byte, 0, 3+len(s.wrapped)+len(s.box))
-	b = append(b, format)
+	b = append(b, s.format)
 	b = binary.BigEndian.AppendUint16(b, uint16(len(s.wrapped)))
 	b = append(b, s.wrapped...)
 	return append(b, s.box...)
@@ -142,14 +175,14 @@ func parseSealed(keyID string, b []byte) (sealed, error) {
 	if len(b) < 3 {
 		return sealed{}, errors.New("the sealed value is cut short")
 	}
-	if b[0] != format {
+	if b[0] != 1 && b[0] != format {
 		return sealed{}, fmt.Errorf("the sealed value has format %d, which this version of the program does not know", b[0])
 	}
 	n := int(binary.BigEndian.Uint16(b[1:]))
 	if n == 0 || n > maxWrapped || len(b) < 3+n {
 		return sealed{}, errors.New("the sealed value is cut short")
 	}
-	return sealed{keyID, b[3 : 3+n], b[3+n:]}, nil
+	return sealed{b[0], keyID, b[3 : 3+n], b[3+n:]}, nil
 }
 
 // newGCM returns AES-256-GCM which puts a random nonce in front of what it

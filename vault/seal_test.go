@@ -131,10 +131,10 @@ func TestLabelsAreDistinct(t *testing.T) {
 	}
 	seen := make(map[string]label)
 	for _, l := range labels {
-		if other, ok := seen[string(l.data())]; ok {
+		if other, ok := seen[string(l.data(format))]; ok {
 			t.Errorf("%+v and %+v have the same additional data", l, other)
 		}
-		seen[string(l.data())] = l
+		seen[string(l.data(format))] = l
 	}
 }
 
@@ -146,7 +146,7 @@ func TestParseSealedErrors(t *testing.T) {
 	}{
 		{"nothing", nil, "cut short"},
 		{"no length", []byte{format, 0}, "cut short"},
-		{"another format", []byte{2, 0, 1, 'x'}, "format 2"},
+		{"another format", []byte{3, 0, 1, 'x'}, "format 3"},
 		{"no wrapped key", []byte{format, 0, 0, 'x'}, "cut short"},
 		{"half a wrapped key", []byte{format, 0, 2, 'x'}, "cut short"},
 		{"a huge wrapped key", append([]byte{format, 0xff, 0xff}, make([]byte, 1<<16)...), "cut short"},

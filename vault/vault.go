@@ -6,16 +6,22 @@
 // write the database can destroy a grant, but neither read one nor put one in
 // another's place, nor an old token in the place of a newer.
 //
-// [SQL] keeps grants in a database; [Check] is the conformance test for it and
-// for any other implementation of [mandate.Vault], and [CheckSealed] that for
-// key wrappers.
+// [SQL] keeps grants in a database, and, if it is told so, their sealed tokens
+// in a [Home] elsewhere. What is current is always decided in the database. It
+// is also where replicas take turns ([mandate.Turns]), share access tokens,
+// and remember when grants are due ([mandate.Schedule]).
+//
+// [Check] is the conformance test for it and for any other implementation,
+// [CheckSealed] that for key wrappers, and [CheckHome] that for homes.
 package vault
 
 import (
 	"context"
+	"crypto/rand"
 	"embed"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/mandate-sam/mandate"
@@ -28,161 +34,73 @@ var migrations embed.FS
 // Schema is the tables of [SQL], with which the database must be opened.
 func Schema() database.Schema { return database.Schema{Package: "vault", Files: migrations} }
 
-// SQL is a [mandate.Vault] in a database.
+// Config is what a [SQL] is made of.
+type Config struct {
+	// DB was opened with [Schema]. Required.
+	DB *database.DB
+
+	// Key seals refresh tokens. Required.
+	Key KeyWrapper
+
+	// SharedKey seals the access tokens that replicas share; it must not be
+	// the key of Key. Nil shares none: then the vault has no turns to give.
+	SharedKey KeyWrapper
+
+	// Homes are where sealed refresh tokens can be kept instead of in the
+	// database, by name. A name must mean the same home for as long as
+	// anything is kept in it.
+	Homes map[string]Home
+
+	// HomeOf names the home of a grant; "" is the database. Nil means that all
+	// are there. What is stored already stays where it is until [Copy] moves
+	// it.
+	HomeOf func(mandate.GrantKey) string
+}
+
+// SQL is a [mandate.Vault], [mandate.Turns] and [mandate.Schedule] in a
+// database. Its methods may be called concurrently.
 type SQL struct {
-	db  *database.DB
-	key KeyWrapper
+	db     *database.DB
+	key    KeyWrapper
+	shared KeyWrapper
+	homes  map[string]Home
+	homeOf func(mandate.GrantKey) string
+
+	replica string // this one's name in turns
+	clock   atomic.Pointer[reading]
+
+	blobs  recent[place, []byte]            // what homes gave
+	opened recent[[32]byte, mandate.Secret] // refresh tokens; see remember
+	unwrap flights
 }
 
-// New returns the vault in db, which was opened with [Schema]. Tokens are
-// sealed with key.
-func New(db *database.DB, key KeyWrapper) *SQL { return &SQL{db, key} }
-
-// Head implements [mandate.Vault].
-func (v *SQL) Head(ctx context.Context, k mandate.GrantKey) (mandate.Grant, error) {
-	r, err := v.last(ctx, k)
-	if err != nil {
-		return mandate.Grant{}, err
-	}
-	if err := r.servable(); err != nil {
-		return mandate.Grant{}, err
-	}
-	return r.grant()
-}
-
-// Open implements [mandate.Vault]. It does not open a grant past its end:
-// nothing may be redeemed any more then, and the error, which wraps
-// [mandate.ErrNoGrant], says so.
-func (v *SQL) Open(ctx context.Context, k mandate.GrantKey) (mandate.Grant, error) {
-	r, err := v.last(ctx, k)
-	if err != nil {
-		return mandate.Grant{}, err
-	}
-	if err := r.servable(); err != nil {
-		return mandate.Grant{}, err
-	}
-	g, err := r.grant()
-	if err != nil {
-		return mandate.Grant{}, err
-	}
-	if !time.Now().Before(g.Until) {
-		return mandate.Grant{}, fmt.Errorf("%w: the grant ended on %s; the partner can renew it", mandate.ErrNoGrant, g.Until.UTC().Format(time.DateOnly))
-	}
-	s, err := parseSealed(r.keyID.String, r.sealed)
-	if err == nil {
-		g.Refresh, err = s.open(ctx, v.key, labelOf(g))
-	}
-	if err != nil {
-		return mandate.Grant{}, fmt.Errorf("open generation %d of partner %s: %w", g.Generation, k.Partner, err)
-	}
-	return g, nil
-}
-
-// servable returns a [*mandate.NoGrantError] unless the grant may serve.
-func (r *row) servable() error {
-	if r.state != string(mandate.StateActive) {
-		return &mandate.NoGrantError{Generation: r.generation, State: mandate.State(r.state)}
-	}
-	return nil
-}
-
-func labelOf(g mandate.Grant) label {
-	return label{key: g.Key, kind: kindRefresh, generation: g.Generation, version: g.Version}
-}
-
-// Rotate implements [mandate.Vault]. Comparison and write are one statement,
-// so no choice of isolation level can part them. The version is part of what
-// the token is sealed for, so the next version's row opens only the next token.
-func (v *SQL) Rotate(ctx context.Context, g mandate.Grant, next mandate.Secret, epoch int64) error {
-	if next.IsZero() {
-		return errors.New("rotate grant: there is no refresh token")
-	}
-	l := labelOf(g)
-	l.version++
-	s, err := seal(ctx, v.key, l, next)
-	if err != nil {
-		return fmt.Errorf("seal grant: %w", err)
-	}
-	n, err := v.db.Exec(ctx, `
-		UPDATE grants SET sealed = $1, key_id = $2, version = version + 1, redeemed = $3
-		WHERE cloud = $4 AND application = $5 AND partner = $6 AND generation = $7
-			AND version = $8 AND state = 'active' AND (SELECT epoch FROM head) = $9`,
-		s.blob(), s.keyID, time.Now().UnixMilli(),
-		g.Key.Cloud, g.Key.Application.String(), g.Key.Partner.String(), g.Generation, g.Version, epoch)
-	if err != nil {
-		return wrap("rotate grant", unavailable(ctx, err))
-	}
-	if n == 0 {
-		return v.lost(ctx, g, epoch)
-	}
-	return nil
-}
-
-// lost tells why a rotation changed nothing. None of the reasons passes: an
-// epoch only grows, and so do a row's version and the generation.
-func (v *SQL) lost(ctx context.Context, g mandate.Grant, epoch int64) error {
-	var same bool
-	err := v.db.QueryRow(ctx, `
-		SELECT count(*) > 0 FROM grants
-		WHERE cloud = $1 AND application = $2 AND partner = $3 AND generation = $4
-			AND version > $5 AND state = 'active' AND (SELECT epoch FROM head) = $6`,
-		g.Key.Cloud, g.Key.Application.String(), g.Key.Partner.String(), g.Generation, g.Version, epoch).Scan(&same)
-	if err != nil {
-		return wrap("rotate grant", unavailable(ctx, err))
-	}
-	if same {
-		return fmt.Errorf("rotate grant: %w", mandate.ErrRotated)
-	}
-	return fmt.Errorf("rotate grant: %w", mandate.ErrSuperseded)
-}
-
-// Activate implements [mandate.Vault]. The sealed token of the generation
-// before is overwritten, and as soon as nobody reads any more also gone from
-// the write-ahead log; see [database.DB.Scrub] for what that cannot reach.
-func (v *SQL) Activate(ctx context.Context, g mandate.Grant) error {
-	if err := activable(g); err != nil {
-		return fmt.Errorf("activate grant: %w", err)
-	}
-	s, err := seal(ctx, v.key, labelOf(g), g.Refresh)
-	if err != nil {
-		return fmt.Errorf("seal grant: %w", err)
-	}
-	r, err := rowOf(g, s)
-	if err != nil {
-		return fmt.Errorf("activate grant: %w", err)
-	}
-	err = v.db.Change(ctx, func(tx *database.Tx) error {
-		if err := r.replace(ctx, tx); err != nil {
-			return err
-		}
-		return r.insert(ctx, tx)
-	})
-	if errors.Is(err, mandate.ErrSuperseded) {
-		return wrap("activate grant", err)
-	}
-	if err != nil {
-		return wrap("activate grant", unavailable(ctx, err))
-	}
-	// The grant is active, whatever becomes of the log's old pages; they are
-	// overwritten with the next of many writes.
-	v.db.Scrub(ctx)
-	return nil
-}
-
-// activable reports the first thing for which g cannot be stored as active.
-func activable(g mandate.Grant) error {
+// New returns the vault in a database.
+func New(c Config) (*SQL, error) {
 	switch {
-	case g.Key.Cloud == "" || g.Key.Application.IsZero() || g.Key.Partner.IsZero():
-		return mandate.Invalid("key", "is incomplete")
-	case g.State != mandate.StateActive:
-		return mandate.Invalid("state", "is %q and not %q", g.State, mandate.StateActive)
-	case g.Generation < 1 || g.Version < 1:
-		return mandate.Invalid("generation", "and version start at 1")
-	case g.Refresh.IsZero():
-		return mandate.Invalid("refresh", "is missing: a grant has a refresh token")
+	case c.DB == nil:
+		return nil, errors.New("a vault needs a database")
+	case c.Key == nil:
+		return nil, errors.New("a vault needs a key")
+	case c.HomeOf != nil && c.Homes == nil:
+		return nil, errors.New("a vault cannot keep grants in homes that it does not have")
 	}
-	return nil
+	for name, h := range c.Homes {
+		if name == "" || h == nil {
+			return nil, fmt.Errorf("a home needs a name, and %q a home", name)
+		}
+	}
+	v := &SQL{db: c.DB, key: c.Key, shared: c.SharedKey, homes: c.Homes, homeOf: c.HomeOf, replica: rand.Text()[:8]}
+	v.blobs.max, v.blobs.life = maxRecent, 24*time.Hour
+	v.opened.max, v.opened.life = maxRecent, openedLife
+	if v.homeOf == nil {
+		v.homeOf = func(mandate.GrantKey) string { return "" }
+	}
+	return v, nil
 }
+
+// nowMS is the time of the database's clock in Unix milliseconds. Replicas
+// have clocks of their own, which no lease may depend on.
+const nowMS = `CAST(unixepoch('subsec') * 1000 AS BIGINT)`
 
 // unavailable says of an error of the database that it is one, unless it was
 // the caller who gave up.
@@ -196,9 +114,36 @@ func unavailable(ctx context.Context, err error) error {
 	return fmt.Errorf("%w: %w", mandate.ErrUnavailable, err)
 }
 
+// ours are the errors that a transaction's own checks end it with; any other
+// is the database's.
+func ours(ctx context.Context, err error) error {
+	for _, e := range []error{mandate.ErrSuperseded, mandate.ErrRotated, mandate.ErrNotFound, mandate.ErrNoGrant, mandate.ErrInvalid, errElsewhere} {
+		if errors.Is(err, e) {
+			return err
+		}
+	}
+	return unavailable(ctx, err)
+}
+
 func wrap(doing string, err error) error {
 	if err == nil {
 		return nil
 	}
 	return fmt.Errorf("%s: %w", doing, err)
+}
+
+// millis is t as it is stored; 0 if it is zero.
+func millis(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMilli()
+}
+
+// fromMillis reverses millis.
+func fromMillis(ms int64) time.Time {
+	if ms == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms)
 }

@@ -35,7 +35,24 @@ func openVault(t *testing.T) (*SQL, *database.DB, string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { db.Close() })
-	return New(db, openKeys(t, filepath.Join(t.TempDir(), "keys"))), db, dir
+	return newVault(t, db, openKeys(t, filepath.Join(t.TempDir(), "keys"))), db, dir
+}
+
+func newVault(t *testing.T, db *database.DB, keys *KeyFile) *SQL {
+	t.Helper()
+	v, err := New(Config{DB: db, Key: keys, SharedKey: keys.Shared()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func subject(v *SQL) Subject { return Subject{Vault: v, Epoch: v.db, Turns: v, Schedule: v} }
+
+// rotate keeps a refresh token under the current epoch.
+func rotate(ctx context.Context, v *SQL, g mandate.Grant, next string) error {
+	c := check{vault: v, epoch: v.db}
+	return c.rotate(ctx, g, next)
 }
 
 func openKeys(t *testing.T, path string) *KeyFile {
@@ -48,11 +65,11 @@ func openKeys(t *testing.T, path string) *KeyFile {
 }
 
 func TestSQL(t *testing.T) {
-	v, db, _ := openVault(t)
-	if err := Check(t.Context(), v, db, contoso); err != nil {
+	v, _, _ := openVault(t)
+	if err := Check(t.Context(), subject(v), contoso); err != nil {
 		t.Error(err)
 	}
-	if err := Check(t.Context(), v, db, contoso); err == nil {
+	if err := Check(t.Context(), subject(v), contoso); err == nil {
 		t.Error("Check passed where there was a grant already")
 	}
 }
@@ -116,8 +133,11 @@ func TestActivateRefusesWhatIsNoGrant(t *testing.T) {
 		t.Errorf("the epoch went from %d to %d, want no change", before, after)
 	}
 	g := activate(t, v, candidate(db, contoso, 1, "refresh"))
-	if err := v.Rotate(t.Context(), g, mandate.Secret{}, epochOf(t, db)); err == nil {
-		t.Error("Rotate stored an empty refresh token")
+	if err := rotate(t.Context(), v, g, ""); err != nil {
+		t.Error(err)
+	}
+	if got, err := v.Open(t.Context(), contoso); err != nil || got.Refresh.Reveal() != "refresh" {
+		t.Errorf("Keep of nothing changed the refresh token (error %v)", err)
 	}
 }
 
@@ -134,7 +154,7 @@ func TestLifeOfAGrant(t *testing.T) {
 			}
 		}
 	}
-	for name, act := range map[string]func(context.Context, mandate.GrantKey) error{"Suspend": v.Suspend, "Withdraw": v.Withdraw} {
+	for name, act := range map[string]func(context.Context, mandate.GrantKey) error{"Suspend": v.Suspend, "Withdraw": v.withdraw} {
 		if err := act(ctx, contoso); !errors.Is(err, mandate.ErrNoGrant) {
 			t.Errorf("%s of nothing: got error %v, want %v", name, err, mandate.ErrNoGrant)
 		}
@@ -153,7 +173,7 @@ func TestLifeOfAGrant(t *testing.T) {
 		t.Errorf("Resume of an active grant: got error %v, want %v", err, mandate.ErrNotFound)
 	}
 	old := g
-	if err := v.Rotate(ctx, old, mandate.NewSecret("rotated"), epoch); err != nil {
+	if err := rotate(ctx, v, old, "rotated"); err != nil {
 		t.Fatal(err)
 	}
 	g.Version++
@@ -162,11 +182,11 @@ func TestLifeOfAGrant(t *testing.T) {
 	}
 	raised("Suspend")
 	want(mandate.StateSuspended, "suspended")
-	if err := v.Rotate(ctx, old, mandate.NewSecret("x"), epoch); !errors.Is(err, mandate.ErrSuperseded) {
-		t.Errorf("Rotate of an old version of a suspended grant: got error %v, want %v", err, mandate.ErrSuperseded)
+	if err := rotate(ctx, v, old, "x"); !errors.Is(err, mandate.ErrSuperseded) {
+		t.Errorf("Keep of an old version of a suspended grant: got error %v, want %v", err, mandate.ErrSuperseded)
 	}
-	if err := v.Rotate(ctx, g, mandate.NewSecret("x"), epoch); !errors.Is(err, mandate.ErrSuperseded) {
-		t.Errorf("Rotate of a suspended grant: got error %v, want %v", err, mandate.ErrSuperseded)
+	if err := rotate(ctx, v, g, "x"); !errors.Is(err, mandate.ErrSuperseded) {
+		t.Errorf("Keep of a suspended grant: got error %v, want %v", err, mandate.ErrSuperseded)
 	}
 	if err := v.Activate(ctx, candidate(db, contoso, 2, "x")); !errors.Is(err, mandate.ErrSuperseded) {
 		t.Errorf("Activate over a suspended grant: got error %v, want %v", err, mandate.ErrSuperseded)
@@ -181,12 +201,12 @@ func TestLifeOfAGrant(t *testing.T) {
 	if got, err := v.Open(ctx, contoso); err != nil || got.Refresh.Reveal() != "rotated" {
 		t.Errorf("Open after Resume: got error %v, want the token back", err)
 	}
-	if err := v.Withdraw(ctx, contoso); err != nil {
+	if err := v.withdraw(ctx, contoso); err != nil {
 		t.Fatal(err)
 	}
 	raised("Withdraw")
 	want(mandate.StateWithdrawn, "withdrawn")
-	for name, act := range map[string]func(context.Context, mandate.GrantKey) error{"Suspend": v.Suspend, "Resume": v.Resume, "Withdraw": v.Withdraw} {
+	for name, act := range map[string]func(context.Context, mandate.GrantKey) error{"Suspend": v.Suspend, "Resume": v.Resume, "Rollback": v.Rollback, "Withdraw": v.withdraw} {
 		if err := act(ctx, contoso); !errors.Is(err, mandate.ErrNoGrant) && !errors.Is(err, mandate.ErrNotFound) {
 			t.Errorf("%s of a withdrawn grant: got error %v, want it refused", name, err)
 		}
@@ -208,8 +228,8 @@ func TestGrantsListsEveryGenerationWithoutTokens(t *testing.T) {
 		partner mandate.TenantID
 		want    []mandate.State
 	}{
-		{contoso.Partner, []mandate.State{mandate.StateActive, mandate.StateReplaced}},
-		{mandate.TenantID{}, []mandate.State{mandate.StateActive, mandate.StateReplaced, mandate.StateActive}},
+		{contoso.Partner, []mandate.State{mandate.StateActive, mandate.StateFallback}},
+		{mandate.TenantID{}, []mandate.State{mandate.StateActive, mandate.StateFallback, mandate.StateActive}},
 		{tenant("bbbbbbbb-0000-4000-8000-000000000003"), nil},
 	} {
 		got, err := v.Grants(t.Context(), tt.partner)
@@ -235,10 +255,14 @@ func TestWithdrawSaysThatTracesRemain(t *testing.T) {
 		if err := tx.QueryRow(t.Context(), `SELECT count(*) FROM grants`).Scan(&n); err != nil {
 			return err
 		}
-		return v.Withdraw(t.Context(), contoso)
+		w, err := v.Withdraw(t.Context(), contoso)
+		if err == nil && w.Traces == nil {
+			t.Error("Withdraw while somebody reads: got no traces")
+		}
+		return err
 	})
-	if !errors.Is(err, ErrTraces) {
-		t.Errorf("Withdraw while somebody reads: got error %v, want %v", err, ErrTraces)
+	if err != nil {
+		t.Error(err)
 	}
 	if _, err := v.Head(t.Context(), contoso); !errors.Is(err, mandate.ErrNoGrant) {
 		t.Errorf("Head after Withdraw: got error %v, want %v", err, mandate.ErrNoGrant)
@@ -254,11 +278,11 @@ func TestDatabaseDownIsUnavailable(t *testing.T) {
 		"Head":     second(v.Head(t.Context(), contoso)),
 		"Open":     second(v.Open(t.Context(), contoso)),
 		"Grants":   second(v.Grants(t.Context(), contoso.Partner)),
-		"Rotate":   v.Rotate(t.Context(), g, mandate.NewSecret("x"), epoch),
+		"Keep":     v.Keep(t.Context(), mandate.Keep{Grant: g, Epoch: epoch, Next: mandate.NewSecret("x")}),
 		"Activate": v.Activate(t.Context(), candidate(db, contoso, 2, "x")),
 		"Suspend":  v.Suspend(t.Context(), contoso),
 		"Resume":   v.Resume(t.Context(), contoso),
-		"Withdraw": v.Withdraw(t.Context(), contoso),
+		"Withdraw": v.withdraw(t.Context(), contoso),
 	} {
 		if !errors.Is(err, mandate.ErrUnavailable) || errors.Is(err, mandate.ErrNoGrant) {
 			t.Errorf("%s: got error %v, want %v", name, err, mandate.ErrUnavailable)
@@ -272,3 +296,9 @@ func TestDatabaseDownIsUnavailable(t *testing.T) {
 }
 
 func second[T any](_ T, err error) error { return err }
+
+// withdraw is Withdraw, of which only the error matters.
+func (v *SQL) withdraw(ctx context.Context, k mandate.GrantKey) error {
+	_, err := v.Withdraw(ctx, k)
+	return err
+}

@@ -1,0 +1,174 @@
+package vault
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/internal/database"
+)
+
+// live is what a row must be for its token to be redeemed.
+const live = `(state = 'active' OR (state = 'fallback' AND fallback_until > ` + nowMS + `))`
+
+// Keep implements [mandate.Vault].
+//
+// Each comparison is in one statement with the write that it allows, so no
+// choice of isolation level can part them. Besides the epoch, a row's own
+// since is compared: it is in the very row that is written, and so seen even
+// by a statement that began before a change which it then waited for.
+//
+// The version is part of what a token is sealed for, so the next version's row
+// opens only the next token.
+func (v *SQL) Keep(ctx context.Context, k mandate.Keep) error {
+	rotates := !k.Next.IsZero() && k.Next.Reveal() != k.Grant.Refresh.Reveal()
+	var share *shareable
+	if k.Turn.Owner != "" {
+		s, err := v.shareable(ctx, &k)
+		if err != nil {
+			return wrap("share token", err)
+		}
+		share = &s
+	}
+	var err error
+	switch {
+	case rotates:
+		err = v.rotate(ctx, &k, share)
+	case share != nil:
+		err = ours(ctx, share.store(ctx, v.db))
+	default:
+		err = v.unchanged(ctx, &k)
+	}
+	return wrap("keep", err)
+}
+
+// errElsewhere: the row's token has moved to another home meanwhile.
+var errElsewhere = errors.New("the grant was moved to another home")
+
+// rotate stores the next refresh token, and the access token with it.
+func (v *SQL) rotate(ctx context.Context, k *mandate.Keep, share *shareable) error {
+	l := labelOf(k.Grant)
+	l.version++
+	for {
+		home, err := v.homeOfRow(ctx, k.Grant)
+		if err != nil {
+			return err
+		}
+		s, err := v.seal(ctx, home, l, k.Next)
+		if err != nil {
+			return err
+		}
+		err = v.store(ctx, k, s, share)
+		if err == nil {
+			v.remember(s, l, k.Next)
+		}
+		if !errors.Is(err, errElsewhere) {
+			return err
+		}
+	}
+}
+
+// homeOfRow returns where a grant's token is. The next goes there too, so that
+// one name has all that is to be destroyed one day.
+func (v *SQL) homeOfRow(ctx context.Context, g mandate.Grant) (home string, err error) {
+	if len(v.homes) == 0 {
+		return "", nil
+	}
+	err = v.db.QueryRow(ctx, `SELECT coalesce(max(home), '') FROM grants WHERE `+ofGrant+` AND generation = $4`,
+		keyArgs(g.Key, g.Generation)...).Scan(&home)
+	return home, unavailable(ctx, err)
+}
+
+// store is the one commit of a redemption that brought a refresh token. If
+// only that was overtaken, the access token is stored all the same.
+func (v *SQL) store(ctx context.Context, k *mandate.Keep, s stored, share *shareable) error {
+	overtaken := false
+	err := v.db.Tx(ctx, func(tx *database.Tx) error {
+		overtaken = false // it may run again
+		// The turn comes before the grant, as in every change: where rows are
+		// locked, two that lock both must do so in the same order.
+		if share != nil {
+			if err := share.store(ctx, tx); err != nil {
+				return err
+			}
+		}
+		n, err := tx.Exec(ctx, `UPDATE grants SET sealed = $4, key_id = $5, ref = $6, version = version + 1, redeemed = $7
+			WHERE `+ofGrant+` AND generation = $8 AND version = $9 AND home = $10 AND `+live+`
+				AND since <= $11 AND (SELECT epoch FROM head) = $11`,
+			keyArgs(k.Grant.Key, orNull(s.blob), s.keyID, s.ref, time.Now().UnixMilli(),
+				k.Grant.Generation, k.Grant.Version, s.home, k.Epoch)...)
+		if err != nil || n > 0 {
+			return err
+		}
+		overtaken, err = lost(ctx, tx, k, s.home)
+		return err
+	})
+	if err == nil && overtaken {
+		err = mandate.ErrRotated
+	}
+	return ours(ctx, err)
+}
+
+// lost tells why a rotation changed nothing. None of the reasons but a move
+// passes: an epoch only grows, and so do a row's version and the generation.
+func lost(ctx context.Context, tx *database.Tx, k *mandate.Keep, home string) (overtaken bool, err error) {
+	var newer, moved int64
+	err = tx.QueryRow(ctx, `SELECT count(CASE WHEN version > $5 THEN 1 END), count(CASE WHEN version = $5 AND home <> $6 THEN 1 END)
+		FROM grants WHERE `+ofGrant+` AND generation = $4 AND `+live+` AND since <= $7 AND (SELECT epoch FROM head) = $7`,
+		keyArgs(k.Grant.Key, k.Grant.Generation, k.Grant.Version, home, k.Epoch)...).Scan(&newer, &moved)
+	switch {
+	case err != nil:
+		return false, err
+	case moved > 0:
+		return false, errElsewhere
+	case newer == 0:
+		return false, mandate.ErrSuperseded
+	}
+	return true, nil
+}
+
+// unchanged is Keep of nothing: it says whether the grant is still as it was.
+func (v *SQL) unchanged(ctx context.Context, k *mandate.Keep) error {
+	var n int64
+	err := v.db.QueryRow(ctx, `SELECT count(*) FROM grants WHERE `+ofGrant+` AND generation = $4 AND `+live+`
+		AND since <= $5 AND (SELECT epoch FROM head) = $5`, keyArgs(k.Grant.Key, k.Grant.Generation, k.Epoch)...).Scan(&n)
+	if err == nil && n == 0 {
+		return mandate.ErrSuperseded
+	}
+	return unavailable(ctx, err)
+}
+
+// A shareable is what ends a turn: the token to share, if there is one.
+type shareable struct {
+	keep        *mandate.Keep
+	id          []byte
+	expires     int64
+	fingerprint string
+	token       sealed // its box is nil if there is no token
+}
+
+// An execer is a database or a transaction.
+type execer interface {
+	Exec(ctx context.Context, query string, args ...any) (int64, error)
+}
+
+// store ends the turn and stores the token, in one statement, or returns
+// [mandate.ErrSuperseded].
+func (s *shareable) store(ctx context.Context, db execer) error {
+	k := s.keep
+	const given = ` WHERE id = $4 AND owner = $5 AND fence = $6 AND EXISTS (SELECT 1 FROM grants WHERE ` + ofGrant + `
+		AND generation = $7 AND ` + live + ` AND since <= $8) AND (SELECT epoch FROM head) = $8`
+	set := `UPDATE turns SET owner = ''`
+	args := keyArgs(k.Grant.Key, s.id, k.Turn.Owner, k.Turn.Fence, k.Grant.Generation, k.Epoch)
+	if s.token.box != nil {
+		set += `, epoch = $8, expires = $9, fingerprint = $10, key_id = $11, sealed = $12`
+		args = append(args, s.expires, s.fingerprint, s.token.keyID, s.token.blob())
+	}
+	n, err := db.Exec(ctx, set+given, args...)
+	if err == nil && n == 0 {
+		return fmt.Errorf("%w, or the turn is another's", mandate.ErrSuperseded)
+	}
+	return err
+}

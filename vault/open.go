@@ -1,0 +1,174 @@
+package vault
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+
+	"github.com/mandate-sam/mandate"
+)
+
+const (
+	// maxRecent bounds how many tokens and blobs are remembered.
+	maxRecent = 4096
+
+	// openedLife bounds how long an opened token is remembered. A key that
+	// was taken away from this program opens nothing any more after that.
+	openedLife = 10 * time.Minute
+
+	// unwrapTimeout bounds an unwrapping that several wait for.
+	unwrapTimeout = 30 * time.Second
+)
+
+// flights share an unwrapping that is under way.
+type flights struct{ group singleflight.Group }
+
+// secret opens a blob that was sealed for l, or remembers what it held: warming
+// a partner's thousand customers asks the key's keeper once. What is
+// remembered is found by every byte of the blob and of its label, so a row that
+// was altered since opens no more than if nothing were remembered; and it is
+// forgotten when the epoch moves.
+func (v *SQL) secret(ctx context.Context, keyID string, blob []byte, l label) (mandate.Secret, error) {
+	name := nameOf(keyID, blob, l)
+	epoch, err := v.db.Epoch()
+	if err != nil {
+		return mandate.Secret{}, unavailable(ctx, err)
+	}
+	if s, ok := v.opened.get(epoch, name); ok {
+		return s, nil
+	}
+	// The unwrapping outlives whoever began it: others may wait for it.
+	done := v.unwrap.group.DoChan(string(name[:]), func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unwrapTimeout)
+		defer cancel()
+		s, err := parseSealed(keyID, blob)
+		if err != nil {
+			return mandate.Secret{}, err
+		}
+		return s.open(ctx, v.key, l)
+	})
+	select {
+	case r := <-done:
+		if r.Err != nil {
+			return mandate.Secret{}, r.Err
+		}
+		s := r.Val.(mandate.Secret)
+		v.opened.put(epoch, name, s)
+		return s, nil
+	case <-ctx.Done():
+		return mandate.Secret{}, ctx.Err()
+	}
+}
+
+// remember spares the unwrapping of what was just sealed.
+func (v *SQL) remember(s stored, l label, secret mandate.Secret) {
+	if epoch, err := v.db.Epoch(); err == nil {
+		v.opened.put(epoch, nameOf(s.keyID, s.content, l), secret)
+	}
+}
+
+// nameOf is different for everything of which a sealed value consists.
+func nameOf(keyID string, blob []byte, l label) [sha256.Size]byte {
+	h := sha256.New()
+	for _, part := range [][]byte{[]byte(keyID), l.data(format), blob} {
+		h.Write(number(int64(len(part))))
+		h.Write(part)
+	}
+	return [sha256.Size]byte(h.Sum(nil))
+}
+
+func labelOf(g mandate.Grant) label {
+	return label{key: g.Key, kind: kindRefresh, generation: g.Generation, version: g.Version}
+}
+
+// recent remembers a bounded number of things for a bounded time, and only
+// within one epoch.
+type recent[K comparable, V any] struct {
+	max  int
+	life time.Duration
+
+	mu    sync.Mutex // guards epoch and all
+	epoch int64
+	all   map[K]remembered[V]
+}
+
+type remembered[V any] struct {
+	value V
+	until time.Time
+}
+
+func (r *recent[K, V]) get(epoch int64, k K) (V, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.in(epoch)
+	e, ok := r.all[k]
+	if !ok || !time.Now().Before(e.until) {
+		delete(r.all, k)
+		var none V
+		return none, false
+	}
+	return e.value, true
+}
+
+func (r *recent[K, V]) put(epoch int64, k K, value V) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.in(epoch); r.epoch != epoch {
+		return // learned in an epoch that is over
+	}
+	if len(r.all) >= r.max {
+		r.shrink(time.Now())
+	}
+	r.all[k] = remembered[V]{value, time.Now().Add(r.life)}
+}
+
+// in forgets everything if epoch is a later one.
+func (r *recent[K, V]) in(epoch int64) {
+	if r.all == nil || epoch > r.epoch {
+		r.epoch, r.all = epoch, make(map[K]remembered[V])
+	}
+}
+
+// shrink makes room: first of what is over, then of anything.
+func (r *recent[K, V]) shrink(now time.Time) {
+	for k, e := range r.all {
+		if !now.Before(e.until) {
+			delete(r.all, k)
+		}
+	}
+	for k := range r.all {
+		if len(r.all) < r.max {
+			return
+		}
+		delete(r.all, k)
+	}
+}
+
+// A place is where a home keeps one blob.
+type place struct{ home, name, ref string }
+
+// blobOf returns the sealed token of r, from wherever it is.
+func (v *SQL) blobOf(ctx context.Context, r *row) ([]byte, error) {
+	if r.home == "" {
+		return r.sealed, nil
+	}
+	p := place{r.home, r.name(), r.ref}
+	// A version of a home is never changed, so this holds in every epoch.
+	if b, ok := v.blobs.get(0, p); ok {
+		return b, nil
+	}
+	h, err := v.home(r.home)
+	if err != nil {
+		return nil, err
+	}
+	b, err := h.Get(ctx, p.name, p.ref)
+	if err != nil {
+		return nil, fmt.Errorf("read from home %q: %w", r.home, err)
+	}
+	v.blobs.put(0, p, b)
+	return b, nil
+}

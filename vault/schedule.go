@@ -1,0 +1,46 @@
+package vault
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/mandate-sam/mandate"
+)
+
+var _ mandate.Schedule = (*SQL)(nil)
+
+// maxFault bounds what is remembered of why a keep-alive failed, in bytes.
+const maxFault = 1000
+
+// Due implements [mandate.Schedule].
+func (v *SQL) Due(ctx context.Context, now time.Time, limit int) ([]mandate.Grant, error) {
+	all, err := v.list(ctx, `SELECT `+columns+` FROM grants WHERE state = 'active' AND due <= $1 ORDER BY due LIMIT $2`, now.UnixMilli(), int64(limit))
+	return all, wrap("list grants that are due", err)
+}
+
+// Claim implements [mandate.Schedule]. It is one statement: of several who
+// found the same due time, one changes it.
+func (v *SQL) Claim(ctx context.Context, g mandate.Grant, until time.Time) (bool, error) {
+	n, err := v.db.Exec(ctx, `UPDATE grants SET due = $5 WHERE `+ofGrant+` AND generation = $4 AND state = 'active' AND due = $6`,
+		keyArgs(g.Key, g.Generation, millis(until), millis(g.Due))...)
+	return n > 0, wrap("claim grant", unavailable(ctx, err))
+}
+
+// Attempted implements [mandate.Schedule].
+func (v *SQL) Attempted(ctx context.Context, g mandate.Grant, next time.Time, fault string) error {
+	failures := `0`
+	if fault != "" {
+		failures = `failures + 1`
+	}
+	_, err := v.db.Exec(ctx, `UPDATE grants SET due = $5, attempted = $6, last_fault = $7, failures = `+failures+`
+		WHERE `+ofGrant+` AND generation = $4 AND state = 'active'`,
+		keyArgs(g.Key, g.Generation, millis(next), time.Now().UnixMilli(), storableText(fault))...)
+	return wrap("note attempt", unavailable(ctx, err))
+}
+
+// storableText is the beginning of s as a database takes it: what an upstream
+// says may be cut within a character, or have none.
+func storableText(s string) string {
+	return strings.ReplaceAll(strings.ToValidUTF8(s[:min(len(s), maxFault)], ""), "\x00", "")
+}
