@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/mandate-sam/mandate/emulator"
 	"github.com/mandate-sam/mandate/emulator/directory"
@@ -379,8 +380,8 @@ func TestPartnerRequests(t *testing.T) {
 		t.Fatalf("got %v, want this partner's users' calls only", items)
 	}
 	for i, want := range []map[string]any{
-		1: {"operationName": "GetCustomer", "upn": "nomfa@contoso.example", "mfaCompliant": false, "statusCode": 404.0},
-		2: {"operationName": "GetCustomers", "upn": "admin@contoso.example", "mfaCompliant": true, "statusCode": 200.0, "requestId": "q-1", "applicationId": emulator.ApplicationID},
+		1: {"operationName": "GET v1/customers/{customer}", "upn": "nomfa@contoso.example", "mfaCompliant": false, "tenantId": emulator.ContosoTenant},
+		2: {"operationName": "GET v1/customers", "upn": "admin@contoso.example", "mfaCompliant": true, "requestId": "q-1", "ipAddress": "127.0.0.1", "applicationId": emulator.ApplicationID},
 	} {
 		got := items[i].(map[string]any)
 		for name, v := range want {
@@ -388,6 +389,50 @@ func TestPartnerRequests(t *testing.T) {
 				t.Errorf("%d: got %s %v, want %v", i, name, got[name], v)
 			}
 		}
+	}
+}
+
+// The report counts calls by day and application; it is a bare list.
+func TestMFAAdoption(t *testing.T) {
+	e := start(t)
+	good, bad := partnerToken(t, e, "admin@contoso.example"), partnerToken(t, e, "nomfa@contoso.example")
+	pc := e.Endpoints().PartnerCenter
+	day := time.Now().UTC()
+	call(t, e, pc+"/v1/customers", good)
+	call(t, e, pc+"/v1/customers", bad)
+	report := func(query string) (rows []map[string]any) {
+		t.Helper()
+		req, err := http.NewRequest("GET", pc+"/v1/applicationmfaadoptionstatus"+query, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+good)
+		res, err := e.Client().Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		if err := json.NewDecoder(res.Body).Decode(&rows); err != nil || res.Header.Get("MS-CV") == "" {
+			t.Fatalf("%s: got %d, %v", query, res.StatusCode, err)
+		}
+		return rows
+	}
+	rows := report("")
+	if len(rows) != 1 || rows[0]["totalRequestCount"] != 2.0 || rows[0]["mfaCompliantRequestCount"] != 1.0 || rows[0]["applicationId"] != emulator.ApplicationID || rows[0]["applicationName"] == "" {
+		t.Errorf("got %v", rows)
+	}
+	if rows := report("?startDate=" + day.AddDate(0, 0, -1).Format(time.DateOnly) + "&endDate=" + day.AddDate(0, 0, 1).Format(time.DateOnly)); len(rows) != 1 {
+		t.Errorf("got %v", rows)
+	}
+	if rows := report("?endDate=" + day.AddDate(0, 0, -2).Format(time.DateOnly)); len(rows) != 0 {
+		t.Errorf("got %v", rows)
+	}
+	if a := call(t, e, pc+"/v1/applicationmfaadoptionstatus?startDate=May", good); a.status != 400 {
+		t.Errorf("got %d, %v", a.status, a.raw)
+	}
+	users, _ := call(t, e, pc+"/v1/nonMfaCompliantPartnerPrincipals", good).raw["items"].([]any)
+	if len(users) != 1 || users[0].(map[string]any)["upn"] != "nomfa@contoso.example" {
+		t.Errorf("got %v", users)
 	}
 }
 

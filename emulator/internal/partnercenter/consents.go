@@ -89,7 +89,7 @@ func (s *Server) addConsent(c call) (reply, error) {
 		return reply{}, errConsented
 	}
 	body := consentAnswer(c.token.App, in.DisplayName, grants)
-	return reply{http.StatusCreated, body}, nil
+	return reply{status: http.StatusCreated, body: body}, nil
 }
 
 // grants reads what the body grants. Permissions are separated by commas,

@@ -209,6 +209,7 @@ func customerUser(u directory.User) map[string]any {
 	return map[string]any{
 		"id": u.ID, "userPrincipalName": u.UPN, "firstName": u.GivenName, "lastName": u.Surname, "displayName": u.Name,
 		"usageLocation": "US", "userDomainType": "managed", "state": "active",
+		"immutableId": nil, "passwordProfile": nil, "lastDirectorySyncTime": nil, "softDeletionTime": nil,
 		"links":      map[string]any{"self": link("/customers/" + u.Tenant + "/users/" + u.ID)},
 		"attributes": map[string]any{"objectType": "CustomerUser"},
 	}

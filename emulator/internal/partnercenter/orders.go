@@ -74,7 +74,7 @@ func (s *Server) placeOrder(c call) (reply, error) {
 		})
 	}
 	s.cfg.Directory.PlaceOrder(t.ID, o, subs)
-	return reply{http.StatusCreated, orderAnswer(t, o)}, nil
+	return reply{status: http.StatusCreated, body: orderAnswer(t, o)}, nil
 }
 
 func orderAnswer(t directory.Tenant, o directory.Order) map[string]any {

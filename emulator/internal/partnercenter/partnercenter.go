@@ -102,44 +102,48 @@ const (
 	admins             // an Admin Agent
 )
 
-// reply is a good answer. A nil body is an empty one.
+// reply is a good answer: an object, a bare list if there is one, or nothing.
 type reply struct {
 	status int
 	body   map[string]any
+	list   []any
 }
 
 // clone copies the answer, so that what is added to one is not in the other.
-func (r reply) clone() reply { return reply{r.status, maps.Clone(r.body)} }
+func (r reply) clone() reply { return reply{r.status, maps.Clone(r.body), r.list} }
 
-func ok(body map[string]any, err error) (reply, error) { return reply{http.StatusOK, body}, err }
+func ok(body map[string]any, err error) (reply, error) {
+	return reply{status: http.StatusOK, body: body}, err
+}
 
 // route says what a path needs and what answers it.
 type route struct {
-	pattern   string
-	operation string // its name in partnerRequests
-	appOnly   bool   // an application's own token is good enough
-	need      need
-	handle    func(*Server, call) (reply, error)
+	pattern string
+	appOnly bool // an application's own token is good enough
+	need    need
+	handle  func(*Server, call) (reply, error)
 }
 
 var routes = []route{
-	{"GET /v1/customers", "GetCustomers", true, agents, (*Server).customers},
-	{"GET /v1/customers/{customer}", "GetCustomer", true, agents, (*Server).customer},
-	{"GET /v1/customers/{customer}/users", "GetCustomerUsers", false, agents, (*Server).users},
-	{"GET /v1/customers/{customer}/users/{user}", "GetCustomerUser", false, agents, (*Server).user},
-	{"GET /v1/customers/{customer}/profiles/company", "GetCustomerCompanyProfile", true, agents, (*Server).company},
-	{"GET /v1/customers/{customer}/orders", "GetOrders", true, agents, (*Server).orders},
-	{"POST /v1/customers/{customer}/orders", "CreateOrder", true, agents, (*Server).placeOrder},
-	{"GET /v1/customers/{customer}/orders/{order}", "GetOrder", true, agents, (*Server).order},
-	{"GET /v1/customers/{customer}/subscriptions", "GetSubscriptions", true, agents, (*Server).subscriptions},
-	{"GET /v1/customers/{customer}/subscriptions/{subscription}", "GetSubscription", true, agents, (*Server).subscription},
-	{"PATCH /v1/customers/{customer}/subscriptions/{subscription}", "UpdateSubscription", true, agents, (*Server).updateSubscription},
-	{"GET /v1/customers/{customer}/applicationconsents", "GetApplicationConsents", false, admins, (*Server).consents},
-	{"POST /v1/customers/{customer}/applicationconsents", "CreateApplicationConsent", false, admins, (*Server).addConsent},
-	{"GET /v1/customers/{customer}/applicationconsents/{application}", "GetApplicationConsent", false, admins, (*Server).consent},
-	{"DELETE /v1/customers/{customer}/applicationconsents/{application}", "DeleteApplicationConsent", false, admins, (*Server).removeConsent},
-	{"GET /v1/profiles/organization", "GetOrganizationProfile", false, anyone, (*Server).organization},
-	{"GET /v1/partnerRequests", "GetPartnerRequests", false, anyone, (*Server).partnerRequests},
+	{"GET /v1/customers", true, agents, (*Server).customers},
+	{"GET /v1/customers/{customer}", true, agents, (*Server).customer},
+	{"GET /v1/customers/{customer}/users", false, agents, (*Server).users},
+	{"GET /v1/customers/{customer}/users/{user}", false, agents, (*Server).user},
+	{"GET /v1/customers/{customer}/profiles/company", true, agents, (*Server).company},
+	{"GET /v1/customers/{customer}/orders", true, agents, (*Server).orders},
+	{"POST /v1/customers/{customer}/orders", true, agents, (*Server).placeOrder},
+	{"GET /v1/customers/{customer}/orders/{order}", true, agents, (*Server).order},
+	{"GET /v1/customers/{customer}/subscriptions", true, agents, (*Server).subscriptions},
+	{"GET /v1/customers/{customer}/subscriptions/{subscription}", true, agents, (*Server).subscription},
+	{"PATCH /v1/customers/{customer}/subscriptions/{subscription}", true, agents, (*Server).updateSubscription},
+	{"GET /v1/customers/{customer}/applicationconsents", false, admins, (*Server).consents},
+	{"POST /v1/customers/{customer}/applicationconsents", false, admins, (*Server).addConsent},
+	{"GET /v1/customers/{customer}/applicationconsents/{application}", false, admins, (*Server).consent},
+	{"DELETE /v1/customers/{customer}/applicationconsents/{application}", false, admins, (*Server).removeConsent},
+	{"GET /v1/profiles/organization", false, anyone, (*Server).organization},
+	{"GET /v1/partnerRequests", false, anyone, (*Server).partnerRequests},
+	{"GET /v1/applicationmfaadoptionstatus", false, anyone, (*Server).adoption},
+	{"GET /v1/nonMfaCompliantPartnerPrincipals", false, anyone, (*Server).withoutMFA},
 }
 
 var slashes = regexp.MustCompile(`//+`)
@@ -171,21 +175,20 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, rt route) {
 	if err == nil {
 		out, err = s.once(c, rt)
 	}
-	status := out.status
-	if err != nil {
-		status = asError(err).status
-	}
-	s.record(w, c, rt, status)
+	s.record(w, c, rt)
 	if err != nil {
 		s.refuse(w, c, err)
 		return
 	}
 	s.verdict(w, c, out.body)
-	if out.body == nil {
+	switch {
+	case out.list != nil:
+		bearer.WriteJSON(w, out.status, out.list)
+	case out.body != nil:
+		bearer.WriteJSON(w, out.status, out.body)
+	default:
 		w.WriteHeader(out.status)
-		return
 	}
-	bearer.WriteJSON(w, out.status, out.body)
 }
 
 // echo sends the ids of the request back, making up what is missing.
@@ -193,6 +196,8 @@ func (s *Server) echo(w http.ResponseWriter, r *http.Request) {
 	for _, name := range []string{"MS-RequestId", "MS-CorrelationId"} {
 		w.Header().Set(name, cmp.Or(r.Header.Get(name), s.cfg.Chance.GUID()))
 	}
+	w.Header().Set("MS-CV", cmp.Or(r.Header.Get("MS-CV"), s.cfg.Chance.Text(12)+".0"))
+	w.Header().Set("MS-ServerId", "EMULATOR01")
 }
 
 // admit decides whether the caller may use the route.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"io"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -20,10 +21,9 @@ const (
 type record struct {
 	time                       time.Time
 	request, correlation       string
-	operation, method, path    string
+	operation, address         string
 	upn, objectID, application string
 	mfa                        bool
-	status                     int
 }
 
 // refresh forgets everything if the directory was cleared. The caller holds
@@ -35,14 +35,14 @@ func (s *Server) refresh() {
 }
 
 // record keeps the last calls that were made with a user's token.
-func (s *Server) record(w http.ResponseWriter, c call, rt route, status int) {
+func (s *Server) record(w http.ResponseWriter, c call, rt route) {
 	if c.partner.ID == "" || c.token.AppOnly() {
 		return
 	}
 	r := record{
 		time: s.cfg.Dials.Now(), request: w.Header().Get("MS-RequestId"), correlation: w.Header().Get("MS-CorrelationId"),
-		operation: rt.operation, method: c.Method, path: c.URL.Path,
-		upn: c.token.Holder.UPN, objectID: c.token.Holder.ID, application: c.token.App, mfa: c.token.MFA(), status: status,
+		operation: strings.Replace(rt.pattern, " /", " ", 1), address: remoteAddress(c.RemoteAddr),
+		upn: c.token.Holder.UPN, objectID: c.token.Holder.ID, application: c.token.App, mfa: c.token.MFA(),
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -54,21 +54,34 @@ func (s *Server) record(w http.ResponseWriter, c call, rt route, status int) {
 	s.log[c.partner.ID] = log
 }
 
+// remoteAddress is the address without the port.
+func remoteAddress(hostPort string) string {
+	host, _, err := net.SplitHostPort(hostPort)
+	if err != nil {
+		return hostPort
+	}
+	return host
+}
+
+// recorded are the last calls of the partner's users, oldest first.
+func (s *Server) recorded(c call) []record {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refresh()
+	log := s.log[c.partner.ID]
+	return slices.Clone(log[max(0, len(log)-maxRecords):])
+}
+
 // partnerRequests lists the last calls made in the name of the partner's
 // users, newest first.
 func (s *Server) partnerRequests(c call) (reply, error) {
-	s.mu.Lock()
-	s.refresh()
-	log := s.log[c.partner.ID]
-	log = slices.Clone(log[max(0, len(log)-maxRecords):])
-	s.mu.Unlock()
+	log := s.recorded(c)
 	slices.Reverse(log)
 	return ok(page(c, log, "/partnerRequests", func(r record) map[string]any {
 		return map[string]any{
-			"requestId": r.request, "correlationId": r.correlation, "requestDate": r.time.UTC().Format(time.RFC3339Nano),
-			"operationName": r.operation, "verb": r.method, "resourcePath": r.path, "statusCode": r.status,
+			"requestId": r.request, "correlationId": r.correlation, "requestDateTime": r.time.UTC().Format(time.RFC3339Nano),
+			"operationName": r.operation, "ipAddress": r.address, "tenantId": c.partner.ID,
 			"upn": r.upn, "objectId": r.objectID, "applicationId": r.application, "mfaCompliant": r.mfa,
-			"attributes": map[string]any{"objectType": "PartnerRequest"},
 		}
 	}))
 }
