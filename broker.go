@@ -23,6 +23,18 @@ type Config struct {
 	Audit     Recorder  // required
 	Epoch     Epoch     // required
 
+	// Custody is required by what operators do with grants; [Broker.Suspend]
+	// and what is beside it.
+	Custody Custody
+
+	// Sessions ends the sessions of whoever consented, where
+	// [Broker.Withdraw] is asked to. Nil cannot.
+	Sessions Sessions
+
+	// Issued knows which tokens are still alive. Nil knows of none, and
+	// withdrawing says so.
+	Issued Issued
+
 	// Turns keeps replicas that share the database out of each other's way.
 	// Nil means that there is no other.
 	Turns Turns
@@ -84,7 +96,7 @@ func New(cfg Config) (*Broker, error) {
 	cfg.Timeout = cmp.Or(cfg.Timeout, 30*time.Second)
 	cfg.MaxTokens = cmp.Or(cfg.MaxTokens, 200_000)
 	cfg.Log = cmp.Or(cfg.Log, slog.New(slog.DiscardHandler))
-	if err := cfg.KeepAlive.check(); err != nil {
+	if err := cfg.KeepAlive.Check(); err != nil {
 		return nil, fmt.Errorf("mandate.New: %w", err)
 	}
 	return &Broker{cfg: cfg, cache: newTokenCache(cfg.MaxTokens), heads: make(map[GrantKey]head)}, nil

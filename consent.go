@@ -63,8 +63,12 @@ func (b *Broker) Consent(ctx context.Context, c Consent) (Grant, Receipt, error)
 // Refuse records a refused consent, and returns r joined with the error of
 // recording it, if there was one.
 func (b *Broker) Refuse(ctx context.Context, p Partner, r *Refusal, address string) error {
+	return b.refuse(ctx, p, r, By{Address: address})
+}
+
+func (b *Broker) refuse(ctx context.Context, p Partner, r *Refusal, by By) error {
 	rec := Record{
-		Kind: KindRefused, Partner: p.Name, Address: address,
+		Kind: KindRefused, Partner: p.Name, Caller: by.Caller, Address: by.Address, Ticket: by.Ticket,
 		Tenant: p.Key.Partner, Audience: r.Audience, Reason: r.Error(),
 	}
 	if !p.Key.Partner.IsZero() {
@@ -185,7 +189,7 @@ func (b *Broker) candidate(ctx context.Context, c *Consent) (Grant, error) {
 	if !r.User.AuthTime.Before(c.Began.Truncate(time.Second)) {
 		g.Evidence.AuthTime = r.User.AuthTime
 	}
-	if err := b.probe(ctx, c, &g); err != nil {
+	if err := b.probe(ctx, c.Audiences, &g); err != nil {
 		return Grant{}, err
 	}
 	if err := g.Evidence.check(); err != nil {
@@ -224,10 +228,11 @@ func (c *Consent) expects(u *IDToken) error {
 	return nil
 }
 
-// probe redeems every audience once and asks Partner Center and Graph.
-func (b *Broker) probe(ctx context.Context, c *Consent, g *Grant) error {
+// probe redeems every audience once and asks Partner Center, which is the
+// first of them, and Graph, which is the second.
+func (b *Broker) probe(ctx context.Context, audiences []Audience, g *Grant) error {
 	tokens := make(map[Audience]Secret)
-	for _, a := range c.Audiences {
+	for _, a := range audiences {
 		r, err := b.probeAudience(ctx, g, a)
 		if err != nil {
 			return err
@@ -241,15 +246,15 @@ func (b *Broker) probe(ctx context.Context, c *Consent, g *Grant) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, b.cfg.Timeout)
 	defer cancel()
-	ok, why, err := b.cfg.Prober.MFACompliant(ctx, g.Key, tokens[c.Audiences[0]])
+	ok, why, err := b.cfg.Prober.MFACompliant(ctx, g.Key, tokens[audiences[0]])
 	if err != nil {
-		return refusal(err, c.Audiences[0])
+		return refusal(err, audiences[0])
 	}
 	if !ok {
 		return &Refusal{Reason: ReasonMFA, Detail: "Partner Center: " + why}
 	}
 	g.Evidence.PartnerCenter = true
-	return b.probeAgent(ctx, g, tokens[c.Audiences[1]])
+	return b.probeAgent(ctx, g, tokens[audiences[1]])
 }
 
 func (b *Broker) probeAudience(ctx context.Context, g *Grant, a Audience) (Redeemed, error) {

@@ -76,7 +76,8 @@ func newWorld(t testing.TB) *world {
 	}}
 	w.entra.trace, w.vault.trace, w.audit.trace = &w.audit.events, &w.audit.events, &w.audit.events
 	var err error
-	w.Broker, err = New(Config{Authority: w.entra, Prober: w.prober, Vault: w.vault, Policy: w.policy, Audit: w.audit, Epoch: &w.vault.epoch})
+	w.Broker, err = New(Config{Authority: w.entra, Prober: w.prober, Vault: w.vault, Policy: w.policy, Audit: w.audit, Epoch: &w.vault.epoch,
+		Custody: w.vault, Sessions: w.prober, Issued: w.prober})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,6 +178,27 @@ type fakeProber struct {
 	groupsErr  error
 	mfaToken   string
 	groupToken string
+
+	ended    string // the token with which sessions were ended
+	endErr   error
+	onEnd    func()
+	alive    int
+	aliveErr error
+}
+
+func (p *fakeProber) EndSessions(_ context.Context, _ GrantKey, s Secret) error {
+	if p.endErr != nil {
+		return p.endErr
+	}
+	p.ended = s.Reveal()
+	if p.onEnd != nil {
+		p.onEnd()
+	}
+	return nil
+}
+
+func (p *fakeProber) Alive(_ context.Context, _ GrantKey, now time.Time) (int, time.Time, error) {
+	return p.alive, now.Add(time.Hour), p.aliveErr
 }
 
 func (p *fakeProber) MFACompliant(_ context.Context, _ GrantKey, s Secret) (bool, string, error) {
@@ -211,6 +233,7 @@ type fakeVault struct {
 	grants    []Grant
 	rotateErr error
 	headErr   error
+	remnants  []Remnant
 	onOpen    func() error
 	onRotate  func() // runs before the refresh token is stored
 	heads     atomic.Int64

@@ -50,7 +50,8 @@ const (
 // aliveCaller is the caller in the records of the keep-alive.
 const aliveCaller CallerID = "mandate:keep-alive"
 
-func (k *KeepAlive) check() error {
+// Check fills in what is zero, and reports what is out of range.
+func (k *KeepAlive) Check() error {
 	k.Window = cmp.Or(k.Window, 90*24*time.Hour)
 	k.Every = cmp.Or(k.Every, k.Window/10)
 	k.PerMinute = cmp.Or(k.PerMinute, 60)

@@ -187,12 +187,12 @@ func TestKeepAliveConfig(t *testing.T) {
 	for _, k := range []KeepAlive{
 		{Window: time.Hour, Every: 31 * time.Minute}, {Window: -1}, {Every: -1}, {PerMinute: -1},
 	} {
-		if err := k.check(); !errors.Is(err, ErrInvalid) {
+		if err := k.Check(); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%+v: %v", k, err)
 		}
 	}
 	var k KeepAlive
-	if err := k.check(); err != nil || cmp.Compare(k.Every, 9*24*time.Hour) != 0 || k.PerMinute != 60 {
+	if err := k.Check(); err != nil || cmp.Compare(k.Every, 9*24*time.Hour) != 0 || k.PerMinute != 60 {
 		t.Errorf("defaults: %+v, %v", k, err)
 	}
 }
