@@ -93,6 +93,13 @@ func (f *fake) with(change func()) {
 	change()
 }
 
+// renewals returns the tokens that were renewed so far.
+func (f *fake) renewals() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.renewed)
+}
+
 func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -362,26 +362,26 @@ func TestFakeRenewal(t *testing.T) {
 		go func() { done <- c.Run(ctx) }()
 		time.Sleep(59 * time.Second)
 		synctest.Wait()
-		if len(f.renewed) != 1 {
-			t.Errorf("renewed %d times, want once at the start", len(f.renewed))
+		if len(f.renewals()) != 1 {
+			t.Errorf("renewed %d times, want once at the start", len(f.renewals()))
 		}
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
-		if len(f.renewed) != 2 {
-			t.Errorf("renewed %d times, want again after two thirds", len(f.renewed))
+		if len(f.renewals()) != 2 {
+			t.Errorf("renewed %d times, want again after two thirds", len(f.renewals()))
 		}
 		if err := os.WriteFile(path, []byte("CANARY-next"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(look + time.Second)
 		synctest.Wait()
-		if n := len(f.renewed); n != 3 || f.renewed[2] != "CANARY-next" {
-			t.Errorf("renewed %v, want the new token soon", f.renewed)
+		if got := f.renewals(); len(got) != 3 || got[2] != "CANARY-next" {
+			t.Errorf("renewed %v, want the new token soon", got)
 		}
 		f.with(func() { f.say = []answer{{503, "", nil}} })
 		time.Sleep(60*time.Second + again)
 		synctest.Wait()
-		if n := len(f.renewed); n != 4 {
+		if n := len(f.renewals()); n != 4 {
 			t.Errorf("renewed %d times, want once more after a failure", n)
 		}
 		cancel()
