@@ -3,12 +3,16 @@ package database
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/fstest"
 	"time"
+
+	"github.com/mandate-sam/mandate/internal/pgtest"
 )
 
 // notes is a schema for tests.
@@ -21,6 +25,20 @@ func notes(files ...string) Schema {
 	return Schema{"notes", fsys}
 }
 
+// each runs a test with an empty database of either kind.
+func each(t *testing.T, test func(t *testing.T, cfg Config)) {
+	t.Run("SQLite", func(t *testing.T) { test(t, Config{File: filepath.Join(t.TempDir(), "test.db")}) })
+	t.Run("PostgreSQL", func(t *testing.T) { test(t, Config{URL: pgtest.Shared(t).Database(t)}) })
+}
+
+// another returns an empty database of the same kind.
+func another(t *testing.T, cfg Config) Config {
+	if cfg.URL != "" {
+		return Config{URL: pgtest.Shared(t).Database(t)}
+	}
+	return Config{File: filepath.Join(t.TempDir(), "test.db")}
+}
+
 func openTest(t *testing.T) *DB {
 	t.Helper()
 	return openFile(t, filepath.Join(t.TempDir(), "test.db"), notes())
@@ -28,11 +46,30 @@ func openTest(t *testing.T) *DB {
 
 func openFile(t *testing.T, file string, schemas ...Schema) *DB {
 	t.Helper()
-	d, err := Open(t.Context(), Config{File: file, Schemas: schemas})
+	return open(t, Config{File: file}, schemas...)
+}
+
+func open(t *testing.T, cfg Config, schemas ...Schema) *DB {
+	t.Helper()
+	cfg.Schemas = schemas
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
+	}
+	d, err := Open(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { d.Close() })
+	return d
+}
+
+// running opens a database that is watched.
+func running(t *testing.T, cfg Config) *DB {
+	t.Helper()
+	d := open(t, cfg, notes())
+	var run sync.WaitGroup
+	run.Go(func() { d.Run(t.Context()) })
+	t.Cleanup(run.Wait)
 	return d
 }
 
@@ -50,9 +87,17 @@ func count(t *testing.T, d *DB) int {
 	return n
 }
 
+// epochOf returns the epoch, if need be after a machine that was busy.
 func epochOf(t *testing.T, d *DB) int64 {
 	t.Helper()
 	e, err := d.Epoch()
+	for range 500 {
+		if !errors.Is(err, ErrCutOff) {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+		e, err = d.Epoch()
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +133,7 @@ func TestSettings(t *testing.T) {
 // what it read, so that nothing has to be tried again.
 func TestTransactionsBeginWithTheLock(t *testing.T) {
 	d := openTest(t)
-	other, err := connect(d.file)
+	other, err := connect(d.name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,8 +147,10 @@ func TestTransactionsBeginWithTheLock(t *testing.T) {
 	}
 }
 
-func TestTx(t *testing.T) {
-	d, ctx := openTest(t), t.Context()
+func TestTx(t *testing.T) { each(t, testTx) }
+
+func testTx(t *testing.T, cfg Config) {
+	d, ctx := running(t, cfg), t.Context()
 	before := epochOf(t, d)
 	if err := d.Tx(ctx, func(tx *Tx) error { return insert(ctx, tx, 1) }); err != nil {
 		t.Fatal(err)
@@ -141,8 +188,10 @@ func TestTx(t *testing.T) {
 	}
 }
 
-func TestClose(t *testing.T) {
-	d, ctx := openTest(t), t.Context()
+func TestClose(t *testing.T) { each(t, testClose) }
+
+func testClose(t *testing.T, cfg Config) {
+	d, ctx := running(t, cfg), t.Context()
 	for range 2 {
 		if err := d.Close(); err != nil {
 			t.Error(err)
@@ -163,9 +212,11 @@ func TestClose(t *testing.T) {
 	}
 }
 
-func TestWaitToWriteEnds(t *testing.T) {
-	d := openTest(t)
-	err := d.Tx(t.Context(), func(*Tx) error {
+func TestWaitToWriteEnds(t *testing.T) { each(t, testWaitToWriteEnds) }
+
+func testWaitToWriteEnds(t *testing.T, cfg Config) {
+	d := running(t, cfg)
+	err := d.Change(t.Context(), func(*Tx) error {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 		defer cancel()
 		return d.Change(ctx, func(*Tx) error { return nil })
@@ -176,8 +227,10 @@ func TestWaitToWriteEnds(t *testing.T) {
 	epochOf(t, d) // a change that never began leaves no doubt
 }
 
-func TestViewSeesOneState(t *testing.T) {
-	d, ctx := openTest(t), t.Context()
+func TestViewSeesOneState(t *testing.T) { each(t, testViewSeesOneState) }
+
+func testViewSeesOneState(t *testing.T, cfg Config) {
+	d, ctx := running(t, cfg), t.Context()
 	err := d.View(ctx, func(tx *Tx) error {
 		var before, after int
 		if err := tx.QueryRow(ctx, `SELECT count(*) FROM notes`).Scan(&before); err != nil {

@@ -16,6 +16,11 @@ var (
 	// seen, so an old copy was put in its place. That does not pass.
 	ErrWentBack = errors.New("the database went back in time")
 
+	// ErrCutOff: the database has not answered for so long that what has
+	// changed meanwhile is not known. It passes by itself.
+	ErrCutOff = fmt.Errorf("nothing was heard from the database for %v, so nothing is handed out: "+
+		"see that PostgreSQL runs and this host reaches it; the server goes on by itself", cutOff)
+
 	errClosed = errors.New("the database is closed")
 )
 
@@ -24,14 +29,38 @@ const settleEvery = 100 * time.Millisecond
 
 // Epoch returns the number that grows with every [DB.Change], or an error if
 // it is not certain: [ErrUnknownEpoch] after a commit whose outcome is
-// unknown, [ErrWentBack], or that the database is closed. It never waits.
+// unknown, [ErrWentBack], [ErrCutOff] if the replica is cut off from
+// PostgreSQL, or that the database is closed. It never waits.
 //
-// The doubt is looked at first: whoever ends it stores the epoch before.
+// With several replicas the number is the one that was read by [DB.Run] at
+// most 750 ms ago, counted from the beginning of the read.
+//
+// The doubt is looked at first: whoever ends it stores the epoch before. The
+// time is looked at last.
 func (d *DB) Epoch() (int64, error) {
 	if why := d.doubt.Load(); why != nil {
 		return 0, *why
 	}
-	return d.epoch.Load(), nil
+	epoch := d.epoch.Load()
+	if d.cutOff() {
+		return 0, ErrCutOff
+	}
+	return epoch, nil
+}
+
+// Changed returns a channel that is closed when the epoch next moves on.
+// Whoever waits takes the channel first, and looks at the epoch then.
+func (d *DB) Changed() <-chan struct{} { return *d.moved.Load() }
+
+// raise notes an epoch that was committed, or read.
+func (d *DB) raise(epoch int64) {
+	for seen := d.epoch.Load(); epoch > seen; seen = d.epoch.Load() {
+		if d.epoch.CompareAndSwap(seen, epoch) {
+			next := make(chan struct{})
+			close(*d.moved.Swap(&next))
+			return
+		}
+	}
 }
 
 // Change runs fn in a transaction which also raises the epoch: for changes of
@@ -43,17 +72,24 @@ func (d *DB) Epoch() (int64, error) {
 // A statement of any package may depend on the epoch that it was decided in:
 // (SELECT epoch FROM head) = $n.
 //
-// fn must not use the DB itself to write, which would wait for itself.
+// Changes are one after the other, those of all replicas too. fn must not use
+// the DB itself to write, which would wait for itself. On PostgreSQL fn may
+// run again, as that of [DB.Tx].
 func (d *DB) Change(ctx context.Context, fn func(*Tx) error) error {
+	return d.again(ctx, func() error { return d.change(ctx, fn) })
+}
+
+func (d *DB) change(ctx context.Context, fn func(*Tx) error) error {
 	if err := d.take(ctx); err != nil {
 		return err
 	}
 	defer d.give()
 	var epoch int64
-	unknown, err := d.transact(ctx, func(tx *Tx) error {
+	unknown, err := d.transact(ctx, d.limit, func(tx *Tx) error {
 		// Raised first: where rows are locked, this is the lock that puts
 		// changes in an order.
-		if err := tx.QueryRow(ctx, `UPDATE head SET epoch = epoch + 1 RETURNING epoch`).Scan(&epoch); err != nil {
+		var err error
+		if epoch, err = tx.raise(ctx); err != nil {
 			return fmt.Errorf("raise epoch: %w", err)
 		}
 		if seen := d.epoch.Load(); epoch <= seen {
@@ -63,22 +99,39 @@ func (d *DB) Change(ctx context.Context, fn func(*Tx) error) error {
 	})
 	switch {
 	case err == nil:
-		d.epoch.Store(epoch)
+		d.raise(epoch)
 	case unknown:
 		d.doubtEpoch()
 	}
 	return err
 }
 
-// doubtEpoch makes Epoch return [ErrUnknownEpoch] until the database has been
-// read. The slot must be taken.
-func (d *DB) doubtEpoch() {
-	if d.doubt.Load() != nil {
-		return // somebody is finding out already, or it is final
+// raise raises the stored epoch. PostgreSQL tells all replicas when that is
+// committed.
+func (t *Tx) raise(ctx context.Context) (epoch int64, err error) {
+	const query = `UPDATE head SET epoch = epoch + 1 RETURNING epoch`
+	if t.db.pg == nil {
+		err = t.QueryRow(ctx, query).Scan(&epoch)
+		return epoch, err
 	}
-	d.doubts(ErrUnknownEpoch)
-	d.settling.Go(d.settle)
+	err = t.QueryRow(ctx, query+`, `+limits+`, pg_notify('mandate', 'epoch:' || epoch)::text`).Scan(&epoch, new(any), new(any), new(any))
+	return epoch, err
 }
+
+// doubtEpoch makes Epoch return [ErrUnknownEpoch] until the database has been
+// read, after this.
+func (d *DB) doubtEpoch() {
+	d.mu.Lock()
+	d.unknown++
+	begin := d.doubt.CompareAndSwap(nil, &errUnknown)
+	d.mu.Unlock()
+	if begin { // otherwise somebody is finding out already, or it is final
+		d.start(d.settle)
+	}
+}
+
+// errUnknown is the one doubt that ends.
+var errUnknown = ErrUnknownEpoch
 
 func (d *DB) settle() {
 	for {
@@ -93,25 +146,46 @@ func (d *DB) settle() {
 	}
 }
 
-// reread ends the doubt. It reads in a writing transaction, which begins only
-// when a commit that may still be under way has ended.
+// reread ends the doubt. It reads in a writing transaction and locks the row,
+// so that it reads only when a commit that may still be under way has ended.
 func (d *DB) reread(ctx context.Context) error {
 	if err := d.take(ctx); err != nil {
 		return err
 	}
 	defer d.give()
+	before, seen := d.unknowns(), d.epoch.Load()
 	var epoch int64
-	_, err := d.transact(ctx, func(tx *Tx) error {
-		return tx.QueryRow(ctx, `SELECT epoch FROM head`).Scan(&epoch)
+	_, err := d.transact(ctx, d.limit, func(tx *Tx) error {
+		return tx.QueryRow(ctx, `SELECT epoch FROM head FOR UPDATE`).Scan(&epoch)
 	})
 	if err != nil {
 		return err
 	}
-	if seen := d.epoch.Load(); epoch < seen {
+	if epoch < seen {
 		return d.wentBack(epoch, seen)
 	}
-	d.epoch.Store(epoch)
-	d.doubt.Store(nil)
+	d.raise(epoch)
+	return d.believe(before)
+}
+
+func (d *DB) unknowns() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.unknown
+}
+
+// errStillUnknown: another commit's outcome became unknown meanwhile.
+var errStillUnknown = errors.New("another commit has failed")
+
+// believe ends the doubt if no commit had an unknown outcome since there were
+// that many.
+func (d *DB) believe(unknown int) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.unknown != unknown {
+		return errStillUnknown
+	}
+	d.doubt.CompareAndSwap(&errUnknown, nil)
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -34,11 +35,12 @@ type migration struct {
 // migrate applies what is missing, all of it in one transaction: several
 // processes may try at once, and one that fails leaves nothing behind.
 func (d *DB) migrate(ctx context.Context, schemas []Schema) error {
-	known, err := collect(append([]Schema{{"database", files}}, schemas...))
+	own := append([]Schema{{"database", files}}, d.dialect.packages...)
+	known, err := collect(append(own, schemas...))
 	if err != nil {
 		return fmt.Errorf("migrate: %w", err)
 	}
-	err = d.Tx(ctx, func(tx *Tx) error {
+	err = d.alone(ctx, func(tx *Tx) error {
 		applied, err := appliedMigrations(ctx, tx)
 		if err != nil {
 			return err
@@ -60,6 +62,39 @@ func (d *DB) migrate(ctx context.Context, schemas []Schema) error {
 		return fmt.Errorf("migrate: %w", err)
 	}
 	return nil
+}
+
+// lockRow is a row of the table of migrations that is none. Nobody migrates
+// PostgreSQL without having locked it, which works behind a pooler too.
+const lockRow = "lock"
+
+// alone runs fn in a transaction beside which nobody else migrates.
+func (d *DB) alone(ctx context.Context, fn func(*Tx) error) error {
+	create := d.dialect.schema(`CREATE TABLE IF NOT EXISTS migrations (name TEXT PRIMARY KEY, checksum TEXT NOT NULL, applied BIGINT NOT NULL)`)
+	if d.pg == nil {
+		return d.Tx(ctx, func(tx *Tx) error {
+			if _, err := tx.Exec(ctx, create); err != nil {
+				return err
+			}
+			return fn(tx)
+		})
+	}
+	// By itself, because of several that create it at once all but one fail,
+	// and a transaction with an error is over.
+	if err := d.again(ctx, func() error { _, err := d.writer.ExecContext(d.bound(ctx), create); return err }); err != nil {
+		return err
+	}
+	return d.again(ctx, func() error {
+		_, err := d.transact(ctx, 0, func(tx *Tx) error {
+			_, err := tx.Exec(ctx, `INSERT INTO migrations (name, checksum, applied) VALUES ($1, '', 0)
+				ON CONFLICT (name) DO UPDATE SET applied = migrations.applied + 1`, lockRow)
+			if err != nil {
+				return err
+			}
+			return fn(tx)
+		})
+		return err
+	})
 }
 
 func collect(schemas []Schema) ([]migration, error) {
@@ -88,11 +123,7 @@ func collect(schemas []Schema) ([]migration, error) {
 
 // appliedMigrations returns the checksums of what was applied, by name.
 func appliedMigrations(ctx context.Context, tx *Tx) (map[string]string, error) {
-	_, err := tx.Exec(ctx, `CREATE TABLE IF NOT EXISTS migrations (name TEXT PRIMARY KEY, checksum TEXT NOT NULL, applied BIGINT NOT NULL)`)
-	if err != nil {
-		return nil, err
-	}
-	rows, err := tx.Query(ctx, `SELECT name, checksum FROM migrations`)
+	rows, err := tx.Query(ctx, `SELECT name, checksum FROM migrations WHERE name <> $1`, lockRow)
 	if err != nil {
 		return nil, err
 	}
@@ -134,8 +165,20 @@ func compare(known []migration, applied map[string]string) error {
 // know, and whose meaning it would ignore.
 var ErrNewer = errors.New("the database was written by a newer version of this program")
 
+var types = regexp.MustCompile(`\b(BYTES|TEXT)\b`)
+
+// schema returns the form of a migration for this database.
+func (l *Dialect) schema(sql string) string {
+	return types.ReplaceAllStringFunc(sql, func(t string) string {
+		if t == "BYTES" {
+			return l.Bytes
+		}
+		return l.text
+	})
+}
+
 func (m *migration) apply(ctx context.Context, tx *Tx, dialect Dialect) error {
-	if _, err := tx.Exec(ctx, strings.ReplaceAll(m.sql, "BYTES", dialect.Bytes)); err != nil {
+	if _, err := tx.Exec(ctx, dialect.schema(m.sql)); err != nil {
 		return err
 	}
 	_, err := tx.Exec(ctx, `INSERT INTO migrations (name, checksum, applied) VALUES ($1, $2, $3)`, m.name, m.checksum, time.Now().UnixMilli())

@@ -10,16 +10,17 @@ import (
 	"testing"
 )
 
-func TestMigrationsRunOnce(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "test.db")
+func TestMigrationsRunOnce(t *testing.T) { each(t, testMigrationsRunOnce) }
+
+func testMigrationsRunOnce(t *testing.T, cfg Config) {
 	more := []string{"002_title.sql", "ALTER TABLE notes ADD COLUMN title TEXT;"}
 	for _, s := range []Schema{notes(), notes(), notes(more...), notes(more...)} {
-		d := openFile(t, file, s)
+		d := open(t, cfg, s)
 		if err := d.Close(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	d := openFile(t, file, notes(more...))
+	d := open(t, cfg, notes(more...))
 	if _, err := d.Exec(t.Context(), `INSERT INTO notes (id, title) VALUES (1, 'x')`); err != nil {
 		t.Error(err)
 	}
@@ -51,7 +52,9 @@ func TestMigrationsAtOnce(t *testing.T) {
 	all.Wait()
 }
 
-func TestMigrateRefuses(t *testing.T) {
+func TestMigrateRefuses(t *testing.T) { each(t, testMigrateRefuses) }
+
+func testMigrateRefuses(t *testing.T, cfg Config) {
 	other := Schema{"other", notes().Files}
 	for _, tt := range []struct {
 		name    string
@@ -72,12 +75,13 @@ func TestMigrateRefuses(t *testing.T) {
 		{"the same table twice", []Schema{notes()}, []Schema{notes(), other}, "other/001_notes.sql: "},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			file := filepath.Join(t.TempDir(), "test.db")
-			d := openFile(t, file, tt.had...)
+			cfg := another(t, cfg)
+			d := open(t, cfg, tt.had...)
 			if err := d.Close(); err != nil {
 				t.Fatal(err)
 			}
-			_, err := Open(t.Context(), Config{File: file, Schemas: tt.schemas})
+			cfg.Schemas = tt.schemas
+			_, err := Open(t.Context(), cfg)
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got error %v, want %q in it", err, tt.want)
 			}
@@ -85,7 +89,7 @@ func TestMigrateRefuses(t *testing.T) {
 				t.Errorf("got error %v, want %v", err, ErrNewer)
 			}
 			// What failed left nothing behind, not even the lock.
-			openFile(t, file, tt.had...)
+			open(t, cfg, tt.had...)
 		})
 	}
 }

@@ -3,26 +3,40 @@ package database
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"net/url"
 	"path/filepath"
 	"runtime"
+	"sync"
+	"time"
 
-	_ "modernc.org/sqlite" // the driver "sqlite"
+	"modernc.org/sqlite" // also the driver "sqlite"
 )
 
-// A Dialect is what differs between databases in otherwise the same SQL.
-type Dialect struct {
-	Name  string
-	Bytes string // the type that BYTES in a migration stands for
-}
-
 // SQLite is the dialect of the embedded database.
-var SQLite = Dialect{Name: "SQLite", Bytes: "BLOB"}
+var SQLite = Dialect{Name: "SQLite", Bytes: "BLOB", text: "TEXT", noLocks: true}
+
+func openSQLite(cfg Config) (*DB, error) {
+	lock, err := claim(cfg.File)
+	if err != nil {
+		return nil, err
+	}
+	d, err := connect(cfg.File)
+	if err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("%s: %w", cfg.File, err)
+	}
+	d.lock = lock
+	return d, nil
+}
 
 // connect opens the file, which must exist, as one writer and several readers.
 func connect(file string) (*DB, error) {
+	if err := registerClock(); err != nil {
+		return nil, err
+	}
 	writer, err := sql.Open("sqlite", source(file, "_txlock=immediate"))
 	if err != nil {
 		return nil, err
@@ -36,10 +50,18 @@ func connect(file string) (*DB, error) {
 	n := max(4, runtime.GOMAXPROCS(0))
 	reader.SetMaxOpenConns(n)
 	reader.SetMaxIdleConns(n)
-	d := &DB{file: file, dialect: SQLite, reader: reader, writer: writer, slot: make(chan struct{}, 1)}
-	d.closing, d.close = context.WithCancel(context.Background())
+	d := newDB(file, SQLite, nil)
+	d.reader, d.writer, d.slot = reader, writer, make(chan struct{}, 1)
 	return d, nil
 }
+
+// registerClock makes now_ms() known to every connection. The clock is this
+// process's, which is the only one.
+var registerClock = sync.OnceValue(func() error {
+	return sqlite.RegisterScalarFunction("now_ms", 0, func(*sqlite.FunctionContext, []driver.Value) (driver.Value, error) {
+		return time.Now().UnixMilli(), nil
+	})
+})
 
 // source returns SQLite's name for the file. Every commit is synced to the
 // disk before it returns; pages are overwritten with zeros when what they held
@@ -58,7 +80,13 @@ func source(file, option string) string {
 // database can: it moves everything committed from the write-ahead log into
 // the main file, where deleted bytes are zeroed, and empties the log. Copies
 // made by the file system, the disk or a backup are out of its reach.
+//
+// With PostgreSQL it does nothing: what was overwritten there goes when
+// VACUUM takes the dead rows, and the write-ahead log is the server's.
 func (d *DB) Scrub(ctx context.Context) error {
+	if d.pg != nil {
+		return d.open()
+	}
 	if err := d.take(ctx); err != nil {
 		return err
 	}
