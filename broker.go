@@ -82,6 +82,7 @@ type Broker struct {
 	backoffs   backoffs
 	background sync.WaitGroup // renewals ahead of expiry
 	challenges budget
+	stats      stats
 
 	mu    sync.Mutex // guards heads
 	heads map[GrantKey]head
@@ -99,7 +100,11 @@ func New(cfg Config) (*Broker, error) {
 	if err := cfg.KeepAlive.Check(); err != nil {
 		return nil, fmt.Errorf("mandate.New: %w", err)
 	}
-	return &Broker{cfg: cfg, cache: newTokenCache(cfg.MaxTokens), heads: make(map[GrantKey]head)}, nil
+	b := &Broker{cache: newTokenCache(cfg.MaxTokens), heads: make(map[GrantKey]head)}
+	upstream := &counted{cfg.Authority, cfg.Prober, &b.stats.upstream}
+	cfg.Authority, cfg.Prober = upstream, upstream
+	b.cfg = cfg
+	return b, nil
 }
 
 // Run forgets expired tokens every minute and keeps grants alive until ctx is
@@ -135,6 +140,13 @@ func (b *Broker) Run(ctx context.Context) error {
 // [ErrWiderThanRule], [ErrNoGrant], [ErrUpstream], [ErrRateLimited],
 // [ErrUnavailable], or it is ctx's.
 func (b *Broker) Token(ctx context.Context, req Request) (Token, error) {
+	tok, err := b.decide(ctx, req)
+	b.stats.token(err)
+	return tok, err
+}
+
+// decide decides req, again if security state changes meanwhile.
+func (b *Broker) decide(ctx context.Context, req Request) (Token, error) {
 	if err := req.Check(); err != nil {
 		return Token{}, err
 	}
@@ -217,6 +229,9 @@ func (a *attempt) hand(ctx context.Context, t *cached, wasCached bool) (Token, e
 	}
 	if err := a.unchangedSince(a.epoch); err != nil {
 		return Token{}, a.fail(ctx, err)
+	}
+	if wasCached {
+		a.stats.hits.Add(1)
 	}
 	tok.Rule, tok.Receipt = a.decision.Rule, receipt
 	return tok, nil

@@ -107,11 +107,14 @@ func (b *Broker) keepGrantAlive(ctx context.Context, g Grant) error {
 	}
 	err := b.redeemAlive(ctx, g)
 	if err == nil {
+		b.stats.alive.add("ok")
 		return s.Attempted(ctx, g, spread(time.Now(), b.cfg.KeepAlive.Every), "")
 	}
 	if errors.Is(err, ErrUnavailable) || errors.Is(err, ErrSuperseded) {
+		b.stats.alive.add("later")
 		return err // not the grant's failure; it is due again when the claim ends
 	}
+	b.stats.alive.add("failed")
 	pause := min(retryAlive<<min(g.Failures, 7), 24*time.Hour, b.cfg.KeepAlive.Every)
 	return errors.Join(err, s.Attempted(ctx, g, spread(time.Now(), pause), err.Error()))
 }
