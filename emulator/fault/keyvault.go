@@ -30,6 +30,10 @@ type KeyVault struct {
 	// ObjectIsBeingDeleted or ObjectIsBeingRecovered. 0: no time at all.
 	SettleSeconds int `json:"settle_seconds,omitempty"`
 
+	// PurgeProtected names the vaults that refuse to purge what was deleted;
+	// "*" is all. What is deleted goes when its time has come, and not before.
+	PurgeProtected []string `json:"purge_protected,omitempty"`
+
 	// Outage names the vaults that answer everything with 503; "*" is all.
 	Outage []string `json:"outage,omitempty"`
 }
@@ -37,6 +41,7 @@ type KeyVault struct {
 func (k KeyVault) clone() KeyVault {
 	k.Budgets = maps.Clone(k.Budgets)
 	k.Outage = slices.Clone(k.Outage)
+	k.PurgeProtected = slices.Clone(k.PurgeProtected)
 	return k
 }
 

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"software.sslmate.com/src/go-pkcs12"
+
+	"github.com/mandate-sam/mandate/emulator/fault"
 )
 
 // selfSigned is a certificate with its key, made outside of the vault.
@@ -266,4 +268,23 @@ func TestImportRefuses(t *testing.T) {
 		t.Errorf("got %v", a.body)
 	}
 	x.want(404, "GET", "/certificates/c", "")
+}
+
+// With purge protection what is deleted stays until its time has come.
+func TestPurgeProtection(t *testing.T) {
+	x := newTester(t)
+	x.cfg.Dials.Set(func(d *fault.Dials) { d.KeyVault.PurgeProtected = []string{"CONTOSO-vault"} })
+	key := rsaKey(t)
+	x.want(200, "POST", "/certificates/c/import", jsonOf(map[string]any{"value": asPEM(t, key, selfSigned(t, key))}))
+	a := x.want(200, "PUT", "/secrets/s", `{"value":"v"}`)
+	if got := a.body["attributes"].(map[string]any)["recoveryLevel"]; got != "Recoverable" {
+		t.Errorf("got recoveryLevel %v", got)
+	}
+	for _, path := range []string{"secrets/s", "certificates/c"} {
+		x.want(200, "DELETE", "/"+path, "")
+		x.want(403, "DELETE", "/deleted"+path, "")
+		x.want(200, "GET", "/deleted"+path, "")
+	}
+	x.cfg.Dials.Set(func(d *fault.Dials) { d.KeyVault.PurgeProtected = nil })
+	x.want(204, "DELETE", "/deletedcertificates/c", "")
 }

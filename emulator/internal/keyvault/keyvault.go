@@ -165,12 +165,18 @@ func (v *Vault) answer(w http.ResponseWriter, r *http.Request) (any, error) {
 	return op.run(v, c)
 }
 
+// among reports whether a dial's list names the vault.
+func (v *Vault) among(names []string) bool {
+	return contains(names, "*") || contains(names, v.cfg.Name)
+}
+
+// purgeProtected reports whether nobody can purge what was deleted.
+func (v *Vault) purgeProtected() bool { return v.among(v.cfg.Dials.Dials().KeyVault.PurgeProtected) }
+
 // weather is what the dials make of any request.
 func (v *Vault) weather() error {
-	for _, name := range v.cfg.Dials.Dials().KeyVault.Outage {
-		if name == "*" || strings.EqualFold(name, v.cfg.Name) {
-			return &refusal{status: 503, code: "ServiceUnavailable", text: "The service is unavailable. Try again later."}
-		}
+	if v.among(v.cfg.Dials.Dials().KeyVault.Outage) {
+		return &refusal{status: 503, code: "ServiceUnavailable", text: "The service is unavailable. Try again later."}
 	}
 	t, ok := v.cfg.Dials.Throttled("keyvault")
 	switch {

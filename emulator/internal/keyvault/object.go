@@ -214,11 +214,11 @@ func (p properties) apply(ver *version) {
 	}
 }
 
-// attributesOf is the attributes object of an answer.
-func attributesOf(ver *version) map[string]any {
+// attributes is the attributes object of an answer.
+func (c *call) attributes(ver *version) map[string]any {
 	a := map[string]any{
 		"enabled": ver.Enabled, "created": ver.Created, "updated": ver.Updated,
-		"recoveryLevel": "Recoverable+Purgeable", "recoverableDays": retention,
+		"recoveryLevel": c.level, "recoverableDays": retention,
 	}
 	if ver.NotBefore != nil {
 		a["nbf"] = *ver.NotBefore
@@ -244,7 +244,7 @@ func (c *call) id(o *object, version string) string {
 
 // properties are the fields that all answers about a version have.
 func (c *call) properties(ver *version) map[string]any {
-	m := map[string]any{"attributes": attributesOf(ver)}
+	m := map[string]any{"attributes": c.attributes(ver)}
 	if ver.Tags != nil {
 		m["tags"] = maps.Clone(ver.Tags)
 	}

@@ -48,6 +48,7 @@ type call struct {
 	version string // "": the latest
 	verb    string // last part of the path, in lower case
 	body    []byte
+	level   string // how what is deleted can be recovered
 
 	// asCertificate is set for what is done to the key or the secret of a
 	// certificate because it is done to the certificate.
@@ -73,7 +74,10 @@ var objectName = regexp.MustCompile(`^[0-9A-Za-z-]{1,127}$`)
 // without regard to case; a slash at the end does not matter, except that
 // after a name it stands for an empty version, which is the latest one.
 func (v *Vault) read(w http.ResponseWriter, r *http.Request) (*call, *operation, error) {
-	c := &call{base: "https://" + r.Host, query: r.URL.Query()}
+	c := &call{base: "https://" + r.Host, query: r.URL.Query(), level: "Recoverable+Purgeable"}
+	if v.purgeProtected() {
+		c.level = "Recoverable"
+	}
 	if c.query.Get("api-version") == "" {
 		return nil, nil, badParameter("api-version must be specified")
 	}

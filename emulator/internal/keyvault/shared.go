@@ -200,6 +200,9 @@ func (v *Vault) recover(c *call) (any, error) {
 }
 
 func (v *Vault) purge(c *call) (any, error) {
+	if v.purgeProtected() {
+		return nil, forbidden("", "Operation \"purge\" is not allowed on this %s, because purge protection is enabled on key vault '%s'.", c.kind.word(), v.cfg.Name)
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	o, err := v.gone(c)
