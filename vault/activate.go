@@ -86,7 +86,8 @@ func storable(g mandate.Grant, state mandate.State) error {
 // locked, it takes the lock that each change takes first.
 func (v *SQL) inOrder(ctx context.Context, fn func(*database.Tx) error) error {
 	return v.db.Tx(ctx, func(tx *database.Tx) error {
-		if _, err := tx.Exec(ctx, `UPDATE head SET epoch = epoch`); err != nil {
+		var epoch int64
+		if err := tx.QueryRow(ctx, `SELECT epoch FROM head FOR UPDATE`).Scan(&epoch); err != nil {
 			return err
 		}
 		return fn(tx)

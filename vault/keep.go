@@ -41,6 +41,9 @@ func (v *SQL) Keep(ctx context.Context, k mandate.Keep) error {
 	default:
 		err = v.unchanged(ctx, &k)
 	}
+	if share != nil && (err == nil || errors.Is(err, mandate.ErrRotated)) {
+		v.ended(ctx, k.Turn)
+	}
 	return wrap("keep", err)
 }
 

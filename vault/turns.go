@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"database/sql"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -60,6 +61,8 @@ func (v *SQL) Take(ctx context.Context, w mandate.Wanted) (mandate.Turn, *mandat
 		return mandate.Turn{}, nil, errors.New("take turn: this vault shares no tokens; it was made without a key for them")
 	}
 	id := idOf(w.Key)
+	others := waiter{name: nameOfTurn(id)}
+	defer others.done()
 	for {
 		r, err := v.turn(ctx, id, w.Key)
 		if err != nil {
@@ -78,7 +81,7 @@ func (v *SQL) Take(ctx context.Context, w mandate.Wanted) (mandate.Turn, *mandat
 			}
 			continue // somebody else was faster; what that one did may be all that is needed
 		}
-		if err := v.await(ctx, id); err != nil {
+		if err := others.wait(ctx, v); err != nil {
 			return mandate.Turn{}, nil, wrap("take turn", err)
 		}
 	}
@@ -104,7 +107,7 @@ func (v *SQL) turn(ctx context.Context, id []byte, k mandate.TokenKey) (turn, er
 // token has taken the turn before, and so raised the fence.
 func (v *SQL) take(ctx context.Context, id []byte, k mandate.TokenKey, fence int64) (mandate.Turn, error) {
 	t := mandate.Turn{Key: k, Owner: v.replica + "-" + rand.Text()}
-	args := keyArgs(k.Grant, id, t.Owner, Lease.Milliseconds(), fence)
+	args := keyArgs(k.Grant, id, t.Owner, mandate.TurnLease.Milliseconds(), fence)
 	err := v.turnWrite(ctx, func(tx *database.Tx) error {
 		return tx.QueryRow(ctx, `INSERT INTO turns (cloud, application, partner, id, owner, fence, lease, epoch, expires, fingerprint)
 			VALUES ($1, $2, $3, $4, $5, `+nowMS+`, `+nowMS+` + $6, 0, 0, '')
@@ -124,15 +127,51 @@ func (v *SQL) turnWrite(ctx context.Context, fn func(*database.Tx) error) error 
 	return v.db.Tx(ctx, fn)
 }
 
-// await waits a moment, less if something happens to the turn.
-func (v *SQL) await(ctx context.Context, _ []byte) error {
-	select {
-	case <-time.After(turnPoll/2 + mathrand.N(turnPoll/2)):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
+// topicTurn is the topic of the notices that a turn is over.
+const topicTurn = "turn"
+
+// A waiter waits for a turn that another has.
+type waiter struct {
+	name    string // of the turn, in notices
+	notices <-chan string
+	cancel  func()
+}
+
+// wait returns after a moment, or as soon as the turn is over. Notices may be
+// lost; looking again is what one can rely on.
+func (w *waiter) wait(ctx context.Context, v *SQL) error {
+	if w.notices == nil {
+		w.notices, w.cancel = v.db.Subscribe(topicTurn)
+		return nil // what happened before is in no notice: look once more
+	}
+	timer := time.NewTimer(turnPoll/2 + mathrand.N(turnPoll/2))
+	defer timer.Stop()
+	for {
+		select {
+		case name := <-w.notices:
+			if name == w.name {
+				return nil
+			}
+		case <-timer.C:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 }
+
+func (w *waiter) done() {
+	if w.cancel != nil {
+		w.cancel()
+	}
+}
+
+// ended tells those who wait for a turn that it is over, as well as it can.
+func (v *SQL) ended(ctx context.Context, t mandate.Turn) {
+	v.db.Notify(ctx, topicTurn, nameOfTurn(idOf(t.Key)))
+}
+
+func nameOfTurn(id []byte) string { return hex.EncodeToString(id[:8]) }
 
 // Release implements [mandate.Turns].
 func (v *SQL) Release(ctx context.Context, t mandate.Turn) error {
@@ -140,6 +179,9 @@ func (v *SQL) Release(ctx context.Context, t mandate.Turn) error {
 		_, err := tx.Exec(ctx, `UPDATE turns SET owner = '' WHERE id = $1 AND owner = $2 AND fence = $3`, idOf(t.Key), t.Owner, t.Fence)
 		return err
 	})
+	if err == nil {
+		v.ended(ctx, t)
+	}
 	return wrap("release turn", unavailable(ctx, err))
 }
 

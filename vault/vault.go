@@ -100,7 +100,7 @@ func New(c Config) (*SQL, error) {
 
 // nowMS is the time of the database's clock in Unix milliseconds. Replicas
 // have clocks of their own, which no lease may depend on.
-const nowMS = `CAST(unixepoch('subsec') * 1000 AS BIGINT)`
+const nowMS = `now_ms()`
 
 // unavailable says of an error of the database that it is one, unless it was
 // the caller who gave up.

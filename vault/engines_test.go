@@ -1,0 +1,63 @@
+package vault
+
+import (
+	"path/filepath"
+	"testing"
+
+	"github.com/mandate-sam/mandate/internal/database"
+	"github.com/mandate-sam/mandate/internal/pgtest"
+)
+
+// onBoth runs a test on an empty database of each kind.
+func onBoth(t *testing.T, test func(t *testing.T, cfg database.Config)) {
+	t.Run("SQLite", func(t *testing.T) {
+		test(t, database.Config{File: filepath.Join(t.TempDir(), "mandate.db"), Schemas: []database.Schema{Schema()}})
+	})
+	t.Run("PostgreSQL", func(t *testing.T) {
+		test(t, database.Config{URL: pgtest.Shared(t).Database(t), Schemas: []database.Schema{Schema()}})
+	})
+}
+
+// openDB opens a database, and closes it when the test ends.
+func openDB(t *testing.T, cfg database.Config) *database.DB {
+	t.Helper()
+	db, err := database.Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ran := make(chan error, 1)
+	if cfg.URL != "" {
+		go func() { ran <- db.Run(t.Context()) }()
+	}
+	t.Cleanup(func() {
+		db.Close()
+		if cfg.URL != "" {
+			<-ran
+		}
+	})
+	return db
+}
+
+// replicas returns vaults in one database with the same keys: two replicas on
+// PostgreSQL, and one on SQLite, which has no more.
+func replicas(t *testing.T, cfg database.Config) []*SQL {
+	t.Helper()
+	keys := openKeys(t, filepath.Join(t.TempDir(), "keys"))
+	all := []*SQL{newVault(t, openDB(t, cfg), keys)}
+	if cfg.URL != "" {
+		all = append(all, newVault(t, openDB(t, cfg), keys))
+	}
+	return all
+}
+
+func TestConformance(t *testing.T) {
+	onBoth(t, func(t *testing.T, cfg database.Config) {
+		v := replicas(t, cfg)[0]
+		if err := Check(t.Context(), subject(v), contoso); err != nil {
+			t.Error(err)
+		}
+		if err := Check(t.Context(), subject(v), contoso); err == nil {
+			t.Error("Check passed where there was a grant already")
+		}
+	})
+}
