@@ -59,7 +59,7 @@ func (e *Error) Error() string {
 func (e *Error) Unwrap() []error {
 	var errs []error
 	switch {
-	case e.temporary():
+	case e.Temporary():
 		errs = append(errs, mandate.ErrUnavailable)
 	case e.Status == http.StatusNotFound:
 		errs = append(errs, mandate.ErrNotFound)
@@ -70,9 +70,9 @@ func (e *Error) Unwrap() []error {
 	return errs
 }
 
-// temporary reports whether the same may work later without anybody's help. A
+// Temporary reports whether the same may work later without anybody's help. A
 // caller that gave up says nothing about the vault.
-func (e *Error) temporary() bool {
+func (e *Error) Temporary() bool {
 	switch {
 	case e.Cause != nil:
 		return !errors.Is(e.Cause, context.Canceled) && !errors.As(e.Cause, new(signInRefused))
@@ -127,7 +127,7 @@ func (e *Error) read(r *azcore.ResponseError) {
 // advice says whose move it is.
 func (v *Vault) advice(o operation, e *Error) string {
 	switch {
-	case e.temporary():
+	case e.Temporary():
 		return "it is tried again later"
 	case strings.HasSuffix(e.Inner, "Disabled"):
 		return "whoever disabled it in the vault must enable it again"

@@ -145,7 +145,7 @@ func wantError(t *testing.T, err, sentinel error, says ...string) {
 		t.Errorf("got %v, want one that wraps %v", err, sentinel)
 		return
 	}
-	if sentinel == nil && (errors.Is(err, mandate.ErrUnavailable) || errors.Is(err, mandate.ErrNotFound)) {
+	if sentinel == nil && (errors.Is(err, mandate.ErrInvalid) || errors.Is(err, mandate.ErrUnavailable) || errors.Is(err, mandate.ErrNotFound)) {
 		t.Errorf("got %v, want one that no waiting ends", err)
 	}
 	for _, s := range says {

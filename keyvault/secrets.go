@@ -33,11 +33,11 @@ func (v *Vault) Secrets() *Secrets { return &Secrets{v} }
 // the name belongs to a secret that was deleted, that one is recovered or, if
 // that is not permitted, purged.
 func (s *Secrets) Put(ctx context.Context, name string, blob []byte) (string, error) {
-	if err := CheckName(name); err != nil {
+	if err := checkNames(name); err != nil {
 		return "", err
 	}
 	if len(blob) > maxBlob {
-		return "", mandate.Invalid("grant", "has %d bytes sealed; a secret of Key Vault takes %d", len(blob), maxBlob)
+		return "", fmt.Errorf("store secret %s: it has %d bytes sealed, and a secret of Key Vault takes %d", name, len(blob), maxBlob)
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -109,7 +109,7 @@ func (s *Secrets) purge(ctx context.Context, name string) error {
 // Get returns the version that Put returned. The error wraps
 // [mandate.ErrNotFound] if it is not there.
 func (s *Secrets) Get(ctx context.Context, name, ref string) ([]byte, error) {
-	if err := errors.Join(CheckName(name), CheckName(ref)); err != nil {
+	if err := checkNames(name, ref); err != nil {
 		return nil, err
 	}
 	o := operation{"read", "secret " + name + " version " + ref, "secrets get"}
@@ -133,7 +133,7 @@ func (s *Secrets) Get(ctx context.Context, name, ref string) ([]byte, error) {
 // be purged, remains says what is left and why, and until when. Destroying
 // what is not there is no error.
 func (s *Secrets) Destroy(ctx context.Context, name string) (remains string, until time.Time, err error) {
-	if err := CheckName(name); err != nil {
+	if err := checkNames(name); err != nil {
 		return "", time.Time{}, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*callTimeout)
@@ -223,6 +223,17 @@ func (s *Secrets) beingDeleted(ctx context.Context, name string) bool {
 		return s.vault.secrets.DeleteSecret(ctx, name, nil)
 	})
 	return is(err, http.StatusConflict)
+}
+
+// checkNames keeps everything out of a URL that could lead elsewhere. Names are
+// made by this program, so a bad one is no caller's fault.
+func checkNames(names ...string) error {
+	for _, n := range names {
+		if !objectName.MatchString(n) {
+			return fmt.Errorf("%.130q cannot be in a vault: 1 to 127 letters, digits and '-'", n)
+		}
+	}
+	return nil
 }
 
 // is reports whether err is an answer of that status.

@@ -66,7 +66,7 @@ func (w *Wrapper) Wrap(ctx context.Context, plain []byte) (string, []byte, error
 func (w *Wrapper) Unwrap(ctx context.Context, keyID string, wrapped []byte) ([]byte, error) {
 	version, ok := w.version(keyID)
 	if !ok {
-		return nil, mandate.Invalid("key", "%.200q is not a version of key %s in %s", keyID, w.key, w.vault)
+		return nil, fmt.Errorf("unwrap a data key: %.200q is not a version of key %s in %s", keyID, w.key, w.vault)
 	}
 	w.learn(len(wrapped))
 	o := operation{"unwrap a data key with", "key " + w.key + " version " + version, "keys unwrapKey"}

@@ -50,7 +50,7 @@ func (e *Error) Error() string {
 func (e *Error) Unwrap() []error {
 	var errs []error
 	switch {
-	case e.temporary():
+	case e.Temporary():
 		errs = append(errs, mandate.ErrUnavailable)
 	case e.Status == http.StatusNotFound:
 		errs = append(errs, mandate.ErrNotFound)
@@ -68,7 +68,9 @@ const (
 	statusNotYetThere = 412 // a replica that is behind
 )
 
-func (e *Error) temporary() bool {
+// Temporary reports whether the same may work later without anybody's help. A
+// caller that gave up says nothing about the server.
+func (e *Error) Temporary() bool {
 	switch e.Status {
 	case 0:
 		return !errors.Is(e.Cause, context.Canceled)
@@ -89,7 +91,7 @@ func (e *Error) explain(r *strings.Replacer) {
 	switch {
 	case e.Status == http.StatusServiceUnavailable && strings.Contains(text, "sealed"):
 		e.Advice = "whoever has the unseal keys must unseal it"
-	case e.temporary():
+	case e.Temporary():
 		e.Advice = "it is tried again later"
 	case e.Status/100 == 3:
 		e.Advice = "this node sends its clients elsewhere, which is not followed with a token: the operator configures the address of the active node, or of what is in front of all"

@@ -37,7 +37,7 @@ func TestFakeTransitAcrossRotation(t *testing.T) {
 		second: one, "transit:transit/other:v1": one, "transit:transit/kek:v": one, "": one, first: []byte("vault:v1:"),
 		"transit:transit/kek:v1 ": one, "transit:transit/kek:v01": bytes.Replace(one, []byte("v1"), []byte("v01"), 1),
 	} {
-		if _, err := k.Unwrap(ctx, id, wrapped); !errors.Is(err, mandate.ErrInvalid) {
+		if _, err := k.Unwrap(ctx, id, wrapped); err == nil || errors.Is(err, mandate.ErrInvalid) {
 			t.Errorf("key %q for %.20s: got %v", id, wrapped, err)
 		}
 	}
@@ -228,19 +228,19 @@ func TestFakeKVErrors(t *testing.T) {
 	wantError(t, err, nil, "not put there by this program")
 	for _, name := range []string{"", "a/b", "..", ".", "a b", "a?x", "a%2fb", strings.Repeat("x", 301)} {
 		_, err := k.Put(ctx, name, []byte("CANARY"))
-		wantError(t, err, mandate.ErrInvalid)
+		wantError(t, err, nil)
 		_, err = k.Get(ctx, name, "1")
-		wantError(t, err, mandate.ErrInvalid)
+		wantError(t, err, nil)
 		_, _, err = k.Destroy(ctx, name)
-		wantError(t, err, mandate.ErrInvalid)
+		wantError(t, err, nil)
 	}
 	for _, ref := range []string{"", "0", "-1", "01", "1&x", "x"} {
 		_, err := k.Get(ctx, "g", ref)
-		wantError(t, err, mandate.ErrInvalid)
+		wantError(t, err, nil)
 	}
 	f.with(func() { f.lifetime = "2026-12-01T00:00:00Z" })
 	_, err = k.Put(ctx, "g", []byte("CANARY"))
-	wantError(t, err, mandate.ErrInvalid, "delete_version_after")
+	wantError(t, err, nil, "delete_version_after")
 	f.with(func() { f.forbid = []string{"POST kv/data"} })
 	_, err = k.Put(ctx, "g", []byte("CANARY"))
 	wantError(t, err, nil, "403")

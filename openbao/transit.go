@@ -67,7 +67,7 @@ func (t *Transit) Wrap(ctx context.Context, plain []byte) (string, []byte, error
 func (t *Transit) Unwrap(ctx context.Context, keyID string, wrapped []byte) ([]byte, error) {
 	m := ciphertext.FindStringSubmatch(string(wrapped))
 	if m == nil || keyID != t.prefix()+m[1] {
-		return nil, mandate.Invalid("key", "%.200q is not the version of %s%s that it was wrapped with", keyID, t.mount+"/", t.key)
+		return nil, fmt.Errorf("unwrap a data key: %.200q is not the version of %s/%s that it was wrapped with", keyID, t.mount, t.key)
 	}
 	var out struct {
 		Data struct {
