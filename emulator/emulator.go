@@ -193,7 +193,11 @@ func (e *Emulator) serve(open []*listener, cert tls.Certificate, key *token.Key,
 	first := e.addVault(vault, e.endpoints.KeyVault)
 	e.servers = newServers(e.dials.Now)
 	e.transport = &http.Transport{TLSClientConfig: &tls.Config{RootCAs: e.ca.pool()}, ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 100, IdleConnTimeout: time.Minute}
-	for i, h := range []http.Handler{e.entra.Handler(), partnercenter.New(cfg).Handler(), graph.New(cfg).Handler(), arm.New(cfg).Handler(), first.Handler(), e.admin()} {
+	handlers := []http.Handler{e.entra.Handler(), partnercenter.New(cfg).Handler(), graph.New(cfg).Handler(), arm.New(cfg).Handler(), first.Handler(), e.admin()}
+	for i, name := range []string{"login", "partnercenter", "graph", "arm", "keyvault"} {
+		handlers[i] = e.delayed(name, handlers[i])
+	}
+	for i, h := range handlers {
 		e.servers.serve(open[i], cert, h)
 	}
 }

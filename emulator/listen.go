@@ -114,6 +114,23 @@ func (s *servers) counted(h http.Handler) http.Handler {
 	})
 }
 
+// delayed lets the service take its time, as the dials say. A request that is
+// given up meanwhile gets no answer: an empty one would look like success.
+func (e *Emulator) delayed(service string, h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if d := e.dials.Latency(service); d > 0 {
+			timer := time.NewTimer(d)
+			defer timer.Stop()
+			select {
+			case <-timer.C:
+			case <-r.Context().Done():
+				panic(http.ErrAbortHandler)
+			}
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
 // close ends the services. Requests that are being answered are cut off.
 func (s *servers) close() {
 	s.stop.Do(func() {

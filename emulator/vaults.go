@@ -142,7 +142,7 @@ func (e *Emulator) AddVault(name string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("add vault: %w", err)
 	}
-	e.servers.serve(l, e.vaults.cert, e.addVault(n, l.url).Handler())
+	e.servers.serve(l, e.vaults.cert, e.delayed("keyvault", e.addVault(n, l.url).Handler()))
 	return l.url, nil
 }
 

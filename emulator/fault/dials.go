@@ -59,6 +59,15 @@ type Dials struct {
 	// Throttles make services answer 429 or 503.
 	Throttles []Throttle `json:"throttles,omitempty"`
 
+	// Outage names services that answer 503 until they are taken out again:
+	// "login" (its token endpoint, and device codes), "partnercenter",
+	// "graph", "arm", "keyvault" (every vault).
+	Outage []string `json:"outage,omitempty"`
+
+	// LatencyMillis is how long, by the same names, services take to answer;
+	// "login" is all of that host.
+	LatencyMillis map[string]int `json:"latency_millis,omitempty"`
+
 	// Challenges make services demand claims of access tokens that they would
 	// otherwise accept.
 	Challenges []Challenge `json:"challenges,omitempty"`
@@ -101,6 +110,10 @@ type Dials struct {
 	// IDTokenLifetime is how long ID tokens live; 0: an hour. It is rounded
 	// down like that of access tokens.
 	IDTokenLifetime time.Duration `json:"-"`
+
+	// SecretLifetime is the longest that a secret lives that is added through
+	// Graph, whatever end was asked for; 0: as asked, or two years.
+	SecretLifetime time.Duration `json:"-"`
 
 	// CodeLifetime is how long an authorization code lives; 0: ten minutes.
 	CodeLifetime time.Duration `json:"-"`
@@ -180,6 +193,7 @@ func (d Dials) clone() Dials {
 	d.ServiceErrors = slices.Clone(d.ServiceErrors)
 	d.ExpiredCredentials = slices.Clone(d.ExpiredCredentials)
 	d.KeyVault = d.KeyVault.clone()
+	d.cloneWeather()
 	return d
 }
 
@@ -203,6 +217,7 @@ type wire struct {
 	ReplicationDelay    duration `json:"replication_delay"`
 	AccessTokenLifetime duration `json:"access_token_lifetime"`
 	IDTokenLifetime     duration `json:"id_token_lifetime"`
+	SecretLifetime      duration `json:"secret_lifetime"`
 	CodeLifetime        duration `json:"code_lifetime"`
 }
 
@@ -219,6 +234,7 @@ func (d *Dials) wire() *wire {
 		ReplicationDelay:    duration(d.ReplicationDelay),
 		AccessTokenLifetime: duration(d.AccessTokenLifetime),
 		IDTokenLifetime:     duration(d.IDTokenLifetime),
+		SecretLifetime:      duration(d.SecretLifetime),
 		CodeLifetime:        duration(d.CodeLifetime),
 	}
 }

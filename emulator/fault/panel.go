@@ -87,7 +87,10 @@ func (d Dials) check() error {
 	if err := d.checkServices(); err != nil {
 		return err
 	}
-	if min(d.ReplicationDelay, d.TokenLatency, d.AccessTokenLifetime, d.IDTokenLifetime, d.CodeLifetime) < 0 {
+	if err := d.checkWeather(); err != nil {
+		return err
+	}
+	if min(d.ReplicationDelay, d.TokenLatency, d.AccessTokenLifetime, d.IDTokenLifetime, d.SecretLifetime, d.CodeLifetime) < 0 {
 		return errors.New("a duration cannot be negative")
 	}
 	if err := d.KeyVault.check(); err != nil {
@@ -124,6 +127,7 @@ func (w *wire) apply(d *Dials) {
 	d.ReplicationDelay = durationOf(w.ReplicationDelay)
 	d.AccessTokenLifetime = durationOf(w.AccessTokenLifetime)
 	d.IDTokenLifetime = durationOf(w.IDTokenLifetime)
+	d.SecretLifetime = durationOf(w.SecretLifetime)
 	d.CodeLifetime = durationOf(w.CodeLifetime)
 }
 
@@ -171,8 +175,11 @@ func is(condition, value string) bool {
 }
 
 // Throttled returns the throttle that the service's next request meets, and
-// counts it.
+// counts it. An outage is one that is not counted.
 func (p *Panel) Throttled(service string) (Throttle, bool) {
+	if p.Dials().out(service) {
+		return Throttle{Service: service, Status: 503}, true
+	}
 	if len(p.Dials().Throttles) == 0 {
 		return Throttle{}, false
 	}

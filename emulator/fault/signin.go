@@ -19,6 +19,11 @@ type SignIn struct {
 	// (700084); 0: 90 days, and one day.
 	RefreshWindowSeconds int `json:"refresh_window_seconds,omitempty"`
 
+	// UsedRefreshSeconds is how long a refresh token is still good after it
+	// was first exchanged for another one (70000 then); 0: until it dies in
+	// another way, since in Entra using one does not end it.
+	UsedRefreshSeconds int `json:"used_refresh_seconds,omitempty"`
+
 	// FrequencySeconds is the sign-in frequency that conditional access
 	// demands: a refresh token that goes back to an older sign-in is refused
 	// (70043). 0: no demand.
@@ -30,7 +35,7 @@ type SignIn struct {
 }
 
 func (s SignIn) check() error {
-	if min(s.DeviceCodeSeconds, s.DeviceIntervalSeconds, s.RefreshWindowSeconds, s.FrequencySeconds) < 0 {
+	if min(s.DeviceCodeSeconds, s.DeviceIntervalSeconds, s.RefreshWindowSeconds, s.UsedRefreshSeconds, s.FrequencySeconds) < 0 {
 		return errors.New("sign_in cannot have a negative number of seconds")
 	}
 	return nil

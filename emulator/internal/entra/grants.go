@@ -186,7 +186,7 @@ func (s *Server) redeemRefresh(a *attempt) (any, *refusal) {
 	}
 	body, e := s.issue(a, issuance{user: u, tenant: tenant, signIn: in, ask: want})
 	if e == nil {
-		s.cfg.Ledger.Use(rt.Number, s.cfg.Dials.Now())
+		s.cfg.Ledger.Use(rt.Number, a.log.Answered != 0, s.cfg.Dials.Now())
 	}
 	return body, e
 }
@@ -206,6 +206,9 @@ func (s *Server) alive(rt token.Refresh, in token.SignIn, u directory.User) *ref
 	now := s.cfg.Dials.Now()
 	if n := dials.FrequencySeconds; n > 0 && now.Sub(in.Time) >= time.Duration(n)*time.Second {
 		return refuse(70043)
+	}
+	if n := dials.UsedRefreshSeconds; n > 0 && !rt.Replaced.IsZero() && now.Sub(rt.Replaced) >= time.Duration(n)*time.Second {
+		return refuse(70000)
 	}
 	window := s.secondsOr(dials.RefreshWindowSeconds, inactivity)
 	if !in.SPA.IsZero() && now.Sub(in.SPA) >= min(window, spaLifetime) {

@@ -65,6 +65,9 @@ func (s *Server) addPassword(c call) (reply, error) {
 	if err := s.permitted(a, "passwordAddition", "passwordLifetime", cred.Start, cred.End); err != nil {
 		return reply{}, err
 	}
+	if d := s.cfg.Dials.Dials().SecretLifetime; d > 0 && cred.End.Sub(cred.Start) > d {
+		cred.End = cred.Start.Add(d)
+	}
 	value := s.cfg.Chance.Text(30)
 	cred.Hint = value[:3]
 	s.cfg.Directory.AddSecret(a.ID, value, cred)

@@ -36,6 +36,9 @@ type Refresh struct {
 	Issued time.Time `json:"issued"`
 	Used   time.Time `json:"used,omitzero"` // last redemption
 
+	// Replaced is when it was first exchanged for another refresh token.
+	Replaced time.Time `json:"-"`
+
 	// Revoked is set by those who list, who know the user.
 	Revoked bool `json:"revoked"`
 }
@@ -81,12 +84,16 @@ func (l *Ledger) Find(value string) (Refresh, SignIn, bool) {
 	return e.refresh, e.signIn, true
 }
 
-// Use notes that the refresh token was redeemed.
-func (l *Ledger) Use(number int, now time.Time) {
+// Use notes that the refresh token was redeemed, and whether for another one.
+func (l *Ledger) Use(number int, replaced bool, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if number >= 1 && number <= len(l.entries) {
-		l.entries[number-1].refresh.Used = now
+		r := &l.entries[number-1].refresh
+		r.Used = now
+		if replaced && r.Replaced.IsZero() {
+			r.Replaced = now
+		}
 	}
 }
 
