@@ -117,7 +117,7 @@
 //	DELETE /emulator/principals?tenant=&application=
 //	GET    /emulator/vaults
 //	POST   /emulator/vaults                 {"name","tenant"}
-//	PUT    /emulator/vaults/{name}/policies {"policies":[{"principal","secrets","keys"}]}
+//	PUT    /emulator/vaults/{name}/policies {"policies":[{"principal","secrets","keys","certificates"}]}
 //	POST   /emulator/hold                   hold the token endpoint's answers
 //	DELETE /emulator/hold                   let them go
 //	GET    /emulator/errors                 the table of errors
