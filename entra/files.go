@@ -7,12 +7,13 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
-	"io"
-	"os"
+	"io/fs"
 	"strings"
 
 	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/internal/privatefile"
 )
 
 // maxPEM is the longest certificate or key file, in bytes.
@@ -44,18 +45,78 @@ func LoadCertificate(paths ...string) (*Certificate, error) {
 			return nil, fmt.Errorf("load certificate from %s: %w", path, err)
 		}
 	}
+	return f.credential(strings.Join(paths, ", "))
+}
+
+// LoadPFX returns the credential in a PFX file (PKCS #12, as Windows and Key
+// Vault export it), whose password is in another file: one line. Without that
+// file the password is empty. Both must be their owner's alone.
+func LoadPFX(path, passwordFile string) (*Certificate, error) {
+	var f fileSigner
+	if err := f.loadPFX(path, passwordFile); err != nil {
+		return nil, fmt.Errorf("load certificate from %s: %w", path, err)
+	}
+	return f.credential(path)
+}
+
+// IsPFX reports whether a file looks like a PFX file and not like a PEM file.
+func IsPFX(path string) bool {
+	b, _, err := read(path, maxPEM)
+	return err == nil && len(b) > 0 && b[0] == 0x30 // an ASN.1 sequence; no text begins so
+}
+
+// LoadPair returns the certificate and the key in PEM files or, if there is
+// just one, in a PFX file: for an identity that is not the application's.
+func LoadPair(passwordFile string, paths ...string) (*x509.Certificate, *rsa.PrivateKey, error) {
+	var f fileSigner
+	for _, path := range paths {
+		load := f.load
+		if IsPFX(path) {
+			load = func(path string) error { return f.loadPFX(path, passwordFile) }
+		}
+		if err := load(path); err != nil {
+			return nil, nil, fmt.Errorf("load certificate from %s: %w", path, err)
+		}
+	}
+	c, err := f.credential(strings.Join(paths, ", "))
+	if err != nil {
+		return nil, nil, err
+	}
+	return c.cert, f.key, nil
+}
+
+// LoadCertificateDER returns the first certificate in a PEM file, for a key
+// that is elsewhere.
+func LoadCertificateDER(path string) ([]byte, error) {
+	rest, _, err := read(path, maxPEM)
+	if err != nil {
+		return nil, fmt.Errorf("load certificate: %w", err)
+	}
+	for {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			return nil, mandate.Invalid("certificate", "no certificate in %s", path)
+		}
+		if block.Type == "CERTIFICATE" {
+			return block.Bytes, nil
+		}
+	}
+}
+
+// credential returns what was loaded, if it is all there and fits together.
+func (f *fileSigner) credential(from string) (*Certificate, error) {
 	switch {
 	case f.der == nil:
-		return nil, mandate.Invalid("certificate", "no certificate in %s", strings.Join(paths, ", "))
+		return nil, mandate.Invalid("certificate", "no certificate in %s: the operator adds the one that is registered with Entra", from)
 	case f.key == nil:
-		return nil, mandate.Invalid("certificate", "no private key in %s", strings.Join(paths, ", "))
+		return nil, mandate.Invalid("certificate", "no private key in %s: the operator adds the certificate's, or names the file that has it", from)
 	}
-	c, err := NewCertificate(&f)
+	c, err := NewCertificate(f)
 	if err != nil {
-		return nil, fmt.Errorf("load certificate from %s: %w", strings.Join(paths, ", "), err)
+		return nil, fmt.Errorf("load certificate from %s: %w", from, err)
 	}
 	if !f.key.PublicKey.Equal(c.cert.PublicKey) {
-		return nil, mandate.Invalid("certificate", "the private key does not belong to it")
+		return nil, mandate.Invalid("certificate", "the private key does not belong to the certificate in %s: the operator names the key that it was made for", from)
 	}
 	return c, nil
 }
@@ -125,9 +186,13 @@ func (f *fileSigner) takeKey(block *pem.Block) error {
 	if err != nil {
 		return mandate.Invalid("certificate", "the private key is not readable; is it encrypted?")
 	}
+	return f.setKey(key)
+}
+
+func (f *fileSigner) setKey(key any) error {
 	rsaKey, ok := key.(*rsa.PrivateKey)
 	if !ok {
-		return mandate.Invalid("certificate", "the private key is a %T; Entra takes RSA only", key)
+		return mandate.Invalid("certificate", "the private key is a %T; Entra takes RSA only: the operator registers a certificate with an RSA key", key)
 	}
 	f.key = rsaKey
 	return nil
@@ -142,32 +207,22 @@ func readPrivate(path string, max int64) ([]byte, error) {
 	return b, checkMode(path, mode)
 }
 
-// read returns what is in a regular file of at most max bytes, and its mode,
-// both of the file that was opened and not of one that took its place.
-func read(path string, max int64) ([]byte, os.FileMode, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, 0, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, 0, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, 0, mandate.Invalid("file", "%s is not a regular file", path)
-	}
-	b, err := io.ReadAll(io.LimitReader(f, max+1))
-	if err == nil && int64(len(b)) > max {
-		err = mandate.Invalid("file", "%s is longer than %d bytes", path, max)
-	}
-	return b, info.Mode(), err
+// read returns what is in a regular file of at most max bytes, and its mode.
+func read(path string, max int64) ([]byte, fs.FileMode, error) {
+	b, mode, err := privatefile.Read(path, max)
+	return b, mode, fileError(err)
 }
 
 // checkMode refuses a file that others may read or write.
-func checkMode(path string, mode os.FileMode) error {
-	if mode.Perm()&^0o600 != 0 {
-		return mandate.Invalid("file", "%s has mode %#o; others must not read it: chmod 600 %s", path, mode.Perm(), path)
+func checkMode(path string, mode fs.FileMode) error {
+	return fileError(privatefile.Private(path, mode))
+}
+
+// fileError says of what is wrong with a file that waiting does not mend it,
+// and leaves alone what the system says of it.
+func fileError(err error) error {
+	if err == nil || errors.As(err, new(*fs.PathError)) {
+		return err
 	}
-	return nil
+	return mandate.Invalid("file", "%v", err)
 }

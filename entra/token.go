@@ -134,8 +134,13 @@ func credentialFault(ctx context.Context, r *strings.Replacer, err error) *manda
 		return transport("", r, ctx.Err())
 	}
 	f := &mandate.Fault{Domain: mandate.DomainApplication, Remedy: mandate.RemedyCredential, Cause: upstream.Redact(r, err)}
-	if !errors.Is(err, mandate.ErrInvalid) { // a remote signer that did not answer
-		f.Remedy = mandate.RemedyRetry
+	if errors.Is(err, mandate.ErrInvalid) {
+		return f
+	}
+	f.Remedy = mandate.RemedyRetry // a remote signer that did not answer
+	var refused interface{ Temporary() bool }
+	if errors.As(err, &refused) && !refused.Temporary() {
+		f.Remedy = mandate.RemedyConfigure
 	}
 	return f
 }
