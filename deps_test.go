@@ -149,6 +149,7 @@ var linked = []string{
 	"github.com/remyoudompheng/bigfft v0.0.0-20230129092748-24d4a6f8daec",
 	"github.com/spf13/cobra v1.10.2",
 	"github.com/spf13/pflag v1.0.9",
+	"golang.org/x/crypto v0.58.0",
 	"golang.org/x/sync v0.24.0",
 	"golang.org/x/sys v0.49.0",
 	"golang.org/x/term v0.47.0",
@@ -158,6 +159,7 @@ var linked = []string{
 	"modernc.org/mathutil v1.7.1",
 	"modernc.org/memory v1.12.1",
 	"modernc.org/sqlite v1.60.1",
+	"software.sslmate.com/src/go-pkcs12 v0.7.4",
 }
 
 func TestLinkedModules(t *testing.T) {
