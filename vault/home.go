@@ -97,18 +97,7 @@ func homeName(cloud, application, partner string, generation int64) string {
 	return fmt.Sprintf("mandate-%s-%s-%d", partner, hex.EncodeToString(sum[:6]), generation)
 }
 
-// A Remnant is what a home still has of a token after it was told to destroy
-// it.
-type Remnant struct {
-	Generation int64
-	Home       string
-	Name       string    // in that home
-	Remains    string    // what is still there; "" if nothing is
-	Until      time.Time // when that is gone; zero if the home does not say
-	Err        error     // why it could not be destroyed; [SQL.Sweep] tries again
-}
-
-// destroyed is a row whose token in a home is to be destroyed.
+// destroyed is a row whose token was destroyed; what its home has is left.
 type destroyed struct {
 	key        mandate.GrantKey
 	generation int64
@@ -116,40 +105,39 @@ type destroyed struct {
 }
 
 // destroy removes tokens from their homes, after the rows that named them were
-// changed, and notes in the rows that it has been done.
-func (v *SQL) destroy(ctx context.Context, all []destroyed) []Remnant {
-	var out []Remnant
+// changed, and notes in the rows that it has been done. What fails is still in
+// the rows, and [SQL.Sweep] tries again. It returns what remains for now.
+func (v *SQL) destroy(ctx context.Context, all []destroyed) (remnants []mandate.Remnant, err error) {
 	for _, d := range all {
 		if d.home == "" {
 			continue
 		}
-		r := Remnant{Generation: d.generation, Home: d.home, Name: nameIn(d.key, d.generation)}
-		h, err := v.home(d.home)
-		if err == nil {
-			r.Remains, r.Until, err = h.Destroy(ctx, r.Name)
+		r, derr := v.destroyOne(ctx, d)
+		if derr != nil {
+			err = errors.Join(err, fmt.Errorf("destroy generation %d of partner %s in home %q: %w", d.generation, d.key.Partner, d.home, derr))
+			r = mandate.Remnant{What: fmt.Sprintf("the sealed token of generation %d in %q, which could not be destroyed and will be tried again: %v", d.generation, d.home, derr)}
 		}
-		if err == nil {
-			err = v.noteDestroyed(ctx, d)
+		if r.What != "" {
+			remnants = append(remnants, r)
 		}
-		r.Err = err
-		out = append(out, r)
 	}
-	return out
+	return remnants, err
 }
 
-func (v *SQL) noteDestroyed(ctx context.Context, d destroyed) error {
-	_, err := v.db.Exec(ctx, `UPDATE grants SET home = '' WHERE `+ofGrant+` AND generation = $4 AND home = $5 AND ref = '' AND key_id IS NULL`,
+func (v *SQL) destroyOne(ctx context.Context, d destroyed) (mandate.Remnant, error) {
+	h, err := v.home(d.home)
+	if err != nil {
+		return mandate.Remnant{}, err
+	}
+	name := nameIn(d.key, d.generation)
+	remains, until, err := h.Destroy(ctx, name)
+	if err != nil {
+		return mandate.Remnant{}, err
+	}
+	_, err = v.db.Exec(ctx, `UPDATE grants SET home = '' WHERE `+ofGrant+` AND generation = $4 AND home = $5 AND ref = '' AND key_id IS NULL`,
 		keyArgs(d.key, d.generation, d.home)...)
-	return unavailable(ctx, err)
-}
-
-// failed joins what could not be destroyed.
-func failed(all []Remnant) error {
-	var errs []error
-	for _, r := range all {
-		if r.Err != nil {
-			errs = append(errs, fmt.Errorf("destroy generation %d in home %q: %w", r.Generation, r.Home, r.Err))
-		}
+	if err != nil || remains == "" {
+		return mandate.Remnant{}, unavailable(ctx, err)
 	}
-	return errors.Join(errs...)
+	return mandate.Remnant{What: fmt.Sprintf("%s in %q: %s", name, d.home, remains), Until: until}, nil
 }

@@ -67,23 +67,27 @@ func (v *SQL) Discard(ctx context.Context, k mandate.GrantKey) error {
 	return wrap("discard candidate", missing(err, "the partner has no candidate"))
 }
 
-// A Withdrawal is what became of the copies of a grant's tokens. Copies that
-// others made are out of reach; they are worth nothing without the key.
-type Withdrawal struct {
-	Generations []int64   // whose tokens were destroyed
-	Homes       []Remnant // what homes outside the database still have
-
-	// Traces is why sealed tokens are still in the database's write-ahead log,
-	// until later writes have overwritten them; nil if they are not.
-	Traces error
+// Held returns the active or suspended generation with its refresh token, or a
+// [*mandate.NoGrantError]. It is for telling Entra that the token is over; so
+// it opens a grant past its end, too.
+func (v *SQL) Held(ctx context.Context, k mandate.GrantKey) (mandate.Grant, error) {
+	return v.openRow(ctx, k, func(ctx context.Context, k mandate.GrantKey) (row, error) {
+		r, err := v.current(ctx, k)
+		if err == nil && r.state != string(mandate.StateActive) && r.state != string(mandate.StateSuspended) {
+			err = r.none()
+		}
+		return r, err
+	}, v.unsealed)
 }
 
 // Withdraw destroys every refresh token of a grant for good, of whatever
 // generation, and raises the epoch; the rows stay as tombstones. If there is
 // none the error is a [*mandate.NoGrantError]. When the error is nil the
 // tokens are gone from the database, and that survives a crash; what is not
-// gone elsewhere is in the Withdrawal.
-func (v *SQL) Withdraw(ctx context.Context, k mandate.GrantKey) (Withdrawal, error) {
+// gone elsewhere is in the answer: a home's copies that it keeps for a while
+// or could not destroy, and what is still in the database's log. Copies that
+// others made are out of reach; they are worth nothing without the key.
+func (v *SQL) Withdraw(ctx context.Context, k mandate.GrantKey) ([]mandate.Remnant, error) {
 	var gone []destroyed
 	err := v.db.Change(ctx, func(tx *database.Tx) error {
 		all, err := begin(ctx, tx, k)
@@ -98,15 +102,13 @@ func (v *SQL) Withdraw(ctx context.Context, k mandate.GrantKey) (Withdrawal, err
 		return err
 	})
 	if err != nil {
-		return Withdrawal{}, wrap("withdraw grant", v.explain(ctx, k, changed(ctx, err)))
+		return nil, wrap("withdraw grant", v.explain(ctx, k, changed(ctx, err)))
 	}
-	var w Withdrawal
-	for _, d := range gone {
-		w.Generations = append(w.Generations, d.generation)
+	remnants, _ := v.destroy(ctx, gone) // what failed is among them
+	if err := v.db.Scrub(ctx); err != nil {
+		remnants = append(remnants, mandate.Remnant{What: "sealed tokens in the database's write-ahead log, until it is overwritten: " + err.Error()})
 	}
-	w.Homes = v.destroy(ctx, gone)
-	w.Traces = v.db.Scrub(ctx)
-	return w, nil
+	return remnants, nil
 }
 
 // errNothing rolls a change back that found nothing to change.

@@ -32,7 +32,7 @@ func (v *SQL) head(ctx context.Context, k mandate.GrantKey) (row, error) {
 // nothing may be redeemed any more then, and the error, which wraps
 // [mandate.ErrNoGrant], says so.
 func (v *SQL) Open(ctx context.Context, k mandate.GrantKey) (mandate.Grant, error) {
-	return v.openRow(ctx, k, v.head)
+	return v.openRow(ctx, k, v.head, v.open)
 }
 
 // Fallback implements [mandate.Vault]. Nothing stands in for a grant that is
@@ -43,7 +43,7 @@ func (v *SQL) Fallback(ctx context.Context, k mandate.GrantKey) (mandate.Grant, 
 			return row{}, err
 		}
 		return v.waiting(ctx, k, mandate.StateFallback)
-	})
+	}, v.open)
 	return g, wrap("no fall-back", err)
 }
 
@@ -51,17 +51,22 @@ func (v *SQL) Fallback(ctx context.Context, k mandate.GrantKey) (mandate.Grant, 
 func (v *SQL) Candidate(ctx context.Context, k mandate.GrantKey) (mandate.Grant, error) {
 	g, err := v.openRow(ctx, k, func(ctx context.Context, k mandate.GrantKey) (row, error) {
 		return v.waiting(ctx, k, mandate.StateCandidate)
-	})
+	}, v.open)
 	return g, wrap("no candidate", err)
 }
+
+type (
+	finder func(context.Context, mandate.GrantKey) (row, error)
+	opener func(context.Context, *row) (mandate.Grant, error)
+)
 
 // openRow opens what find finds. Between reading a row and reading its token
 // from a home the token may have been replaced, and the old one be gone; then
 // the row is read again.
-func (v *SQL) openRow(ctx context.Context, k mandate.GrantKey, find func(context.Context, mandate.GrantKey) (row, error)) (mandate.Grant, error) {
+func (v *SQL) openRow(ctx context.Context, k mandate.GrantKey, find finder, open opener) (mandate.Grant, error) {
 	r, err := find(ctx, k)
 	for err == nil {
-		g, oerr := v.open(ctx, &r)
+		g, oerr := open(ctx, &r)
 		if oerr == nil || r.home == "" {
 			return g, oerr
 		}
@@ -74,14 +79,19 @@ func (v *SQL) openRow(ctx context.Context, k mandate.GrantKey, find func(context
 	return mandate.Grant{}, err
 }
 
-// open returns the grant in r with its refresh token.
+// open returns the grant in r with its refresh token, unless it has ended.
 func (v *SQL) open(ctx context.Context, r *row) (mandate.Grant, error) {
+	if until := time.UnixMilli(r.until); !time.Now().Before(until) {
+		return mandate.Grant{}, fmt.Errorf("%w: the grant ended on %s; the partner can renew it", mandate.ErrNoGrant, until.UTC().Format(time.DateOnly))
+	}
+	return v.unsealed(ctx, r)
+}
+
+// unsealed returns the grant in r with its refresh token.
+func (v *SQL) unsealed(ctx context.Context, r *row) (mandate.Grant, error) {
 	g, err := r.grant()
 	if err != nil {
 		return mandate.Grant{}, err
-	}
-	if !time.Now().Before(g.Until) {
-		return mandate.Grant{}, fmt.Errorf("%w: the grant ended on %s; the partner can renew it", mandate.ErrNoGrant, g.Until.UTC().Format(time.DateOnly))
 	}
 	blob, err := v.blobOf(ctx, r)
 	if err == nil {

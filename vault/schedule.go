@@ -8,8 +8,6 @@ import (
 	"github.com/mandate-sam/mandate"
 )
 
-var _ mandate.Schedule = (*SQL)(nil)
-
 // maxFault bounds what is remembered of why a keep-alive failed, in bytes.
 const maxFault = 1000
 

@@ -31,8 +31,6 @@ const (
 	turnGrace = 10 * time.Minute
 )
 
-var _ mandate.Turns = (*SQL)(nil)
-
 // idOf is the name of a token among turns.
 func idOf(k mandate.TokenKey) []byte {
 	sum := sha256.Sum256(lengthPrefixed(

@@ -39,7 +39,7 @@ type Config struct {
 	// DB was opened with [Schema]. Required.
 	DB *database.DB
 
-	// Key seals refresh tokens. Required.
+	// Key seals refresh tokens. Without one nothing can be opened or stored.
 	Key KeyWrapper
 
 	// SharedKey seals the access tokens that replicas share; it must not be
@@ -79,8 +79,6 @@ func New(c Config) (*SQL, error) {
 	switch {
 	case c.DB == nil:
 		return nil, errors.New("a vault needs a database")
-	case c.Key == nil:
-		return nil, errors.New("a vault needs a key")
 	case c.HomeOf != nil && c.Homes == nil:
 		return nil, errors.New("a vault cannot keep grants in homes that it does not have")
 	}
@@ -90,6 +88,9 @@ func New(c Config) (*SQL, error) {
 		}
 	}
 	v := &SQL{db: c.DB, key: c.Key, shared: c.SharedKey, homes: c.Homes, homeOf: c.HomeOf, replica: rand.Text()[:8]}
+	if v.key == nil {
+		v.key = noKey{}
+	}
 	v.blobs.max, v.blobs.life = maxRecent, 24*time.Hour
 	v.opened.max, v.opened.life = maxRecent, openedLife
 	if v.homeOf == nil {
@@ -97,6 +98,15 @@ func New(c Config) (*SQL, error) {
 	}
 	return v, nil
 }
+
+// noKey is the key of a vault that was given none.
+type noKey struct{}
+
+var errNoKey = errors.New("this vault was made without a key")
+
+func (noKey) Wrap(context.Context, []byte) (string, []byte, error) { return "", nil, errNoKey }
+
+func (noKey) Unwrap(context.Context, string, []byte) ([]byte, error) { return nil, errNoKey }
 
 // nowMS is the time of the database's clock in Unix milliseconds. Replicas
 // have clocks of their own, which no lease may depend on.
