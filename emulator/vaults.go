@@ -124,6 +124,15 @@ func (e *Emulator) Vault(name string) string {
 	return ""
 }
 
+// Vaults returns the names of the vaults, in the order in which they came.
+func (e *Emulator) Vaults() []string {
+	var names []string
+	for _, v := range e.allVaults() {
+		names = append(names, v.Name())
+	}
+	return names
+}
+
 // AddVault opens another vault, NAME or NAME@TENANT, at a port of its own and
 // returns its URL. It stays until the emulator ends; [Emulator.Reset] empties
 // it.

@@ -13,7 +13,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -37,14 +36,16 @@ type options struct {
 	seed    uint64
 	caOut   string
 	fixture string
+	vaults  []string
 	json    bool
 	verbose bool
 }
 
 const long = `Emulator runs a stand-in for the Microsoft side of the Secure Application Model
 on this machine: Entra ID with real sign-in pages, Partner Center, Graph,
-Azure Resource Manager and Key Vault. It listens on loopback only. Everything it knows is
-lost when it ends, and its keys are new at every start.
+Azure Resource Manager and Key Vault. It listens on loopback, and nothing makes
+it listen elsewhere. Everything it knows is lost when it ends, and its keys are
+new at every start.
 
 It is not made by or for Microsoft. Never type a real password into its pages.`
 
@@ -78,7 +79,8 @@ func command(out, errOut io.Writer) *cobra.Command {
 	f.IntVar(&o.ports.KeyVault, "key-vault-port", 9447, "port of the first Key Vault; 0: any")
 	f.IntVar(&o.ports.Admin, "admin-port", 9449, "port of the admin API; 0: any")
 	f.Uint64Var(&o.seed, "seed", 0, "make ids and choices repeatable; 0: random")
-	f.StringVar(&o.fixture, "fixture", "", "YAML file that says who exists, instead of the built-in tenants (see cmd/emulator/tenants.yaml)")
+	f.StringVar(&o.fixture, "fixture", "", "YAML or JSON file that says who exists, instead of the built-in tenants (see cmd/emulator/tenants.yaml)")
+	f.StringArrayVar(&o.vaults, "vault", nil, "make a vault, NAME or NAME@TENANT (id or domain); may be repeated; none: "+emulator.DefaultVault)
 	f.StringVar(&o.caOut, "ca-out", "", "write the CA's certificate (PEM) to this file, with mode 0600")
 	f.BoolVar(&o.json, "json", false, "describe the emulator as one JSON object")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log requests to standard error")
@@ -95,7 +97,7 @@ func run(ctx context.Context, o options, out, errOut io.Writer) error {
 	if err != nil {
 		return err
 	}
-	e, err := emulator.Start(emulator.Config{Seed: o.seed, Ports: o.ports, Fixture: fixture, Log: log})
+	e, err := emulator.Start(emulator.Config{Seed: o.seed, Ports: o.ports, Fixture: fixture, Vaults: o.vaults, Log: log})
 	if err != nil {
 		return err
 	}
@@ -148,91 +150,4 @@ func writeFile(path string, data []byte) error {
 		return err
 	}
 	return os.Rename(f.Name(), path)
-}
-
-// description is what --json prints.
-type description struct {
-	Endpoints   emulator.Endpoints `json:"endpoints"`
-	Seed        uint64             `json:"seed,string"`
-	CAFile      string             `json:"ca_file,omitempty"`
-	CA          string             `json:"ca_pem"`
-	SPKI        string             `json:"ca_spki_sha256"`
-	Application string             `json:"application_id"`
-	Secret      string             `json:"application_secret"`
-	Users       []emulator.User    `json:"users"`
-}
-
-func newDescription(e *emulator.Emulator, o options) description {
-	return description{
-		Endpoints: e.Endpoints(), Seed: e.Seed(), CAFile: o.caOut, CA: string(e.CA().PEM()), SPKI: e.CA().SPKI(),
-		Application: emulator.ApplicationID, Secret: emulator.ApplicationSecret, Users: users(e),
-	}
-}
-
-// users lists who can sign in at the partners.
-func users(e *emulator.Emulator) []emulator.User {
-	var all []emulator.User
-	for _, t := range e.Tenants() {
-		if t.Kind == "partner" {
-			all = append(all, e.Users(t.ID)...)
-		}
-	}
-	return all
-}
-
-// guestMail is the other name of a guest, the one that people type.
-func guestMail(u emulator.User) string {
-	if u.Guest() {
-		return " (" + u.Mail + ")"
-	}
-	return ""
-}
-
-func text(e *emulator.Emulator, o options) string {
-	var b strings.Builder
-	p := e.Endpoints()
-	fmt.Fprintf(&b, `Emulated cloud (not Microsoft), on this machine only.
-
-  Identity platform  %s
-  Partner Center     %s
-  Graph              %s
-  Resource Manager   %s
-  Key Vault          %s
-  Dials              %[6]s  (a page; the API behind it is described at %[6]s/emulator/openapi.json)
-
-  Seed               %d  (--seed repeats this run)
-
-`, p.Login, p.PartnerCenter, p.Graph, p.ARM, p.KeyVault, p.Admin, e.Seed())
-	b.WriteString("Applications\n")
-	for _, a := range e.Applications() {
-		fmt.Fprintf(&b, "  %s  %s", a.ID, a.Name)
-		if len(a.Secrets) > 0 {
-			fmt.Fprintf(&b, "  (secret: %s)", a.Secrets[0])
-		}
-		b.WriteString("\n")
-	}
-	b.WriteString("\nTenants\n")
-	for _, t := range e.Tenants() {
-		fmt.Fprintf(&b, "  %-9s %s  %-18s %s\n", t.Kind, t.ID, t.Domain, t.Name)
-	}
-	b.WriteString("\nPartner users (no passwords)\n")
-	for _, u := range users(e) {
-		fmt.Fprintf(&b, "  %s%s\n", u.UPN, guestMail(u))
-	}
-	b.WriteString("\n" + trust(e, o) + "\nStop with Ctrl-C. Everything is forgotten then.\n")
-	return b.String()
-}
-
-// trust says how clients come to trust the CA without a system store.
-func trust(e *emulator.Emulator, o options) string {
-	if o.caOut == "" {
-		return "Trust: start with --ca-out FILE to get the CA's certificate.\n"
-	}
-	return fmt.Sprintf(`Trust (never install this CA in a system store)
-  curl       --cacert %[1]s
-  Go         SSL_CERT_FILE=%[1]s
-  Node       NODE_EXTRA_CA_CERTS=%[1]s
-  Python     REQUESTS_CA_BUNDLE=%[1]s
-  Chromium   --ignore-certificate-errors-spki-list=%[2]s
-`, o.caOut, e.CA().SPKI())
 }

@@ -6,15 +6,18 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/mandate-sam/mandate/emulator"
 )
 
-var anyPorts = []string{"--login-port", "0", "--partner-center-port", "0", "--graph-port", "0", "--arm-port", "0", "--admin-port", "0"}
+var anyPorts = []string{"--login-port", "0", "--partner-center-port", "0", "--graph-port", "0", "--arm-port", "0", "--key-vault-port", "0", "--admin-port", "0"}
 
 // execute runs the command until it has described itself, lets f look at the
 // description, and stops it.
@@ -95,8 +98,49 @@ func TestText(t *testing.T) {
 	}
 }
 
+// Vaults are made as the flags say, and named by both of their addresses.
+func TestVaults(t *testing.T) {
+	err := execute(t, func(out string) {
+		var d description
+		if err := json.Unmarshal([]byte(out), &d); err != nil {
+			t.Fatal(err)
+		}
+		if len(d.Vaults) != 2 || d.Vaults[0].URL != d.Endpoints.KeyVault || d.Vaults[1].Name != "Vault-B" || !strings.HasPrefix(d.Vaults[1].DNS, "https://vault-b.vault.localhost:") {
+			t.Errorf("vaults: %+v", d.Vaults)
+		}
+		for _, name := range []string{"Go", "Node", "Python", "Java"} {
+			if c := d.Clients[name]; len(c.Options) == 0 || !strings.Contains(strings.Join(c.Options, " "), strings.TrimPrefix(d.Endpoints.Login, "https://")) {
+				t.Errorf("settings of %s: %+v", name, c)
+			}
+		}
+	}, "--json", "--vault", "vault-a", "--vault", "Vault-B@fabrikam.example")
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// A fixture with many tenants is described in a page or two.
+func TestLongDescription(t *testing.T) {
+	var b strings.Builder
+	for i := range 50 {
+		fmt.Fprintf(&b, `,{"id":"30000000-0000-4000-8000-%012d","name":"C%d","domain":"c%d.example","kind":"customer"}`, i, i, i)
+	}
+	file := filepath.Join(t.TempDir(), "tenants.json")
+	if err := os.WriteFile(file, []byte(`{"tenants":[`+b.String()[1:]+`]}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	err := execute(t, func(out string) {
+		if !strings.Contains(out, "… and 20 more") || strings.Contains(out, emulator.ApplicationID) {
+			t.Errorf("got %s", out)
+		}
+	}, "--fixture", file)
+	if err != nil {
+		t.Error(err)
+	}
+}
+
 func TestErrors(t *testing.T) {
-	for _, args := range [][]string{{"--nothing"}, {"argument"}, {"--ca-out", "/no/such/directory/ca.pem"}, {"--seed", "x"}} {
+	for _, args := range [][]string{{"--nothing"}, {"argument"}, {"--ca-out", "/no/such/directory/ca.pem"}, {"--seed", "x"}, {"--vault", "no"}, {"--vault", "vault-a@nobody.example"}, {"--vault", "vault-a", "--vault", "VAULT-A"}, {"--fixture", "/no/such/file.yaml"}} {
 		if err := execute(t, func(string) {}, args...); err == nil {
 			t.Errorf("%q: no error", args)
 		}

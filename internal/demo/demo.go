@@ -67,7 +67,7 @@ type Ports struct {
 
 // WellKnown are the ports of a demonstration for people.
 func WellKnown() Ports {
-	return Ports{emulator.Ports{Login: 8450, PartnerCenter: 8451, Graph: 8452, ARM: 8453, Admin: 8459}, "8443", "8444"}
+	return Ports{emulator.Ports{Login: 8450, PartnerCenter: 8451, Graph: 8452, ARM: 8453, KeyVault: 8454, Admin: 8459}, "8443", "8444"}
 }
 
 // A Demo is emulator and product, running.
