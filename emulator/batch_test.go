@@ -28,6 +28,7 @@ func TestBatch(t *testing.T) {
 		`{"id":"absolute","method":"GET","url":"https://graph.microsoft.com/v1.0/me"}`,
 		`{"id":"nested","method":"POST","url":"/$batch"}`,
 		`{"id":"segment","method":"GET","url":"/nothing"}`,
+		`{"id":"slashes","method":"GET","url":"///users//../me/"}`,
 	)
 	if a.status != 200 {
 		t.Fatalf("got %d, %v", a.status, a.raw)
@@ -40,7 +41,7 @@ func TestBatch(t *testing.T) {
 	}
 	for id, want := range map[string]string{
 		"last": "204 null", "not": `424 {"error":{"code":"FailedDependency"`, "missing": `404 {"error":{"code":"Request_ResourceNotFound"`,
-		"me": "200 {", "made": "201 {", "absolute": `400 {"error":{"code":"BadRequest"`, "nested": `400 {"error":{"code":"BadRequest"`, "segment": `400 {"error":{"code":"BadRequest"`,
+		"me": "200 {", "slashes": "200 {", "made": "201 {", "absolute": `400 {"error":{"code":"BadRequest"`, "nested": `400 {"error":{"code":"BadRequest"`, "segment": `400 {"error":{"code":"BadRequest"`,
 	} {
 		if !strings.HasPrefix(got[id], want) {
 			t.Errorf("%s: got %q, want %q", id, got[id], want)

@@ -194,6 +194,51 @@ func TestRelationshipExpires(t *testing.T) {
 	}
 }
 
+// Those who may not change relationships, and those of others.
+func TestRelationshipRefuses(t *testing.T) {
+	e := start(t)
+	tok, _ := delegator(t, e)
+	if err := e.Consent("fabrikam.example", emulator.ApplicationID, emulator.Graph, "User.Read", "DelegatedAdminRelationship.ReadWrite.All"); err != nil {
+		t.Fatal(err)
+	}
+	other := graphToken(t, e, "fabrikam.example", consented(t, e, 2, "admin@fabrikam.example").str("refresh_token"))
+	tech := graphToken(t, e, "contoso.example", consented(t, e, 2, "tech@contoso.example", "scope", "offline_access User.Read").str("refresh_token"))
+	u := e.Endpoints().Graph + relationships
+	own := u + "/" + directory.RelationshipID(emulator.ContosoTenant, emulator.AdatumTenant)
+	for _, row := range []struct {
+		name, method, url, token, body string
+		status                         int
+	}{
+		{"no agent creates", "POST", u, tech, relationshipFor(emulator.WingtipTenant), 403},
+		{"no agent terminates", "POST", own + "/requests", tech, `{"action":"terminate"}`, 403},
+		{"no agent reads", "GET", own, tech, "", 200},
+		{"another partner reads", "GET", own, other, "", 404},
+		{"another partner terminates", "POST", own + "/requests", other, `{"action":"terminate"}`, 404},
+		{"nothing", "POST", u, tok, `{}`, 400},
+		{"no JSON", "POST", u, tok, `[`, 400},
+		{"with itself", "POST", u, tok, relationshipFor(emulator.ContosoTenant), 400},
+		{"with nobody", "POST", u, tok, relationshipFor("x"), 400},
+		{"no roles", "POST", u, tok, `{"displayName":"x","duration":"P1D","accessDetails":{"unifiedRoles":[{}]}}`, 400},
+		{"unknown", "DELETE", u + "/x", tok, "", 404},
+		{"unknown request", "GET", own + "/requests/x", tok, "", 404},
+		{"unknown assignment", "PATCH", own + "/accessAssignments/x", tok, `{}`, 404},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			if a := exchange(t, e, row.method, row.url, row.token, row.body, "If-Match", "*"); a.status != row.status {
+				t.Errorf("got %d, %v, want %d", a.status, a.raw, row.status)
+			}
+		})
+	}
+	a := exchange(t, e, "POST", u, tok, relationshipFor(emulator.WingtipTenant))
+	at := u + "/" + a.str("id")
+	if a := exchange(t, e, "DELETE", at, tok, "", "If-Match", a.str("@odata.etag")); a.status != 204 {
+		t.Errorf("delete: %d, %v", a.status, a.raw)
+	}
+	if a := call(t, e, at, tok); a.status != 404 {
+		t.Errorf("got %d, %v", a.status, a.raw)
+	}
+}
+
 func TestAccessAssignments(t *testing.T) {
 	e := start(t)
 	tok, rt := delegator(t, e)

@@ -79,5 +79,8 @@ func (d *Directory) MayManage(u User, tenant string) bool {
 // RelationshipID is the id of the delegated admin relationship between the
 // two tenants.
 func RelationshipID(partner, customer string) string {
-	return guid("relationship", partner) + "-" + guid("relationship", customer)
+	return relationshipHalf(partner) + "-" + relationshipHalf(customer)
 }
+
+// relationshipHalf is what one side adds to the id.
+func relationshipHalf(tenant string) string { return guid("relationship", tenant) }

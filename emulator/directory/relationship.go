@@ -117,33 +117,37 @@ func (d *Directory) implied(partner, customer string) Relationship {
 	}
 }
 
+// A RelationshipName says which relationship is meant. One that came with
+// [Directory.Delegate] has no id in it, because making one takes time.
+type RelationshipName struct{ ID, Partner, Customer string }
+
 // Relationships returns the partner's relationships: those that came with
-// [Directory.Delegate], then the others in order of creation. The first are
-// only sketched; [Directory.Describe] completes one, so that a page of a long
-// list costs no more than the page.
-func (d *Directory) Relationships(partner string) []Relationship {
+// [Directory.Delegate], then the others in order of creation. Only their names
+// are returned, so that a page of a long list costs no more than the page;
+// [Directory.Describe] has the rest.
+func (d *Directory) Relationships(partner string) []RelationshipName {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
-	var all []Relationship
+	all := make([]RelationshipName, 0, len(d.customers[partner])+len(d.related[partner]))
 	for _, c := range d.customers[partner] {
 		if !d.explicit[[2]string{partner, c}] {
-			all = append(all, Relationship{Partner: partner, Customer: c})
+			all = append(all, RelationshipName{Partner: partner, Customer: c})
 		}
 	}
 	for _, id := range d.related[partner] {
-		all = append(all, d.relationships[id].at(d.now()))
+		all = append(all, RelationshipName{ID: id, Partner: partner})
 	}
 	return all
 }
 
-// Describe completes a relationship that [Directory.Relationships] returned.
-func (d *Directory) Describe(r Relationship) Relationship {
-	if r.ID != "" {
-		return r
-	}
+// Describe returns the relationship of that name.
+func (d *Directory) Describe(n RelationshipName) Relationship {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
-	return d.implied(r.Partner, r.Customer)
+	if r, ok := d.relationships[n.ID]; ok {
+		return r.at(d.now())
+	}
+	return d.implied(n.Partner, n.Customer)
 }
 
 // Relationship returns the relationship with that id if it concerns the
@@ -164,8 +168,9 @@ func (d *Directory) relationship(tenant, id string) (*Relationship, bool) {
 		open := r.Customer == "" && r.Status == RelationshipPending
 		return r, r.Partner == tenant || r.Customer == tenant || open
 	}
+	customer, own := strings.CutPrefix(id, relationshipHalf(tenant)+"-")
 	for _, c := range d.customers[tenant] {
-		if !d.explicit[[2]string{tenant, c}] && RelationshipID(tenant, c) == id {
+		if own && !d.explicit[[2]string{tenant, c}] && relationshipHalf(c) == customer {
 			r := d.implied(tenant, c)
 			return &r, true
 		}

@@ -169,7 +169,10 @@ func (rec *recorder) WriteHeader(status int) { rec.status = status }
 func (rec *recorder) Write(b []byte) (int, error) { return rec.body.Write(b) }
 
 func (rec *recorder) outcome(id string) outcome {
-	o := outcome{ID: id, Status: rec.status, Headers: map[string]string{}, Body: rec.body.Bytes()}
+	o := outcome{ID: id, Status: rec.status, Headers: map[string]string{}}
+	if json.Valid(rec.body.Bytes()) {
+		o.Body = rec.body.Bytes()
+	}
 	for k, v := range rec.header {
 		o.Headers[k] = v[0]
 	}

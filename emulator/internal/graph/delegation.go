@@ -36,7 +36,6 @@ func matches(c call, etag string) error {
 
 // relationshipObject is a delegated admin relationship.
 func (s *Server) relationshipObject(r directory.Relationship) map[string]any {
-	r = s.cfg.Directory.Describe(r)
 	var customer any
 	if t, found := s.cfg.Directory.Tenant(r.Customer); found {
 		customer = map[string]any{"tenantId": t.ID, "displayName": t.Name}
@@ -149,7 +148,10 @@ func partner(c call) error {
 }
 
 func (s *Server) relationships(c call) (reply, error) {
-	return ok(page(c, relationshipsPath, s.cfg.Directory.Relationships(c.tenant.ID), s.relationshipObject))
+	show := func(n directory.RelationshipName) map[string]any {
+		return s.relationshipObject(s.cfg.Directory.Describe(n))
+	}
+	return ok(page(c, relationshipsPath, s.cfg.Directory.Relationships(c.tenant.ID), show))
 }
 
 // with is the relationship in the path.

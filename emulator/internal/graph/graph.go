@@ -11,6 +11,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	pathpkg "path"
 	"regexp"
 	"strings"
 
@@ -212,20 +213,17 @@ func (s *Server) Handler() http.Handler {
 }
 
 // canonical is the path as the routes write it: letters of names cased as
-// documented, no slash at the end, and what is named by its application id
+// documented, no slash at the end nor two in a row, and what is named by its application id
 // as if that were an object id.
 func canonical(path string, names map[string]string) string {
-	path = byAppID.ReplaceAllString(strings.TrimRight(path, "/"), "$1/"+appIDPrefix+"$2")
+	path = byAppID.ReplaceAllString(pathpkg.Clean("/"+path), "$1/"+appIDPrefix+"$2")
 	parts := strings.Split(path, "/")
 	for i, p := range parts {
 		if name, found := names[strings.ToLower(p)]; found {
 			parts[i] = name
 		}
 	}
-	if path = strings.Join(parts, "/"); path == "" {
-		return "/"
-	}
-	return path
+	return strings.Join(parts, "/")
 }
 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request, rt route) {

@@ -11,7 +11,7 @@ import (
 	"errors"
 	"maps"
 	"net/http"
-	"regexp"
+	"path"
 	"strings"
 	"sync"
 
@@ -146,7 +146,15 @@ var routes = []route{
 	{"GET /v1/nonMfaCompliantPartnerPrincipals", false, anyone, (*Server).withoutMFA},
 }
 
-var slashes = regexp.MustCompile(`//+`)
+// clean is the path without what the router would answer with a redirect. A
+// slash at its end stays: nothing is there.
+func clean(p string) string {
+	c := path.Clean("/" + p)
+	if strings.HasSuffix(p, "/") && c != "/" {
+		c += "/"
+	}
+	return c
+}
 
 // Handler serves the API. Clients put the relative links of an answer behind
 // a base that ends in a slash, so paths with two slashes are served as well.
@@ -160,7 +168,7 @@ func (s *Server) Handler() http.Handler {
 		writeError(w, errUnknownRoute)
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if path := slashes.ReplaceAllString(r.URL.Path, "/"); path != r.URL.Path {
+		if path := clean(r.URL.Path); path != r.URL.Path {
 			r = r.Clone(r.Context())
 			r.URL.Path, r.URL.RawPath = path, ""
 		}
