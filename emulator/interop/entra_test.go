@@ -154,8 +154,8 @@ func testMSALCode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for resource, scope := range map[string]string{partnerCenter: "/user_impersonation", graph: "/User.Read", arm: "/user_impersonation"} {
-		next, err := c.AcquireTokenSilent(t.Context(), []string{resource + scope}, confidential.WithSilentAccount(account))
+	for _, resource := range []string{partnerCenter, graph, arm} {
+		next, err := c.AcquireTokenSilent(t.Context(), []string{resource + "/.default"}, confidential.WithSilentAccount(account))
 		if err != nil {
 			t.Fatalf("%s: %v", resource, err)
 		}
@@ -181,7 +181,7 @@ func testMSALCustomer(t *testing.T) {
 	c := msal(t, e, "contoso.example", secret(t, emulator.ApplicationSecret))
 	res := signedIn(t, e, c)
 	for _, customer := range []string{emulator.AdatumTenant, "litware.example"} {
-		got, err := c.AcquireTokenSilent(t.Context(), []string{graph + "/Directory.Read.All"}, confidential.WithSilentAccount(res.Account), confidential.WithTenantID(customer))
+		got, err := c.AcquireTokenSilent(t.Context(), []string{graph + "/.default"}, confidential.WithSilentAccount(res.Account), confidential.WithTenantID(customer))
 		if err != nil {
 			t.Fatalf("%s: %v", customer, err)
 		}
@@ -202,22 +202,22 @@ func testMSALOnBehalfOf(t *testing.T) {
 	c := msal(t, e, "contoso.example", secret(t, emulator.ApplicationSecret))
 	user := signedInFor(t, e, c, api)
 	wantClaims(t, user.AccessToken, map[string]any{"scp": "access_as_user", "upn": admin})
-	for resource, scope := range map[string]string{graph: "/User.Read", partnerCenter: "/user_impersonation"} {
-		got, err := c.AcquireTokenOnBehalfOf(t.Context(), user.AccessToken, []string{resource + scope})
+	for _, resource := range []string{graph, partnerCenter} {
+		got, err := c.AcquireTokenOnBehalfOf(t.Context(), user.AccessToken, []string{resource + "/.default"})
 		if err != nil {
 			t.Fatalf("%s: %v", resource, err)
 		}
 		wantClaims(t, got.AccessToken, map[string]any{"aud": resource, "upn": admin, "appid": emulator.ApplicationID})
-		kept, err := c.AcquireTokenOnBehalfOf(t.Context(), user.AccessToken, []string{resource + scope})
+		kept, err := c.AcquireTokenOnBehalfOf(t.Context(), user.AccessToken, []string{resource + "/.default"})
 		if err != nil || kept.AccessToken != got.AccessToken {
 			t.Errorf("%s: the client did not keep its token: %v", resource, err)
 		}
 	}
-	other, err := c.AcquireTokenSilent(t.Context(), []string{graph + "/User.Read"}, confidential.WithSilentAccount(user.Account))
+	other, err := c.AcquireTokenSilent(t.Context(), []string{graph + "/.default"}, confidential.WithSilentAccount(user.Account))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.AcquireTokenOnBehalfOf(t.Context(), other.AccessToken, []string{arm + "/user_impersonation"}); !refusedWith(err, "AADSTS50013") {
+	if _, err := c.AcquireTokenOnBehalfOf(t.Context(), other.AccessToken, []string{arm + "/.default"}); !refusedWith(err, "AADSTS50013") {
 		t.Errorf("a token for somebody else: got %v, want AADSTS50013", err)
 	}
 }
@@ -249,7 +249,7 @@ func testMSALRefusals(t *testing.T) {
 	if err := e.Revoke(admin); err != nil {
 		t.Fatal(err)
 	}
-	_, err = c.AcquireTokenSilent(t.Context(), []string{graph + "/Directory.Read.All"}, confidential.WithSilentAccount(res.Account))
+	_, err = c.AcquireTokenSilent(t.Context(), []string{graph + "/.default"}, confidential.WithSilentAccount(res.Account))
 	if !refusedWith(err, "AADSTS50173") {
 		t.Errorf("after the revocation: got %v", err)
 	}
@@ -316,7 +316,7 @@ func testAzidentity(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := cred.GetToken(t.Context(), policy.TokenRequestOptions{Scopes: []string{graph + "/User.Read"}})
+		got, err := cred.GetToken(t.Context(), policy.TokenRequestOptions{Scopes: []string{graph + "/.default"}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -329,7 +329,7 @@ func testAzidentity(t *testing.T) {
 			t.Errorf("got message %q", shown.Message)
 		}
 		shown = azidentity.DeviceCodeMessage{}
-		other, err := cred.GetToken(t.Context(), policy.TokenRequestOptions{Scopes: []string{arm + "/user_impersonation"}})
+		other, err := cred.GetToken(t.Context(), policy.TokenRequestOptions{Scopes: []string{arm + "/.default"}})
 		if err != nil || shown.UserCode != "" {
 			t.Fatalf("asked again: %t; %v", shown.UserCode != "", err)
 		}

@@ -72,7 +72,7 @@ await run('@azure/msal-node', {
     assert.equal(silent.accessToken, accessToken);
     const renewed = await app.acquireTokenSilent({ account, scopes: partnerCenter, forceRefresh: true });
     assert.notEqual(renewed.accessToken, accessToken);
-    const other = await app.acquireTokenSilent({ account, scopes: [`${resources.arm}/user_impersonation`] });
+    const other = await app.acquireTokenSilent({ account, scopes: [`${resources.arm}/.default`] });
     assert.equal(claims(other.accessToken).aud, resources.arm);
   },
 
@@ -88,10 +88,10 @@ await run('@azure/msal-node', {
     const app = confidential('contoso.example');
     const { accessToken: oboAssertion } = await signedIn(app, [emulator.api]);
     assert.equal(claims(oboAssertion).scp, 'access_as_user');
-    const got = await app.acquireTokenOnBehalfOf({ oboAssertion, scopes: [`${resources.graph}/User.Read`] });
+    const got = await app.acquireTokenOnBehalfOf({ oboAssertion, scopes: graph });
     assert.equal(claims(got.accessToken).aud, resources.graph);
     assert.equal(claims(got.accessToken).upn, emulator.admin);
-    const kept = await app.acquireTokenOnBehalfOf({ oboAssertion, scopes: [`${resources.graph}/User.Read`] });
+    const kept = await app.acquireTokenOnBehalfOf({ oboAssertion, scopes: graph });
     assert.ok(kept.fromCache);
     await assert.rejects(app.acquireTokenOnBehalfOf({ oboAssertion: got.accessToken, scopes: partnerCenter }), /AADSTS50013/);
   },
