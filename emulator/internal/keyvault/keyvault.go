@@ -162,6 +162,9 @@ func (v *Vault) answer(w http.ResponseWriter, r *http.Request) (any, error) {
 	if err := v.charge(c, op); err != nil {
 		return nil, err
 	}
+	if err := v.rotateDue(c); err != nil {
+		return nil, err
+	}
 	return op.run(v, c)
 }
 

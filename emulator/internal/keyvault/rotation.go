@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// A rotation is a key's rotation policy. The emulator keeps it and gives new
-// versions the end that it wants; it rotates nothing by itself.
+// A rotation is a key's rotation policy. It gives new versions the end that it
+// wants, and makes one when it is time; see [Vault.rotateDue].
 type rotation struct {
 	Actions    []action `json:"lifetimeActions"`
 	Attributes struct {
@@ -79,4 +79,58 @@ func (r *rotation) expiry(now time.Time) (int64, bool) {
 	}
 	end, ok := after(now, r.Attributes.Expiry)
 	return end.Unix(), ok
+}
+
+// due reports whether the policy wants another version now.
+func (r *rotation) due(ver *version, now time.Time) bool {
+	if r == nil {
+		return false
+	}
+	for _, a := range r.Actions {
+		if a.Action.Type != "Rotate" {
+			continue
+		}
+		if at, ok := after(time.Unix(ver.Created, 0), a.Trigger.AfterCreate); ok && !now.Before(at) {
+			return true
+		}
+		if at, ok := after(now, a.Trigger.BeforeExpiry); ok && ver.Expires != nil && at.Unix() >= *ver.Expires {
+			return true
+		}
+	}
+	return false
+}
+
+// rotateDue makes a new version of the key that the call names, if its policy
+// says that it is time. Nothing happens until somebody asks for the key, which
+// nobody can tell from its having happened before.
+func (v *Vault) rotateDue(c *call) error {
+	if c.kind != keys || c.name == "" {
+		return nil
+	}
+	old := v.overdue(c)
+	if old == nil {
+		return nil
+	}
+	m, err := old.Key.again()
+	if err != nil {
+		return err
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if o, err := v.live(c); err == nil && o.latest() == old { // nobody was faster
+		v.addKey(c, o, &version{Enabled: true, Key: m, Ops: old.Ops, Tags: old.Tags})
+	}
+	return nil
+}
+
+// overdue is the version that should have been followed by another one, nil
+// if there is none.
+func (v *Vault) overdue(c *call) *version {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	o, err := v.live(c)
+	if err != nil || !o.Rotation.due(o.latest(), v.now()) {
+		return nil
+	}
+	return o.latest()
 }

@@ -158,3 +158,37 @@ func TestPages(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+// A key follows its rotation policy when somebody asks for it.
+func TestKeyRotatesByItself(t *testing.T) {
+	for name, trigger := range map[string]string{"after creation": `"timeAfterCreate":"P30D"`, "before the end": `"timeBeforeExpiry":"P60D"`} {
+		t.Run(name, func(t *testing.T) {
+			x := newTester(t)
+			x.token = x.sign(map[string]any{"exp": time.Now().AddDate(1, 0, 0).Unix()})
+			x.want(200, "POST", "/keys/k/create", `{"kty":"EC"}`)
+			x.want(200, "PUT", "/keys/k/rotationpolicy", `{"lifetimeActions":[{"trigger":{`+trigger+`},"action":{"type":"Rotate"}}],"attributes":{"expiryTime":"P90D"}}`)
+			x.want(200, "POST", "/keys/k/rotate", "") // only what is made under the policy has an end
+			kid := func() any {
+				return x.want(200, "GET", "/keys/k", "").body["key"].(map[string]any)["kid"]
+			}
+			first := kid()
+			ahead := func(days int) {
+				x.cfg.Dials.Set(func(d *fault.Dials) { d.ClockOffset = time.Duration(days) * 24 * time.Hour })
+			}
+			if ahead(29); kid() != first {
+				t.Error("it rotates too early")
+			}
+			ahead(31)
+			second := kid()
+			if second == first || kid() != second {
+				t.Error("it does not rotate, or more than once")
+			}
+			if ahead(62); kid() == second {
+				t.Error("it does not rotate again")
+			}
+			if list := x.want(200, "GET", "/keys/k/versions", "").body["value"].([]any); len(list) != 4 {
+				t.Errorf("got %d versions", len(list))
+			}
+		})
+	}
+}
