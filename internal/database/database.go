@@ -20,7 +20,8 @@
 //     which the [Dialect] replaces in migrations; sum() of a BIGINT is cast
 //     back to BIGINT, because PostgreSQL makes it numeric. Text is compared by
 //     bytes in both. It holds neither NUL nor invalid UTF-8, which PostgreSQL
-//     refuses: check what comes from outside with [ValidText].
+//     refuses: check what comes from outside with [ValidText]. BYTES of no
+//     length may come back as nil.
 //   - now_ms() is the database's clock, in Unix milliseconds. Leases use that
 //     and never a replica's. For an index to be used with it, write
 //     (SELECT now_ms()).
