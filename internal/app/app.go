@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"syscall"
 	"time"
 
@@ -45,6 +44,7 @@ type App struct {
 	log    *slog.Logger
 	broker *mandate.Broker
 	db     *database.DB
+	vault  *vault.SQL
 	audit  *audit.Log
 	doors  []door
 
@@ -145,49 +145,79 @@ func (a *App) open(ctx context.Context, c *Config) (*parts, error) {
 		return nil, err
 	}
 	data := c.file(c.Data)
-	a.db, err = database.Open(ctx, database.Config{
-		File: filepath.Join(data, "mandate.db"), Schemas: []database.Schema{store.Schema(), vault.Schema()},
-	})
-	if err != nil {
+	if err := os.MkdirAll(data, 0o700); err != nil {
+		return nil, err
+	}
+	if a.db, err = c.openDatabase(ctx, a.log); err != nil {
 		return nil, err
 	}
 	if a.audit, err = audit.Open(filepath.Join(data, "audit.jsonl"), p.emulated); err != nil {
 		return nil, err
 	}
-	key, err := a.openKey(ctx, c.keyFile())
+	key, err := a.openKey(ctx, c)
 	if err != nil {
 		return nil, err
 	}
 	if p.store, err = store.Open(ctx, a.db); err != nil {
 		return nil, err
 	}
-	p.vault, p.epoch = vault.New(a.db, key), epoch{a.db}
+	if p.vault, err = vault.New(vault.Config{DB: a.db, Key: key, SharedKey: key.Shared()}); err != nil {
+		return nil, err
+	}
+	a.vault, p.epoch = p.vault, epoch{a.db}
 	if err := p.checkClouds(); err != nil {
 		return nil, err
 	}
-	a.broker, err = mandate.New(mandate.Config{
+	broker := mandate.Config{
 		Authority: p.upstream, Prober: p.upstream, Vault: p.vault, Policy: rules, Audit: a.audit, Epoch: p.epoch, Log: a.log,
-	})
+		Custody: p.vault, KeepAlive: c.KeepAlive.config(p.vault),
+	}
+	if c.Database.URL != "" {
+		broker.Turns = p.vault
+	}
+	a.broker, err = mandate.New(broker)
 	a.log.Info("open", "data", data, "rules", rules.Len(), "policy", rules.Version(), "emulated", p.emulated, "roles", "portal, broker and operator socket, in one process")
 	return p, err
 }
 
 // openKey opens the key file. One that is missing is made only while there is
 // nothing that another key has sealed: a new key in place of a lost one would
-// hide the loss until the first token is asked for.
-func (a *App) openKey(ctx context.Context, path string) (*vault.KeyFile, error) {
+// hide the loss until the first token is asked for. Replicas never make one:
+// each would make its own.
+func (a *App) openKey(ctx context.Context, c *Config) (*vault.KeyFile, error) {
+	path := c.keyFile()
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		grants, err := vault.New(a.db, nil).Grants(ctx, mandate.TenantID{})
-		if err != nil {
-			return nil, err
+		if c.Database.URL != "" {
+			return nil, fmt.Errorf("the key file %s is missing: replicas share one key, so make it once (mandate key new %s) and give every replica a copy", path, path)
 		}
-		if n := len(slices.DeleteFunc(grants, func(g mandate.Grant) bool {
-			return g.State != mandate.StateActive && g.State != mandate.StateSuspended
-		})); n > 0 {
-			return nil, fmt.Errorf("the key file %s is missing, and %d grant(s) in the database are sealed with its key: restore it from its backup, or move the database away to begin anew", path, n)
+		if err := a.noneSealed(ctx, path); err != nil {
+			return nil, err
 		}
 	}
 	return vault.OpenKeyFile(path)
+}
+
+// noneSealed returns an error if any grant has a sealed token.
+func (a *App) noneSealed(ctx context.Context, path string) error {
+	reader, err := vault.New(vault.Config{DB: a.db})
+	if err != nil {
+		return err
+	}
+	grants, err := reader.Grants(ctx, mandate.TenantID{})
+	if err != nil {
+		return err
+	}
+	sealed := 0
+	for _, g := range grants {
+		switch g.State {
+		case mandate.StateActive, mandate.StateSuspended, mandate.StateFallback, mandate.StateCandidate:
+			sealed++
+		}
+	}
+	if sealed > 0 {
+		return fmt.Errorf("the key file %s is missing, and %d grant(s) in the database are sealed with its key: restore it from its backup, or move the database away to begin anew", path, sealed)
+	}
+	return nil
 }
 
 // usedClouds returns the clouds that applications are in.
@@ -307,13 +337,34 @@ func (a *App) Run(ctx context.Context) error {
 		})
 	}
 	served, stop := context.WithCancel(context.WithoutCancel(ctx))
+	group.Go(func() error { return a.db.Run(served) })
 	group.Go(func() error { return a.broker.Run(served) })
+	group.Go(func() error { return a.sweep(served) })
 	group.Go(func() error {
 		defer stop()
 		<-ctx.Done()
 		return a.shutdown()
 	})
 	return errors.Join(group.Wait(), a.Close())
+}
+
+// sweepEvery is how often what is over is destroyed.
+const sweepEvery = time.Minute
+
+// sweep destroys fall-backs, candidates and shared tokens whose time is over.
+func (a *App) sweep(ctx context.Context) error {
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if err := a.vault.Sweep(ctx); err != nil && ctx.Err() == nil {
+				a.log.Warn("sweep the vault", "err", err)
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
 }
 
 // shutdown stops taking requests, and gives those under way some time.

@@ -24,6 +24,12 @@ type Config struct {
 	// Data is the directory of the database and the audit log, mode 0700.
 	Data Path `yaml:"data"`
 
+	// Database is what replicas share. Without one the server is alone, with
+	// an SQLite file in Data.
+	Database Database `yaml:"database"`
+
+	KeepAlive KeepAlive `yaml:"keep_alive"`
+
 	// KeyFile seals the grants. Empty means key.txt in Data, which is
 	// convenient and means that whoever takes the directory takes the grants.
 	KeyFile Path `yaml:"key_file"`
@@ -225,6 +231,12 @@ func (c *Config) Check() error {
 	}
 	if err := c.Log.check(); err != nil {
 		return err
+	}
+	if err := c.Database.check(); err != nil {
+		return err
+	}
+	if k := c.KeepAlive.config(nil); k.Check() != nil {
+		return k.Check()
 	}
 	clouds, err := c.clouds()
 	if err != nil {

@@ -200,3 +200,50 @@ func FuzzConfig(f *testing.F) {
 		}
 	})
 }
+
+func TestDatabaseConfig(t *testing.T) {
+	for _, tt := range []struct{ url, want string }{
+		{"postgres://mandate@db.example.com/mandate?sslmode=verify-full", ""},
+		{"postgres://mandate@localhost/mandate", ""},
+		{"postgres:///mandate?host=/run/postgresql", ""},
+		{"postgres://mandate:secret@localhost/mandate", "password_file"},
+		{"postgres://mandate@localhost/mandate?password=secret", "password_file"},
+		{"postgres://mandate@db.example.com/mandate", "sslmode=verify-full"},
+		{"postgres://mandate@db.example.com/mandate?sslmode=require", "sslmode=verify-full"},
+		{"postgres:///mandate?host=db.example.com", "sslmode=verify-full"},
+		{"mysql://localhost/mandate", "must be postgres://"},
+	} {
+		for _, d := range []Database{{URL: tt.url}, {URL: "postgres://localhost/mandate", ListenURL: tt.url}} {
+			err := d.check()
+			if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("%+v: got %v, want %q", d, err, tt.want)
+			}
+			if err != nil && strings.Contains(err.Error(), ":secret") {
+				t.Errorf("the password is in %v", err)
+			}
+		}
+	}
+	for _, d := range []Database{{Connections: 5}, {PasswordFile: "x"}, {URL: "postgres://localhost/m", Connections: -1}} {
+		if err := d.check(); !errors.Is(err, mandate.ErrInvalid) {
+			t.Errorf("%+v: %v", d, err)
+		}
+	}
+}
+
+// The password comes from a file that nobody else can read.
+func TestDatabasePassword(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(path, []byte("p@ss/word\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := Config{Database: Database{PasswordFile: Path(path)}}
+	if got, err := c.withPassword("postgres://u@localhost/m"); err != nil || got != "postgres://u:p%40ss%2Fword@localhost/m" {
+		t.Errorf("got %s, %v", got, err)
+	}
+	if err := os.Chmod(path, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.withPassword("postgres://u@localhost/m"); err == nil {
+		t.Error("a file that all may read was read")
+	}
+}

@@ -45,7 +45,11 @@ func (d *Demo) openVault(t *testing.T, keyFile string) *vault.SQL {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { db.Close() })
-	return vault.New(db, key)
+	v, err := vault.New(vault.Config{DB: db, Key: key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
 }
 
 // stopProduct stops the product and leaves the emulator.

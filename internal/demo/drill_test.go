@@ -27,12 +27,19 @@ type product struct{ cmd *exec.Cmd }
 // launch starts the product, and returns once it serves.
 func (d *Demo) launch(t *testing.T) *product {
 	t.Helper()
+	return launchConfig(t, d.File("mandate.yaml"))
+}
+
+// launchConfig starts the product with a configuration, and returns once it
+// serves.
+func launchConfig(t *testing.T, config string) *product {
+	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	p := &product{exec.Command(self)}
-	p.cmd.Env = append(os.Environ(), serveVariable+"="+d.File("mandate.yaml"))
+	p.cmd.Env = append(os.Environ(), serveVariable+"="+config)
 	p.cmd.Stderr = t.Output()
 	out, err := p.cmd.StdoutPipe()
 	if err != nil {
@@ -71,7 +78,11 @@ func (d *Demo) stored(t *testing.T) int {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	g, err := vault.New(db, key).Open(t.Context(), contosoKey(t))
+	v, err := vault.New(vault.Config{DB: db, Key: key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := v.Open(t.Context(), contosoKey(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -251,7 +251,13 @@ func (c *Cluster) DatabaseWith(t testing.TB, options string) string {
 // Exec executes a statement as superuser, in the database "postgres".
 func (c *Cluster) Exec(t testing.TB, statement string) {
 	t.Helper()
-	db, err := sql.Open("pgx", c.url("postgres"))
+	ExecIn(t, c.url("postgres"), statement)
+}
+
+// ExecIn executes a statement in the database at url.
+func ExecIn(t testing.TB, url, statement string) {
+	t.Helper()
+	db, err := sql.Open("pgx", url)
 	if err != nil {
 		t.Fatal(err)
 	}
