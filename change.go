@@ -13,6 +13,14 @@ type By struct {
 	Ticket  string // optional reference
 }
 
+// Check reports a ticket that cannot be one, as an error wrapping [ErrInvalid].
+func (b By) Check() error {
+	if !ticket(b.Ticket) {
+		return invalidTicket()
+	}
+	return nil
+}
+
 // Change records what is about to be changed, and then does it. What cannot be
 // recorded is not done; what was recorded and then failed is recorded as
 // [KindFailed], too. It returns the receipt of the first record.

@@ -33,7 +33,7 @@ func (r *Request) Check() error {
 	case !Name(r.Purpose):
 		return Invalid("purpose", "must be a name of at most %d letters, digits, '-', '_' or '.'", maxName)
 	case !ticket(r.Ticket):
-		return Invalid("ticket", "must be at most %d letters, digits, spaces or any of -_.:/#", maxTicket)
+		return invalidTicket()
 	case r.MinLifetime < 0 || r.MinLifetime > maxMinLifetime:
 		return Invalid("min_lifetime", "must be from 0 to %d seconds", int(maxMinLifetime.Seconds()))
 	}
@@ -61,6 +61,10 @@ func (r *Request) checkScopes() error {
 // Name reports whether s can name a purpose, a caller or a rule: one to 64
 // ASCII letters, digits, '-', '_', '.' or ':'.
 func Name(s string) bool { return len(s) > 0 && len(s) <= maxName && only(s, "-_.:") }
+
+func invalidTicket() error {
+	return Invalid("ticket", "must be at most %d letters, digits, spaces or any of -_.:/#", maxTicket)
+}
 
 func ticket(s string) bool { return len(s) <= maxTicket && only(s, "-_.:/# ") }
 func scope(s string) bool  { return len(s) > 0 && len(s) <= maxScope && only(s, "-_.:/") }

@@ -105,6 +105,10 @@ type Application struct {
 	Name  string // what operators call it
 	Cloud string
 	ID    mandate.AppID
+
+	// Audiences are the APIs that a consent is tried with: Partner Center,
+	// Graph, then any others.
+	Audiences []mandate.Audience
 }
 
 // Config is what a [Server] serves and whom it asks. Every field without a
@@ -117,6 +121,8 @@ type Config struct {
 	Tenants       Tenants
 	Callers       Callers
 	Grants        Grants
+	Life          Life
+	Forecaster    Forecaster
 	Audit         AuditLog
 	Recorder      mandate.Recorder
 	Epoch         mandate.Epoch
@@ -127,6 +133,13 @@ type Config struct {
 	// Operators are the user ids that may use the operator socket. Nil means
 	// the one this process runs as.
 	Operators []int
+
+	// Secrets reads refresh tokens that are imported out of a Key Vault. Nil
+	// cannot.
+	Secrets Secrets
+
+	// Metrics answers for /metrics on the operator socket. Nil has none.
+	Metrics http.Handler
 
 	// Transport makes the calls to Microsoft's APIs. Nil means
 	// [http.DefaultTransport].
@@ -191,6 +204,8 @@ func (c *Config) check() error {
 		return errors.New("Broker, Authenticator and Partners are required")
 	case c.Registry == nil || c.Tenants == nil || c.Callers == nil || c.Grants == nil:
 		return errors.New("Registry, Tenants, Callers and Grants are required")
+	case c.Life == nil || c.Forecaster == nil:
+		return errors.New("Life and Forecaster are required")
 	case c.Audit == nil || c.Recorder == nil || c.Epoch == nil || c.Log == nil:
 		return errors.New("Audit, Recorder, Epoch and Log are required")
 	case len(c.Applications) == 0:
@@ -224,6 +239,17 @@ var operatorRoutes = []route{
 	{"GET", "/v1/partners", (*Server).listPartners},
 	{"POST", "/v1/partners", (*Server).invite},
 	{"GET", "/v1/partners/{partner}", (*Server).showPartner},
+	{"GET", "/v1/grants", (*Server).listGrants},
+	{"GET", "/v1/grants/{partner}", (*Server).showGrant},
+	{"POST", "/v1/grants/{partner}/suspend", act(Life.Suspend)},
+	{"POST", "/v1/grants/{partner}/resume", act(Life.Resume)},
+	{"POST", "/v1/grants/{partner}/rollback", act(rollback)},
+	{"POST", "/v1/grants/{partner}/approve", decide(approve)},
+	{"POST", "/v1/grants/{partner}/discard", decide(Life.Discard)},
+	{"POST", "/v1/grants/{partner}/withdraw", (*Server).withdraw},
+	{"POST", "/v1/grants/{partner}/import", (*Server).importGrant},
+	{"GET", "/v1/forecast", (*Server).forecast},
+	{"GET", "/metrics", (*Server).metrics},
 	{"GET", "/v1/callers", (*Server).listCallers},
 	{"POST", "/v1/callers", (*Server).addCaller},
 	{"GET", "/v1/audit", (*Server).audit},

@@ -225,6 +225,7 @@ type world struct {
 	store    *fakeStore
 	log      *fakeLog
 	epoch    *fakeEpoch
+	life     *fakeLife
 	logged   *lockedBuffer // the server's log
 	events   []string
 	upstream *httptest.Server
@@ -261,9 +262,11 @@ func newWorld(t *testing.T, change ...func(*Config)) *world {
 	w.serve = func(rw http.ResponseWriter, _ *http.Request) { io.WriteString(rw, `{"ok":true}`) }
 	w.upstream = httptest.NewTLSServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { w.serve(rw, r) }))
 	t.Cleanup(w.upstream.Close)
+	w.life = newLife()
 	cfg := Config{
 		Broker: w.broker, Authenticator: w.store, Partners: w.store, Registry: w.store, Tenants: w.store, Callers: w.store, Grants: w.store,
-		Audit: w.log, Recorder: w.log, Epoch: w.epoch, Applications: []Application{{"marketplace", "test", appID}},
+		Life: w.life, Forecaster: w.life, Secrets: w.life, Metrics: http.HandlerFunc(w.life.metrics),
+		Audit: w.log, Recorder: w.log, Epoch: w.epoch, Applications: []Application{{"marketplace", "test", appID, []mandate.Audience{"https://pc.test", "https://graph.test"}}},
 		Clouds: map[string]mandate.Cloud{"test": {Name: "test", Audiences: map[string]mandate.Endpoint{
 			"partnercenter": {Resource: "https://pc.test", URL: w.upstream.URL},
 			"graph":         {Resource: "https://graph.test", URL: w.upstream.URL},

@@ -25,21 +25,6 @@ type Partner struct {
 	Grant           *Grant           `json:"grant,omitempty"` // nil if the partner never consented
 }
 
-// A Grant is what a consent gave, without its token. Of a grant that is not
-// active only the generation and the state are known.
-type Grant struct {
-	Generation  int64                     `json:"generation"`
-	State       mandate.State             `json:"state"`
-	User        mandate.Identity          `json:"user,omitzero"`
-	UserName    string                    `json:"user_name,omitempty"`
-	Consented   time.Time                 `json:"consented,omitzero"`
-	Until       time.Time                 `json:"until,omitzero"`
-	Redeemed    time.Time                 `json:"redeemed,omitzero"`
-	Evidence    *mandate.Evidence         `json:"evidence,omitempty"`
-	Audiences   []mandate.GrantedAudience `json:"audiences,omitempty"`
-	AgentGroups []string                  `json:"agent_groups,omitempty"`
-}
-
 // A Caller is a registered workload.
 type Caller struct {
 	ID      mandate.CallerID `json:"id"`
@@ -87,25 +72,9 @@ func (s *Server) cloud(p mandate.Partner) (*mandate.Cloud, error) {
 	return &cloud, nil
 }
 
-// change records what an operator is about to change, and then does it. What
-// cannot be recorded is not done; what was recorded and then failed is
-// recorded as failed.
+// change records what an operator is about to change, and then does it.
 func (s *Server) change(ctx context.Context, rec mandate.Record, do func() error) error {
-	var err error
-	if rec.Epoch, err = s.cfg.Epoch.Epoch(); err != nil {
-		return err
-	}
-	rec.Kind = mandate.KindChanged
-	if _, err := s.cfg.Recorder.Record(ctx, rec); err != nil {
-		return fmt.Errorf("record change: %w", err)
-	}
-	if err = do(); err == nil {
-		return nil
-	}
-	rec.Kind, rec.Reason = mandate.KindFailed, err.Error()
-	if _, rerr := s.cfg.Recorder.Record(context.WithoutCancel(ctx), rec); rerr != nil {
-		return errors.Join(err, rerr)
-	}
+	_, err := mandate.Change(ctx, s.cfg.Recorder, s.cfg.Epoch, rec, do)
 	return err
 }
 
@@ -126,11 +95,7 @@ func (s *Server) listPartners(w http.ResponseWriter, r *http.Request, _ mandate.
 }
 
 func (s *Server) showPartner(w http.ResponseWriter, r *http.Request, _ mandate.CallerID) error {
-	name := r.PathValue("partner")
-	if !mandate.Name(name) {
-		return mandate.Invalid("partner", "must be a partner's short name or tenant id")
-	}
-	p, err := s.cfg.Partners.Partner(name)
+	p, err := s.partnerOf(r)
 	if err != nil {
 		return err
 	}
@@ -163,10 +128,7 @@ func (s *Server) describe(ctx context.Context, p mandate.Partner) (Partner, erro
 	case err != nil:
 		return v, fmt.Errorf("read grant of %s: %w", p.Name, err)
 	}
-	v.Grant = &Grant{
-		Generation: g.Generation, State: g.State, User: g.User, UserName: g.UserName, Consented: g.Consented,
-		Until: g.Until, Redeemed: g.Redeemed, Evidence: &g.Evidence, Audiences: g.Audiences, AgentGroups: g.AgentGroups,
-	}
+	v.Grant = s.view(&g)
 	return v, nil
 }
 

@@ -117,7 +117,7 @@ func TestInviteByDomain(t *testing.T) {
 
 func TestInviteApplications(t *testing.T) {
 	other := must(mandate.ParseAppID("bbbbbbbb-0000-0000-0000-00000000000b"))
-	w := newWorld(t, func(c *Config) { c.Applications = append(c.Applications, Application{"second", "test", other}) })
+	w := newWorld(t, func(c *Config) { c.Applications = append(c.Applications, Application{"second", "test", other, nil}) })
 	for _, tt := range []struct {
 		name string
 		want mandate.AppID

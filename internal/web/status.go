@@ -91,6 +91,11 @@ type Problem struct {
 	MaxLife int64    `json:"max_life,omitempty"`
 	Life    int64    `json:"life,omitempty"` // wider_than_rule: seconds
 
+	// Of refused: what exactly, and which generation waits for an operator.
+	Detail   string           `json:"detail,omitempty"`
+	Audience mandate.Audience `json:"audience,omitempty"`
+	Staged   int64            `json:"staged,omitempty"`
+
 	// Of upstream and refused, what Entra said.
 	Domain        mandate.Domain `json:"domain,omitempty"`
 	Remedy        mandate.Remedy `json:"remedy,omitempty"`
@@ -138,8 +143,7 @@ func (p *Problem) describe(err error) {
 	)
 	switch { // in the order of the table
 	case errors.As(err, &refusal):
-		p.Message, p.Reason = "consent refused: "+string(refusal.Reason), string(refusal.Reason)
-		p.describeFault(refusal.Fault)
+		p.describeRefusal(refusal)
 	case errors.As(err, &invalid):
 		p.Message, p.Field, p.Reason = invalid.Error(), invalid.Field, invalid.Reason
 	case errors.As(err, &denied):
@@ -154,6 +158,17 @@ func (p *Problem) describe(err error) {
 		p.Message = faultMessage(fault)
 		p.describeFault(fault)
 	}
+}
+
+// describeRefusal tells the detail of a refusal that is not a fault of ours.
+func (p *Problem) describeRefusal(r *mandate.Refusal) {
+	p.Message, p.Reason = "consent refused: "+string(r.Reason), string(r.Reason)
+	p.Audience, p.Staged = r.Audience, r.Staged
+	if r.Err == nil && r.Detail != "" {
+		p.Detail = r.Detail
+		p.Message += ": " + r.Detail
+	}
+	p.describeFault(r.Fault)
 }
 
 // scopeList returns s, but never nil, so that an empty list is shown as one.
@@ -197,7 +212,7 @@ func (p *Problem) Err() error {
 	case sentinel == mandate.ErrNoGrant && p.typedNoGrant().Error() == p.Message:
 		return p.typedNoGrant()
 	case sentinel == mandate.ErrRefused:
-		return &mandate.Refusal{Reason: mandate.Reason(p.Reason), Fault: p.fault()}
+		return &mandate.Refusal{Reason: mandate.Reason(p.Reason), Detail: p.Detail, Audience: p.Audience, Staged: p.Staged, Fault: p.fault()}
 	case sentinel == mandate.ErrUpstream && p.Domain != "":
 		return p.fault()
 	case p.RetryAfter > 0:

@@ -113,6 +113,7 @@ func TestRoundTrip(t *testing.T) {
 		&mandate.NoGrantError{Generation: 3, State: mandate.StateSuspended},
 		&mandate.NoGrantError{},
 		&mandate.Refusal{Reason: mandate.ReasonMFA},
+		&mandate.Refusal{Reason: mandate.ReasonUser, Detail: "signed in as another user", Audience: "https://graph.test", Staged: 3},
 		&mandate.Refusal{Reason: mandate.ReasonConditional, Fault: fault},
 		fault,
 		&web.RetryError{Err: mandate.ErrRateLimited, After: 9 * time.Second},
