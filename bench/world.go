@@ -69,14 +69,28 @@ func (v *memoryVault) Open(_ context.Context, k mandate.GrantKey) (mandate.Grant
 	return mandate.Grant{}, &mandate.NoGrantError{}
 }
 
-// Rotate implements [mandate.Vault].
-func (v *memoryVault) Rotate(_ context.Context, g mandate.Grant, next mandate.Secret, _ int64) error {
+// Fallback implements [mandate.Vault]. There is none.
+func (v *memoryVault) Fallback(context.Context, mandate.GrantKey) (mandate.Grant, error) {
+	return mandate.Grant{}, &mandate.NoGrantError{}
+}
+
+// Candidate implements [mandate.Vault]. There is none.
+func (v *memoryVault) Candidate(context.Context, mandate.GrantKey) (mandate.Grant, error) {
+	return mandate.Grant{}, &mandate.NoGrantError{}
+}
+
+// Keep implements [mandate.Vault].
+func (v *memoryVault) Keep(_ context.Context, k mandate.Keep) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	g := k.Grant
+	if k.Next.IsZero() {
+		return nil
+	}
 	if v.grants[g.Key].Version != g.Version {
 		return mandate.ErrRotated
 	}
-	g.Refresh = next
+	g.Refresh = k.Next
 	g.Version++
 	v.grants[g.Key] = g
 	return nil
@@ -89,6 +103,9 @@ func (v *memoryVault) Activate(_ context.Context, g mandate.Grant) error {
 	v.grants[g.Key] = g
 	return nil
 }
+
+// Stage implements [mandate.Vault]. Nobody measures it.
+func (v *memoryVault) Stage(context.Context, mandate.Grant) error { return mandate.ErrUnavailable }
 
 // A fakeEntra answers every redemption after a delay, and counts them.
 type fakeEntra struct {
