@@ -14,6 +14,8 @@ import (
 	"strings"
 
 	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
 
 	"github.com/mandate-sam/mandate/internal/spelling"
 )
@@ -96,4 +98,44 @@ func keys(t reflect.Type, seen []reflect.Type) []string {
 		out = append(out, keys(f.Type, append(seen, t))...)
 	}
 	return out
+}
+
+// Line returns the line in the file at path on which something is, by a path
+// such as "grants.partners.contoso" or "keys[1].file"; or of the nearest thing
+// above it that is there; or 0.
+func Line(path, field string) int {
+	data, err := os.ReadFile(path)
+	if err != nil || len(data) > MaxSize {
+		return 0
+	}
+	file, err := parser.ParseBytes(data, 0)
+	if err != nil {
+		return 0
+	}
+	for field != "" {
+		if p, err := yaml.PathString("$." + field); err == nil {
+			if node, err := p.FilterFile(file); err == nil && node != nil {
+				return first(node)
+			}
+		}
+		field = field[:max(strings.LastIndexAny(field, ".["), 0)]
+	}
+	return 0
+}
+
+// first returns the line on which a node begins. That of a mapping is found at
+// its first key, since its own token is the colon behind that.
+func first(node ast.Node) int {
+	switch n := node.(type) {
+	case *ast.MappingNode:
+		if len(n.Values) > 0 {
+			return first(n.Values[0].Key)
+		}
+	case *ast.MappingValueNode:
+		return first(n.Key)
+	}
+	if tk := node.GetToken(); tk != nil && tk.Position != nil {
+		return tk.Position.Line
+	}
+	return 0
 }

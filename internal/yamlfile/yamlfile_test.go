@@ -81,3 +81,22 @@ func FuzzDecode(f *testing.F) {
 		Decode("f", data, &d)
 	})
 }
+
+func TestLine(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "f.yaml")
+	text := "a: 1\nb:\n  c:\n    d: x\n  list:\n    - e: 1\n      f: 2\n    - e: 3\n  flow: {g: 1, h: [2]}\n"
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for field, want := range map[string]int{
+		"a": 1, "b": 3, "b.c": 4, "b.c.d": 4, "b.c.d.z": 4, "b.c.z": 4, "b.list[0].e": 6, "b.list[0].f": 7, "b.list[1]": 8, "b.list[1].z": 8,
+		"b.list[9]": 6, "b.flow.h": 9, "z": 0, "": 0, "..": 0, "b.list[x]": 6, "$": 0,
+	} {
+		if got := Line(path, field); got != want {
+			t.Errorf("%q is on line %d, want %d", field, got, want)
+		}
+	}
+	if got := Line(path+"x", "a"); got != 0 {
+		t.Errorf("in an absent file: line %d", got)
+	}
+}
