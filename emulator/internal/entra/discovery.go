@@ -1,6 +1,7 @@
 package entra
 
 import (
+	"encoding/json"
 	"net/http"
 	"net/url"
 	"slices"
@@ -45,9 +46,18 @@ func cacheable(w http.ResponseWriter) {
 	w.Header().Set("Access-Control-Allow-Methods", "GET, HEAD, OPTIONS")
 }
 
+// writePublic sends what everybody may read and keep for a day, as Entra's
+// metadata, keys and instances.
 func (s *Server) writePublic(w http.ResponseWriter, r *http.Request, body any) {
 	cacheable(w)
-	writeJSON(w, http.StatusOK, s.trace(r), body)
+	t := s.trace(r)
+	h := w.Header()
+	h.Set("Content-Type", "application/json; charset=utf-8")
+	h.Set("Cache-Control", "max-age=86400, private")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("x-ms-request-id", t.id)
+	h.Set("x-ms-ests-server", estsServer)
+	json.NewEncoder(w).Encode(body) // an error here is the client's hang-up
 }
 
 // instance answers instance discovery. The authority that is asked about must
@@ -144,6 +154,7 @@ func (s *Server) document(a authority, version int) map[string]any {
 		"cloud_instance_name":                   s.host(),
 		"cloud_graph_host_name":                 "graph.windows.net",
 		"msgraph_host":                          "graph.microsoft.com",
+		"rbac_url":                              "https://pas.windows.net",
 	}
 	if version == 1 {
 		s.asV1(d, base)

@@ -349,6 +349,9 @@ func Known(code int) bool {
 	return ok
 }
 
+// estsServer is what this host calls itself in a header.
+const estsServer = "2.1.0 - EMULATOR"
+
 // writeJSON sends a JSON answer with the headers of the token endpoint.
 func writeJSON(w http.ResponseWriter, status int, t trace, body any) {
 	h := w.Header()
@@ -358,7 +361,7 @@ func writeJSON(w http.ResponseWriter, status int, t trace, body any) {
 	h.Set("Expires", "-1")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("x-ms-request-id", t.id)
-	h.Set("x-ms-ests-server", "2.1.0 - EMULATOR")
+	h.Set("x-ms-ests-server", estsServer)
 	if t.correlation != "" {
 		h.Set("client-request-id", t.correlation)
 	}

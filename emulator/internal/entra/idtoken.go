@@ -80,6 +80,12 @@ func (s *Server) asV2(c map[string]any, i issuance) {
 		delete(c, name)
 	}
 	c["preferred_username"] = i.user.UPN
+	if !i.ask.has("profile") {
+		// "ID token claims reference": these need the scope.
+		for _, name := range []string{"name", "oid", "preferred_username"} {
+			delete(c, name)
+		}
+	}
 	if i.ask.has("email") {
 		c["email"] = i.user.Mail
 	}

@@ -33,6 +33,7 @@ type answer struct {
 	Scope        string `json:"scope,omitempty"`
 	ExpiresIn    any    `json:"expires_in"`
 	ExtExpiresIn any    `json:"ext_expires_in"`
+	RefreshIn    any    `json:"refresh_in,omitempty"` // of long-lived tokens
 	ExpiresOn    string `json:"expires_on,omitempty"` // v1
 	NotBefore    string `json:"not_before,omitempty"` // v1
 	Resource     string `json:"resource,omitempty"`   // v1
@@ -184,11 +185,19 @@ func (s *Server) idLifetime(a *attempt) time.Duration {
 
 func (s *Server) newAnswer(version int, t target, now time.Time, life time.Duration) answer {
 	n := int(life / time.Second)
+	var early any // when to ask for another one, half-way through
+	if life >= 2*time.Hour {
+		early = n / 2
+	}
 	if version == 2 {
-		return answer{TokenType: "Bearer", ExpiresIn: n, ExtExpiresIn: n}
+		return answer{TokenType: "Bearer", ExpiresIn: n, ExtExpiresIn: n, RefreshIn: early}
 	}
 	text := strconv.Itoa(n)
+	if early != nil {
+		early = strconv.Itoa(n / 2)
+	}
 	return answer{
+		RefreshIn: early,
 		TokenType: "Bearer", ExpiresIn: text, ExtExpiresIn: text,
 		ExpiresOn: strconv.FormatInt(now.Unix()+int64(n), 10),
 		NotBefore: strconv.FormatInt(now.Unix(), 10),
@@ -229,6 +238,7 @@ func scopeAnswer(version int, t target, scopes []string, k ask) string {
 func (s *Server) accessClaims(a *attempt, i issuance, t target, scopes []string, now time.Time, life time.Duration) map[string]any {
 	c := s.baseClaims(i.tenant, t.audience, now, life, 1)
 	if t.resource.ID == directory.Graph {
+		c["xms_st"] = map[string]any{"sub": pairwise(i.user.ID, a.client.ID)} // for its UserInfo endpoint
 		for _, sc := range []string{"openid", "profile", "email"} {
 			if i.ask.has(sc) && !slices.Contains(scopes, sc) {
 				scopes = append(slices.Clone(scopes), sc)
@@ -237,6 +247,8 @@ func (s *Server) accessClaims(a *attempt, i issuance, t target, scopes []string,
 	}
 	s.addUser(c, a, i)
 	c["acct"] = acct(i.user)
+	c["puid"], c["sid"], c["platf"] = puid(i.user), i.signIn.Session(), "14"
+	c["tenant_region_scope"], c["xms_tcdt"] = "NA", tenantBirth
 	c["appid"], c["appidacr"], c["app_displayname"] = a.client.ID, a.strength, a.client.Name
 	c["idtyp"] = "user"
 	c["scp"] = strings.Join(scopes, " ")
@@ -265,7 +277,7 @@ func (s *Server) accessClaims(a *attempt, i issuance, t target, scopes []string,
 // format.
 func (s *Server) accessAsV2(c map[string]any, tenant string, t target) {
 	c["azp"], c["azpacr"] = c["appid"], c["appidacr"]
-	for _, name := range []string{"appid", "appidacr", "app_displayname", "amr", "acr", "upn", "unique_name", "ipaddr", "acct", "given_name", "family_name"} {
+	for _, name := range []string{"appid", "appidacr", "app_displayname", "amr", "acr", "upn", "unique_name", "ipaddr", "acct", "given_name", "family_name", "puid", "platf", "tenant_region_scope", "xms_tcdt"} {
 		delete(c, name)
 	}
 	c["aud"], c["iss"], c["ver"] = t.resource.ID, s.issuer(tenant, 2), "2.0"
@@ -278,6 +290,15 @@ func (s *Server) wids(i issuance) []string {
 		return s.cfg.Directory.DelegatedRoles(i.user.Tenant, i.tenant)
 	}
 	return append(slices.Clone(i.user.Roles), directory.RoleMember)
+}
+
+// tenantBirth is when every tenant here was made, as xms_tcdt has it.
+const tenantBirth = 1_700_000_000
+
+// puid is the user's number, sixteen hexadecimal digits.
+func puid(u directory.User) string {
+	sum := sha256.Sum256([]byte(u.ID))
+	return "1003" + strings.ToUpper(hex.EncodeToString(sum[:6]))
 }
 
 func acct(u directory.User) int {

@@ -81,5 +81,6 @@ func (s *Server) userRealm(w http.ResponseWriter, r *http.Request) {
 		body["account_type"], body["domain_name"] = "Managed", t.Domain
 		body["cloud_audience_urn"] = "urn:federation:MicrosoftOnline"
 	}
-	s.writePublic(w, r, body)
+	cacheable(w)
+	writeJSON(w, http.StatusOK, s.trace(r), body)
 }

@@ -90,6 +90,7 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request, version int) {
 		s.writeError(w, e, version, a.trace)
 		return
 	}
+	w.Header().Set("x-ms-clitelem", "1,0,0,,")
 	writeJSON(w, http.StatusOK, a.trace, body)
 }
 

@@ -2,6 +2,7 @@ package token
 
 import (
 	"crypto/sha256"
+	"encoding/hex"
 	"slices"
 	"sync"
 	"time"
@@ -25,6 +26,14 @@ type SignIn struct {
 
 // MFA reports whether the sign-in was made with a second factor.
 func (s SignIn) MFA() bool { return slices.Contains(s.AMR, "mfa") }
+
+// Session is the id of the session that the sign-in began, as the claim sid has
+// it.
+func (s SignIn) Session() string {
+	sum := sha256.Sum256([]byte(s.User + "|" + s.Time.UTC().Format(time.RFC3339Nano)))
+	h := hex.EncodeToString(sum[:16])
+	return h[:8] + "-" + h[8:12] + "-4" + h[13:16] + "-8" + h[17:20] + "-" + h[20:]
+}
 
 // A Refresh is a refresh token as the ledger shows it, without its value.
 type Refresh struct {

@@ -73,7 +73,7 @@ await run('openid-client', {
 
   async 'device code'() {
     const config = await client.discovery(new URL(`${emulator.login}/${emulator.contoso}/v2.0`), emulator.device, undefined, client.None());
-    const shown = await client.initiateDeviceAuthorization(config, { scope: `openid ${resources.graph}/User.Read` });
+    const shown = await client.initiateDeviceAuthorization(config, { scope: `openid profile ${resources.graph}/User.Read` });
     assert.equal(typeof shown.expires_in, 'number');
     const waiting = client.pollDeviceAuthorizationGrant(config, shown);
     await enterCode(shown.verification_uri, shown.user_code);
