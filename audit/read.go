@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"iter"
 	"slices"
 )
 
@@ -14,31 +15,51 @@ const block = 64 << 10
 // Last returns the last n records as written, oldest first; fewer if there are
 // fewer.
 func (l *Log) Last(n int) ([]json.RawMessage, error) {
-	l.mu.Lock()
-	end := l.size
-	l.mu.Unlock()
 	var out []json.RawMessage
-	var rest []byte // the beginning of a line whose end was already read
-	for end > 0 && len(out) < n {
-		start := max(0, end-block)
-		buf := make([]byte, end-start, int(end-start)+len(rest))
-		if _, err := l.file.ReadAt(buf, start); err != nil && err != io.EOF {
+	for line, err := range l.Backwards() {
+		if len(out) >= n {
+			break
+		}
+		if err != nil {
 			return nil, err
 		}
-		buf = append(buf, rest...)
-		lines := bytes.Split(bytes.TrimSuffix(buf, []byte("\n")), []byte("\n"))
-		rest = nil
-		if start > 0 { // the first line may have begun earlier
-			rest = append(slices.Clone(lines[0]), '\n')
-			lines = lines[1:]
-		}
-		for i := len(lines) - 1; i >= 0 && len(out) < n; i-- {
-			out = append(out, json.RawMessage(lines[i]))
-		}
-		end = start
+		out = append(out, line)
 	}
 	slices.Reverse(out)
 	return out, nil
+}
+
+// Backwards returns the records as written, the newest first, without those
+// that are added meanwhile. The last pair has an error if the rest cannot be
+// read.
+func (l *Log) Backwards() iter.Seq2[json.RawMessage, error] {
+	return func(yield func(json.RawMessage, error) bool) {
+		l.mu.Lock()
+		end := l.size
+		l.mu.Unlock()
+		var rest []byte // the beginning of a line whose end was already read
+		for end > 0 {
+			start := max(0, end-block)
+			buf := make([]byte, end-start, int(end-start)+len(rest))
+			if _, err := l.file.ReadAt(buf, start); err != nil && err != io.EOF {
+				yield(nil, err)
+				return
+			}
+			buf = append(buf, rest...)
+			lines := bytes.Split(bytes.TrimSuffix(buf, []byte("\n")), []byte("\n"))
+			rest = nil
+			if start > 0 { // the first line may have begun earlier
+				rest = append(slices.Clone(lines[0]), '\n')
+				lines = lines[1:]
+			}
+			for _, line := range slices.Backward(lines) {
+				if !yield(json.RawMessage(line), nil) {
+					return
+				}
+			}
+			end = start
+		}
+	}
 }
 
 // Count returns how many records there are.

@@ -114,7 +114,7 @@ func (c *Client) AgentGroups(ctx context.Context, token mandate.Secret) ([]strin
 
 // page returns one page of memberOf and where the next is, or nil.
 func (c *Client) page(ctx context.Context, token mandate.Secret, at *url.URL) ([]object, *url.URL, error) {
-	header, body, err := c.get(ctx, token, at)
+	header, body, err := c.ask(ctx, http.MethodGet, token, at)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -142,11 +142,11 @@ func (c *Client) next(link string) (*url.URL, error) {
 	return u, nil
 }
 
-// get asks for a URL of Graph's, and returns the answer if its status is 200.
-// Every other outcome is a [*mandate.Fault].
-func (c *Client) get(ctx context.Context, token mandate.Secret, u *url.URL) (http.Header, []byte, error) {
+// ask asks for a URL of Graph's, without a body, and returns the answer if its
+// status is 200, or 204 where nothing was asked to be read. Every other outcome is a [*mandate.Fault].
+func (c *Client) ask(ctx context.Context, method string, token mandate.Secret, u *url.URL) (http.Header, []byte, error) {
 	id := upstream.RequestID()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), nil)
 	if err != nil {
 		return nil, nil, transport(err, id, token)
 	}
@@ -157,7 +157,7 @@ func (c *Client) get(ctx context.Context, token mandate.Secret, u *url.URL) (htt
 	if err != nil {
 		return nil, nil, transport(err, id, token)
 	}
-	if status != http.StatusOK {
+	if status != http.StatusOK && (status != http.StatusNoContent || method == http.MethodGet) {
 		return nil, nil, fault(status, header, body, id, token)
 	}
 	return header, body, nil
