@@ -74,6 +74,9 @@ func (c *Caller) check() error {
 // before is decided again, and denied. The error wraps [mandate.ErrNotFound].
 func (s *Store) RemoveCaller(ctx context.Context, id mandate.CallerID) error {
 	err := s.db.Change(ctx, func(tx *database.Tx) error {
+		if !mandate.Name(string(id)) {
+			return fmt.Errorf("%w: no caller is named %.80q", mandate.ErrNotFound, id)
+		}
 		n, err := tx.Exec(ctx, `DELETE FROM callers WHERE id = $1`, string(id))
 		if err == nil && n == 0 {
 			err = fmt.Errorf("%w: no caller is named %.80q", mandate.ErrNotFound, id)

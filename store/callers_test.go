@@ -9,11 +9,13 @@ import (
 	"time"
 
 	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/internal/database"
 )
 
-func TestCallers(t *testing.T) {
-	dir := t.TempDir()
-	s, db := openDir(t, dir)
+func TestCallers(t *testing.T) { each(t, testCallers) }
+
+func testCallers(t *testing.T, cfg database.Config) {
+	s, db := running(t, cfg)
 	before := epochOf(t, db)
 	billing, reports := addCaller(t, s, "billing"), addCaller(t, s, "reports")
 	if after := epochOf(t, db); after != before+2 {
@@ -26,7 +28,7 @@ func TestCallers(t *testing.T) {
 		t.Errorf("secrets %q and %q are not random between key ID and checksum", billing, reports)
 	}
 	db.Close()
-	s, db = openDir(t, dir)
+	s, db = running(t, cfg)
 	if id, err := s.Authenticate("billing", billing); id != "billing" || err != nil {
 		t.Errorf("got %q, %v, want billing", id, err)
 	}
@@ -67,8 +69,10 @@ func TestCallers(t *testing.T) {
 	}
 }
 
-func TestAddCallerRefuses(t *testing.T) {
-	s, db := openTest(t)
+func TestAddCallerRefuses(t *testing.T) { each(t, testAddCallerRefuses) }
+
+func testAddCallerRefuses(t *testing.T, cfg database.Config) {
+	s, db := running(t, cfg)
 	addCaller(t, s, "billing")
 	before := epochOf(t, db)
 	for _, tt := range []struct {
@@ -111,8 +115,10 @@ func TestCallerExpires(t *testing.T) {
 	})
 }
 
-func TestChangesAndReadersAtOnce(t *testing.T) {
-	s, _ := openTest(t)
+func TestChangesAndReadersAtOnce(t *testing.T) { each(t, testChangesAndReadersAtOnce) }
+
+func testChangesAndReadersAtOnce(t *testing.T, cfg database.Config) {
+	s, _ := running(t, cfg)
 	secret := addCaller(t, s, "billing")
 	var all sync.WaitGroup
 	for i := range 4 {

@@ -142,6 +142,9 @@ func (s *Store) Invitation(ctx context.Context, token mandate.Secret) (Invitatio
 
 // InvitationByID is [Store.Invitation] for whoever has shown the token before.
 func (s *Store) InvitationByID(ctx context.Context, id string) (Invitation, error) {
+	if !alphanumeric(id) {
+		return Invitation{}, &InvitationError{InvitationUnknown}
+	}
 	return s.invitation(ctx, `i.id = $1`, id)
 }
 
@@ -161,6 +164,9 @@ func (s *Store) invitation(ctx context.Context, where string, arg any) (Invitati
 
 // Invitations returns all invitations of a partner, the newest first.
 func (s *Store) Invitations(ctx context.Context, partner string) ([]Invitation, error) {
+	if !partnerName(partner) {
+		return nil, nil
+	}
 	rows, err := s.db.Query(ctx, `SELECT `+invitationColumns+` WHERE p.name = $1 ORDER BY i.created DESC, i.id`, partner)
 	if err != nil {
 		return nil, wrap("list invitations", unavailable(ctx, err))

@@ -143,8 +143,13 @@ func alphanumeric(s string) bool {
 	return true
 }
 
-// admit keeps a stranger with a link from filling the database.
+// admit keeps a stranger with a link from filling the database. The sign-ins
+// of one invitation begin one after the other, so that its bound is exact; with
+// several replicas that of all may be passed by as many as begin at once.
 func (s *Store) admit(ctx context.Context, tx *database.Tx, t Transaction, now time.Time) error {
+	if _, err := tx.Exec(ctx, `SELECT id FROM invitations WHERE id = $1 FOR UPDATE`, t.Invitation); err != nil {
+		return err
+	}
 	var all, same int64
 	err := tx.QueryRow(ctx, `SELECT count(*), coalesce(sum(CASE WHEN invitation = $1 THEN 1 ELSE 0 END), 0)
 		FROM sign_ins WHERE consumed IS NULL AND expires > $2`, t.Invitation, now.UnixMilli()).Scan(&all, &same)
@@ -241,6 +246,9 @@ func (s *Store) Pending(ctx context.Context, invitation string) ([]Transaction, 
 // nothing has changed. When it returns nil no crash makes the sign-in whole
 // again.
 func (s *Store) Consume(ctx context.Context, id string, p Proof) (Transaction, error) {
+	if !alphanumeric(id) {
+		return Transaction{}, wrap("consume sign-in", &TransactionError{TransactionUnknown})
+	}
 	hash := p.Hash()
 	n, err := s.db.Exec(ctx, `UPDATE sign_ins SET consumed = $3
 		WHERE id = $1 AND proof = $2 AND consumed IS NULL AND expires > $3
@@ -273,6 +281,9 @@ func (r *signIn) refusal(now time.Time) TransactionReason {
 // find returns a sign-in to whoever has its proof; nobody else learns more
 // than that there is one.
 func (s *Store) find(ctx context.Context, id string, p Proof) (signIn, error) {
+	if !alphanumeric(id) {
+		return signIn{}, &TransactionError{TransactionUnknown}
+	}
 	r, err := scanSignIn(s.db.QueryRow(ctx, `SELECT `+signInColumns+` WHERE s.id = $1 AND s.forgotten > $2`, id, time.Now().UnixMilli()).Scan)
 	if errors.Is(err, sql.ErrNoRows) {
 		return signIn{}, &TransactionError{TransactionUnknown}
@@ -290,6 +301,9 @@ func (s *Store) find(ctx context.Context, id string, p Proof) (signIn, error) {
 // it brought a grant, the invitation is used up at the same time, and from then
 // on no other sign-in of it is accepted; a refusal leaves it open.
 func (s *Store) Finish(ctx context.Context, id string, o Outcome) error {
+	if !alphanumeric(id) {
+		return wrap("finish sign-in", &TransactionError{TransactionUnknown})
+	}
 	text, err := json.Marshal(o)
 	if err != nil {
 		return fmt.Errorf("finish sign-in: %w", err)

@@ -8,10 +8,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/internal/database"
 )
 
 func invitation() Invitation {
@@ -54,49 +54,50 @@ func refused(t *testing.T, doing string, err error, reason TransactionReason) {
 	}
 }
 
-func TestInvitation(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s, _ := openTest(t)
-		addPartners(t, s, contoso)
-		ctx := t.Context()
-		i, token := invite(t, s)
-		if len(token.Reveal()) != 43 || i.ID == "" || strings.Contains(token.Reveal(), i.ID) {
-			t.Errorf("got token of %d characters and ID %q", len(token.Reveal()), i.ID)
+func TestInvitation(t *testing.T) { inBubbles(t, testInvitation) }
+
+func testInvitation(t *testing.T, s *Store, _ *database.DB) {
+	addPartners(t, s, contoso)
+	ctx := t.Context()
+	i, token := invite(t, s)
+	if len(token.Reveal()) != 43 || i.ID == "" || strings.Contains(token.Reveal(), i.ID) {
+		t.Errorf("got token of %d characters and ID %q", len(token.Reveal()), i.ID)
+	}
+	for range 2 { // looking changes nothing
+		got, err := s.Invitation(ctx, token)
+		if err != nil {
+			t.Fatal(err)
 		}
-		for range 2 { // looking changes nothing
-			got, err := s.Invitation(ctx, token)
-			if err != nil {
-				t.Fatal(err)
-			}
-			same(t, "Invitation", got, i)
+		same(t, "Invitation", got, i)
+	}
+	other, otherToken := invite(t, s)
+	if token.Reveal() == otherToken.Reveal() {
+		t.Error("two invitations have the same token")
+	}
+	all, err := s.Invitations(ctx, "contoso")
+	if err != nil || len(all) != 2 {
+		t.Fatalf("Invitations: got %d, %v, want 2", len(all), err)
+	}
+	if none, err := s.Invitations(ctx, "fabrikam"); err != nil || none != nil {
+		t.Errorf("Invitations of another partner: got %v, %v", none, err)
+	}
+	time.Sleep(24 * time.Hour)
+	got, err := s.InvitationByID(ctx, other.ID)
+	var e *InvitationError
+	if !errors.As(err, &e) || e.State != InvitationExpired || got.ID != other.ID {
+		t.Errorf("got %v, error %v, want the invitation and that it has expired", got.ID, err)
+	}
+	for _, token := range []mandate.Secret{{}, mandate.NewSecret("x"), mandate.NewSecret(other.ID)} {
+		if got, err := s.Invitation(ctx, token); !errors.As(err, &e) || e.State != InvitationUnknown || got.ID != "" || !errors.Is(err, mandate.ErrNotFound) {
+			t.Errorf("got %v, error %v, want that it is unknown", got.ID, err)
 		}
-		other, otherToken := invite(t, s)
-		if token.Reveal() == otherToken.Reveal() {
-			t.Error("two invitations have the same token")
-		}
-		all, err := s.Invitations(ctx, "contoso")
-		if err != nil || len(all) != 2 {
-			t.Fatalf("Invitations: got %d, %v, want 2", len(all), err)
-		}
-		if none, err := s.Invitations(ctx, "fabrikam"); err != nil || none != nil {
-			t.Errorf("Invitations of another partner: got %v, %v", none, err)
-		}
-		time.Sleep(24 * time.Hour)
-		got, err := s.InvitationByID(ctx, other.ID)
-		var e *InvitationError
-		if !errors.As(err, &e) || e.State != InvitationExpired || got.ID != other.ID {
-			t.Errorf("got %v, error %v, want the invitation and that it has expired", got.ID, err)
-		}
-		for _, token := range []mandate.Secret{{}, mandate.NewSecret("x"), mandate.NewSecret(other.ID)} {
-			if got, err := s.Invitation(ctx, token); !errors.As(err, &e) || e.State != InvitationUnknown || got.ID != "" || !errors.Is(err, mandate.ErrNotFound) {
-				t.Errorf("got %v, error %v, want that it is unknown", got.ID, err)
-			}
-		}
-	})
+	}
 }
 
-func TestInviteRefuses(t *testing.T) {
-	s, _ := openTest(t)
+func TestInviteRefuses(t *testing.T) { each(t, testInviteRefuses) }
+
+func testInviteRefuses(t *testing.T, cfg database.Config) {
+	s, _ := running(t, cfg)
 	addPartners(t, s, contoso)
 	for _, tt := range []struct {
 		name   string
@@ -123,8 +124,10 @@ func TestInviteRefuses(t *testing.T) {
 	}
 }
 
-func TestSignIn(t *testing.T) {
-	s, _ := openTest(t)
+func TestSignIn(t *testing.T) { each(t, testSignIn) }
+
+func testSignIn(t *testing.T, cfg database.Config) {
+	s, _ := running(t, cfg)
 	addPartners(t, s, contoso)
 	ctx := t.Context()
 	i, token := invite(t, s)
@@ -198,8 +201,10 @@ func TestSignIn(t *testing.T) {
 	refused(t, "Consume when another sign-in used the invitation", err, TransactionInvitation)
 }
 
-func TestBeginRefuses(t *testing.T) {
-	s, _ := openTest(t)
+func TestBeginRefuses(t *testing.T) { each(t, testBeginRefuses) }
+
+func testBeginRefuses(t *testing.T, cfg database.Config) {
+	s, _ := running(t, cfg)
 	addPartners(t, s, contoso)
 	for _, tt := range []struct {
 		name   string
@@ -228,108 +233,107 @@ func TestBeginRefuses(t *testing.T) {
 	}
 }
 
-func TestSignInExpires(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s, db := openTest(t)
-		addPartners(t, s, contoso)
-		ctx := t.Context()
-		i, _ := invite(t, s)
-		early, earlyProof := begin(t, s, i.ID)
-		late, lateProof := begin(t, s, i.ID)
-		time.Sleep(TransactionLife - time.Millisecond)
-		if _, err := s.Consume(ctx, early.ID, earlyProof); err != nil {
-			t.Errorf("just before the end: %v", err)
-		}
-		time.Sleep(time.Millisecond)
-		_, err := s.Consume(ctx, late.ID, lateProof)
-		refused(t, "at the end", err, TransactionExpired)
-		if err := s.Finish(ctx, early.ID, Outcome{Generation: 1}); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(ResultLife - time.Second)
-		if _, _, err := s.Result(ctx, early.ID, earlyProof); err != nil {
-			t.Errorf("a result of almost an hour: %v", err)
-		}
-		time.Sleep(time.Second)
-		_, _, err = s.Result(ctx, early.ID, earlyProof)
-		refused(t, "a result of an hour", err, TransactionUnknown)
-		begin(t, s, "")
-		var n int
-		if err := db.QueryRow(ctx, `SELECT count(*) FROM sign_ins`).Scan(&n); err != nil || n != 1 {
-			t.Errorf("%d sign-ins are kept (error %v), want only the one that was just begun", n, err)
-		}
-	})
+func TestSignInExpires(t *testing.T) { inBubbles(t, testSignInExpires) }
+
+func testSignInExpires(t *testing.T, s *Store, db *database.DB) {
+	addPartners(t, s, contoso)
+	ctx := t.Context()
+	i, _ := invite(t, s)
+	early, earlyProof := begin(t, s, i.ID)
+	late, lateProof := begin(t, s, i.ID)
+	time.Sleep(TransactionLife - time.Millisecond)
+	if _, err := s.Consume(ctx, early.ID, earlyProof); err != nil {
+		t.Errorf("just before the end: %v", err)
+	}
+	time.Sleep(time.Millisecond)
+	_, err := s.Consume(ctx, late.ID, lateProof)
+	refused(t, "at the end", err, TransactionExpired)
+	if err := s.Finish(ctx, early.ID, Outcome{Generation: 1}); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(ResultLife - time.Second)
+	if _, _, err := s.Result(ctx, early.ID, earlyProof); err != nil {
+		t.Errorf("a result of almost an hour: %v", err)
+	}
+	time.Sleep(time.Second)
+	_, _, err = s.Result(ctx, early.ID, earlyProof)
+	refused(t, "a result of an hour", err, TransactionUnknown)
+	begin(t, s, "")
+	var n int
+	if err := db.QueryRow(ctx, `SELECT count(*) FROM sign_ins`).Scan(&n); err != nil || n != 1 {
+		t.Errorf("%d sign-ins are kept (error %v), want only the one that was just begun", n, err)
+	}
 }
 
-func TestPending(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s, _ := openTest(t)
-		addPartners(t, s, contoso)
-		i, _ := invite(t, s)
-		pending := func(want ...string) {
-			t.Helper()
-			got, err := s.Pending(t.Context(), i.ID)
-			if err != nil {
-				t.Fatal(err)
-			}
-			var ids []string
-			for _, x := range got {
-				ids = append(ids, x.ID)
-			}
-			same(t, "Pending", ids, want)
-		}
-		pending()
-		first, _ := begin(t, s, i.ID)
-		begin(t, s, "another")
-		time.Sleep(time.Second)
-		second, p := begin(t, s, i.ID)
-		time.Sleep(time.Second)
-		pending(second.ID, first.ID)
-		if _, err := s.Consume(t.Context(), second.ID, p); err != nil {
+func TestPending(t *testing.T) { inBubbles(t, testPending) }
+
+func testPending(t *testing.T, s *Store, _ *database.DB) {
+	addPartners(t, s, contoso)
+	i, _ := invite(t, s)
+	pending := func(want ...string) {
+		t.Helper()
+		got, err := s.Pending(t.Context(), i.ID)
+		if err != nil {
 			t.Fatal(err)
 		}
-		pending() // the person came back since the first one
-		third, _ := begin(t, s, i.ID)
-		time.Sleep(TransactionLife)
-		pending(third.ID) // expired, and still not finished
-		time.Sleep(ResultLife)
-		pending()
-	})
+		var ids []string
+		for _, x := range got {
+			ids = append(ids, x.ID)
+		}
+		same(t, "Pending", ids, want)
+	}
+	pending()
+	first, _ := begin(t, s, i.ID)
+	begin(t, s, "another")
+	time.Sleep(time.Second)
+	second, p := begin(t, s, i.ID)
+	time.Sleep(time.Second)
+	pending(second.ID, first.ID)
+	if _, err := s.Consume(t.Context(), second.ID, p); err != nil {
+		t.Fatal(err)
+	}
+	pending() // the person came back since the first one
+	third, _ := begin(t, s, i.ID)
+	time.Sleep(TransactionLife)
+	pending(third.ID) // expired, and still not finished
+	time.Sleep(ResultLife)
+	pending()
 }
 
-func TestSignInsAreBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s, _ := openTest(t)
-		if s.maxPending != 10_000 || s.maxPerInvitation != 20 {
-			t.Errorf("bounds are %d and %d, want 10000 and 20", s.maxPending, s.maxPerInvitation)
+func TestSignInsAreBounded(t *testing.T) { inBubbles(t, testSignInsAreBounded) }
+
+func testSignInsAreBounded(t *testing.T, s *Store, _ *database.DB) {
+	if s.maxPending != 10_000 || s.maxPerInvitation != 20 {
+		t.Errorf("bounds are %d and %d, want 10000 and 20", s.maxPending, s.maxPerInvitation)
+	}
+	s.maxPending, s.maxPerInvitation = 5, 2
+	addPartners(t, s, contoso)
+	refused := func(invitation string) {
+		t.Helper()
+		if _, err := s.Begin(t.Context(), transaction(NewProof(), invitation)); !errors.Is(err, mandate.ErrRateLimited) {
+			t.Errorf("got error %v, want %v", err, mandate.ErrRateLimited)
 		}
-		s.maxPending, s.maxPerInvitation = 5, 2
-		addPartners(t, s, contoso)
-		refused := func(invitation string) {
-			t.Helper()
-			if _, err := s.Begin(t.Context(), transaction(NewProof(), invitation)); !errors.Is(err, mandate.ErrRateLimited) {
-				t.Errorf("got error %v, want %v", err, mandate.ErrRateLimited)
-			}
-		}
-		x, p := begin(t, s, "one")
-		begin(t, s, "one")
-		refused("one")
-		begin(t, s, "") // not of an invitation: only the other bound counts
-		begin(t, s, "")
-		begin(t, s, "")
-		refused("two")
-		if _, err := s.Consume(t.Context(), x.ID, p); err != nil {
-			t.Fatal(err)
-		}
-		begin(t, s, "one")
-		refused("one")
-		time.Sleep(TransactionLife)
-		begin(t, s, "one")
-	})
+	}
+	x, p := begin(t, s, "one")
+	begin(t, s, "one")
+	refused("one")
+	begin(t, s, "") // not of an invitation: only the other bound counts
+	begin(t, s, "")
+	begin(t, s, "")
+	refused("two")
+	if _, err := s.Consume(t.Context(), x.ID, p); err != nil {
+		t.Fatal(err)
+	}
+	begin(t, s, "one")
+	refused("one")
+	time.Sleep(TransactionLife)
+	begin(t, s, "one")
 }
 
-func TestOneConsumerWins(t *testing.T) {
-	s, _ := openTest(t)
+func TestOneConsumerWins(t *testing.T) { each(t, testOneConsumerWins) }
+
+func testOneConsumerWins(t *testing.T, cfg database.Config) {
+	s, _ := running(t, cfg)
 	addPartners(t, s, contoso)
 	x, p := begin(t, s, "")
 	var errs [16]error
@@ -349,4 +353,27 @@ func TestOneConsumerWins(t *testing.T) {
 	if won != 1 {
 		t.Errorf("%d consumers won, want 1", won)
 	}
+}
+
+// TestStrangeIDs: what no database stores is not known, and no failure.
+func TestStrangeIDs(t *testing.T) {
+	each(t, func(t *testing.T, cfg database.Config) {
+		s, _ := running(t, cfg)
+		ctx, p := t.Context(), NewProof()
+		for _, id := range []string{"", "a\x00b", "\xff", "a b", strings.Repeat("x", 5000)} {
+			_, consume := s.Consume(ctx, id, p)
+			_, _, result := s.Result(ctx, id, p)
+			_, invitation := s.InvitationByID(ctx, id)
+			_, partner := s.Partner(id)
+			for name, err := range map[string]error{"Consume": consume, "Result": result, "InvitationByID": invitation,
+				"Finish": s.Finish(ctx, id, Outcome{}), "RemoveCaller": s.RemoveCaller(ctx, mandate.CallerID(id)), "Partner": partner} {
+				if !errors.Is(err, mandate.ErrNotFound) && !errors.Is(err, mandate.ErrUnknownPartner) {
+					t.Errorf("%s(%.20q): got error %v, want that it is not known", name, id, err)
+				}
+			}
+			if all, err := s.Invitations(ctx, id); err != nil || len(all) > 0 {
+				t.Errorf("Invitations(%.20q): got %d, error %v; want none", id, len(all), err)
+			}
+		}
+	})
 }

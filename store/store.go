@@ -60,14 +60,15 @@ type snapshot struct {
 // have no context of their own.
 const reloadTimeout = 5 * time.Second
 
-// current returns the security state of the current epoch. It reads the
-// database only if the epoch has moved on since it last did.
+// current returns the security state of the current epoch, or of a later one
+// that this replica has not learned of yet. It reads the database only if the
+// epoch has moved on since it last did.
 func (s *Store) current() (*snapshot, error) {
 	epoch, err := s.db.Epoch()
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", mandate.ErrUnavailable, err)
 	}
-	if snap := s.snap.Load(); snap.epoch == epoch {
+	if snap := s.snap.Load(); snap.epoch >= epoch {
 		return snap, nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), reloadTimeout)
@@ -83,7 +84,7 @@ func (s *Store) reload(ctx context.Context) (*snapshot, error) {
 	if err != nil {
 		return nil, unavailable(ctx, err)
 	}
-	if snap := s.snap.Load(); snap != nil && snap.epoch == epoch {
+	if snap := s.snap.Load(); snap != nil && snap.epoch >= epoch {
 		return snap, nil
 	}
 	snap := new(snapshot)

@@ -6,13 +6,16 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/mandate-sam/mandate"
 	"github.com/mandate-sam/mandate/internal/database"
+	"github.com/mandate-sam/mandate/internal/pgtest"
 )
 
 func tenant(s string) mandate.TenantID {
@@ -36,6 +39,24 @@ var (
 	}
 )
 
+// each runs a test with an empty database of either kind.
+func each(t *testing.T, test func(t *testing.T, cfg database.Config)) {
+	t.Run("SQLite", func(t *testing.T) { test(t, database.Config{File: filepath.Join(t.TempDir(), "mandate.db")}) })
+	t.Run("PostgreSQL", func(t *testing.T) { test(t, database.Config{URL: pgtest.Shared(t).Database(t)}) })
+}
+
+// inBubbles is [each] with a clock of the test's own, by which a server that
+// is watched could not be.
+func inBubbles(t *testing.T, test func(t *testing.T, s *Store, db *database.DB)) {
+	each(t, func(t *testing.T, cfg database.Config) {
+		synctest.Test(t, func(t *testing.T) {
+			s, db := open(t, cfg)
+			test(t, s, db)
+		})
+	})
+}
+
+// openTest returns an empty store in SQLite.
 func openTest(t *testing.T) (*Store, *database.DB) {
 	t.Helper()
 	return openDir(t, t.TempDir())
@@ -43,7 +64,23 @@ func openTest(t *testing.T) (*Store, *database.DB) {
 
 func openDir(t *testing.T, dir string) (*Store, *database.DB) {
 	t.Helper()
-	db, err := database.Open(t.Context(), database.Config{File: filepath.Join(dir, "mandate.db"), Schemas: []database.Schema{Schema()}})
+	return open(t, database.Config{File: filepath.Join(dir, "mandate.db")})
+}
+
+// running opens a store whose database is watched.
+func running(t *testing.T, cfg database.Config) (*Store, *database.DB) {
+	t.Helper()
+	s, db := open(t, cfg)
+	var run sync.WaitGroup
+	run.Go(func() { db.Run(t.Context()) })
+	t.Cleanup(run.Wait)
+	return s, db
+}
+
+func open(t *testing.T, cfg database.Config) (*Store, *database.DB) {
+	t.Helper()
+	cfg.Schemas = []database.Schema{Schema()}
+	db, err := database.Open(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,16 +128,17 @@ func same(t *testing.T, what string, got, want any) {
 	}
 }
 
-func TestPartners(t *testing.T) {
-	dir := t.TempDir()
-	s, db := openDir(t, dir)
+func TestPartners(t *testing.T) { each(t, testPartners) }
+
+func testPartners(t *testing.T, cfg database.Config) {
+	s, db := running(t, cfg)
 	before := epochOf(t, db)
 	addPartners(t, s, fabrikam, contoso)
 	if after := epochOf(t, db); after != before+2 {
 		t.Errorf("the epoch went from %d to %d by two partners", before, after)
 	}
 	db.Close()
-	s, _ = openDir(t, dir)
+	s, _ = running(t, cfg)
 	all, err := s.Partners()
 	if err != nil {
 		t.Fatal(err)
@@ -119,8 +157,10 @@ func TestPartners(t *testing.T) {
 	}
 }
 
-func TestUnknownPartner(t *testing.T) {
-	s, _ := openTest(t)
+func TestUnknownPartner(t *testing.T) { each(t, testUnknownPartner) }
+
+func testUnknownPartner(t *testing.T, cfg database.Config) {
+	s, _ := running(t, cfg)
 	addPartners(t, s, contoso, fabrikam)
 	for _, tt := range []struct{ name, want string }{
 		{"contosso", `did you mean "contoso"?`},
@@ -144,8 +184,10 @@ func TestUnknownPartner(t *testing.T) {
 	}
 }
 
-func TestTenantOfTwoApplications(t *testing.T) {
-	s, _ := openTest(t)
+func TestTenantOfTwoApplications(t *testing.T) { each(t, testTenantOfTwoApplications) }
+
+func testTenantOfTwoApplications(t *testing.T, cfg database.Config) {
+	s, _ := running(t, cfg)
 	second := contoso
 	second.Name, second.Key.Application = "contoso-2", app2
 	addPartners(t, s, contoso, second)
@@ -161,8 +203,10 @@ func TestTenantOfTwoApplications(t *testing.T) {
 	same(t, "contoso-2", got, second)
 }
 
-func TestAddPartnerRefuses(t *testing.T) {
-	s, db := openTest(t)
+func TestAddPartnerRefuses(t *testing.T) { each(t, testAddPartnerRefuses) }
+
+func testAddPartnerRefuses(t *testing.T, cfg database.Config) {
+	s, db := running(t, cfg)
 	addPartners(t, s, contoso)
 	before := epochOf(t, db)
 	for _, tt := range []struct {
@@ -205,8 +249,10 @@ func TestAddPartnerRefuses(t *testing.T) {
 	}
 }
 
-func TestSnapshotFollowsTheEpoch(t *testing.T) {
-	s, db := openTest(t)
+func TestSnapshotFollowsTheEpoch(t *testing.T) { each(t, testSnapshotFollowsTheEpoch) }
+
+func testSnapshotFollowsTheEpoch(t *testing.T, cfg database.Config) {
+	s, db := running(t, cfg)
 	ctx := t.Context()
 	secret := addCaller(t, s, "billing")
 	first := s.snap.Load()
@@ -271,8 +317,10 @@ func TestSecretsAreNotStored(t *testing.T) {
 	}
 }
 
-func TestDatabaseDownIsUnavailable(t *testing.T) {
-	s, db := openTest(t)
+func TestDatabaseDownIsUnavailable(t *testing.T) { each(t, testDatabaseDownIsUnavailable) }
+
+func testDatabaseDownIsUnavailable(t *testing.T, cfg database.Config) {
+	s, db := running(t, cfg)
 	addPartners(t, s, contoso)
 	secret := addCaller(t, s, "billing")
 	p, ctx := NewProof(), t.Context()

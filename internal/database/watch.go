@@ -24,7 +24,7 @@ const (
 	helloWithin = 2 * time.Second  // how long a notice may take to arrive
 	helloEvery  = 10 * time.Second // how often it is seen whether one does
 
-	firstRetry, lastRetry = 100 * time.Millisecond, 5 * time.Second // of listening
+	firstRetry, lastRetry = 100 * time.Millisecond, 2 * time.Second // of listening
 )
 
 // watched is what keeps an eye on PostgreSQL.
