@@ -136,6 +136,10 @@ func TestARMDeletesResourceGroup(t *testing.T) {
 			t.Errorf("%s: got %d, %v", row.method, a.status, a.raw)
 		}
 	}
+	other := armToken(t, e, "proseware.example", consented(t, e, 2, "admin@contoso.example").str("refresh_token"))
+	if a := call(t, e, strings.Replace(poll, sub, azureOf(t, e, emulator.ProsewareTenant), 1), other); a.errorCode() != "OperationNotFound" {
+		t.Errorf("another subscription: %d, %v", a.status, a.raw)
+	}
 	if a := exchange(t, e, "GET", poll, tok, ""); a.status != 202 || a.header.Get("Location") != poll {
 		t.Errorf("first poll: %d, %v", a.status, a.header)
 	}

@@ -239,6 +239,32 @@ func TestRelationshipRefuses(t *testing.T) {
 	}
 }
 
+// A partner that acts in the customer's tenant already cannot give itself more
+// in the customer's name.
+func TestPartnerCannotApproveForCustomer(t *testing.T) {
+	e := start(t)
+	tok, rt := delegator(t, e)
+	if err := e.Consent("adatum.example", emulator.ApplicationID, emulator.Graph, "DelegatedAdminRelationship.ReadWrite.All"); err != nil {
+		t.Fatal(err)
+	}
+	inside := graphToken(t, e, "adatum.example", rt)
+	a := exchange(t, e, "POST", e.Endpoints().Graph+relationships, tok, relationshipFor(emulator.AdatumTenant))
+	u := e.Endpoints().Graph + relationships + "/" + a.str("id") + "/requests"
+	exchange(t, e, "POST", u, tok, `{"action":"lockForApproval"}`)
+	for _, action := range []string{"approve", "reject"} {
+		if a := exchange(t, e, "POST", u, inside, `{"action":"`+action+`"}`); a.status != 403 {
+			t.Errorf("%s: got %d, %v", action, a.status, a.raw)
+		}
+	}
+	olga := graphToken(t, e, "adatum.example", consented(t, e, 2, "owner@adatum.example").str("refresh_token"))
+	if a := exchange(t, e, "POST", u, olga, `{"action":"reject"}`); a.status != 201 {
+		t.Errorf("got %d, %v", a.status, a.raw)
+	}
+	if a := exchange(t, e, "POST", u, olga, `{"action":"approve"}`); a.status != 409 {
+		t.Errorf("got %d, %v", a.status, a.raw)
+	}
+}
+
 func TestAccessAssignments(t *testing.T) {
 	e := start(t)
 	tok, rt := delegator(t, e)
