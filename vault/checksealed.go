@@ -55,7 +55,7 @@ func neighbours() ([]label, error) {
 		func(l *label) { l.key.Cloud = "check2" },
 		func(l *label) { l.key.Application = mandate.AppID(flip(partner)) },
 		func(l *label) { l.key.Partner = flip(partner) },
-		func(l *label) { l.kind = "access-token" },
+		func(l *label) { l.kind = kindAccess },
 		func(l *label) { l.generation = 1 },
 		func(l *label) { l.generation = 3 },
 		func(l *label) { l.version = 1 },
@@ -68,7 +68,31 @@ func neighbours() ([]label, error) {
 		change(&l)
 		all = append(all, l)
 	}
-	return all, nil
+	return append(all, sharedNeighbours(first)...), nil
+}
+
+// sharedNeighbours returns labels of shared tokens which all differ from the
+// first in one part.
+func sharedNeighbours(first label) []label {
+	first.kind, first.version, first.tenant, first.audience = kindAccess, 0, first.key.Partner, "https://example.com"
+	first.scopes, first.claims, first.epoch, first.expires = []mandate.Scope{"A", "B"}, "{}", 7, 9
+	all := []label{first}
+	for _, change := range []func(*label){
+		func(l *label) { l.key.Partner = flip(l.key.Partner) },
+		func(l *label) { l.generation++ },
+		func(l *label) { l.tenant = flip(l.tenant) },
+		func(l *label) { l.audience += "/" },
+		func(l *label) { l.scopes = []mandate.Scope{"A"} },
+		func(l *label) { l.scopes = []mandate.Scope{"AB"} },
+		func(l *label) { l.claims = "" },
+		func(l *label) { l.epoch++ },
+		func(l *label) { l.expires++ },
+	} {
+		l := first
+		change(&l)
+		all = append(all, l)
+	}
+	return all
 }
 
 // checkPlaces puts a sealed value into the place of every other.
@@ -142,4 +166,102 @@ func checkWrapper(ctx context.Context, w KeyWrapper) error {
 		return errors.New("Unwrap returned something else than was wrapped")
 	}
 	return nil
+}
+
+// maxCheckMoved bounds how many values CheckMoved puts into each other's places.
+const maxCheckMoved = 32
+
+// CheckMoved takes what v has sealed, as it is stored, and reports the first
+// value that opens in the place of another row, as another kind, or with the
+// key of another column; or that does not open in its own. It writes nothing,
+// so an operator may run it at any time.
+func CheckMoved(ctx context.Context, v *SQL) error {
+	all, err := v.storedValues(ctx)
+	if err != nil {
+		return err
+	}
+	for i := range all {
+		for j := range all {
+			if err := checkMove(ctx, v, &all[i], &all[j]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// A value is something sealed, with the place that it is in. Where nothing but
+// a token's ID says which that is, there is none.
+type value struct {
+	what   string
+	sealed sealed
+	place  *label
+}
+
+func (v *SQL) storedValues(ctx context.Context) ([]value, error) {
+	rows, err := v.rows(ctx, `SELECT `+columns+` FROM grants WHERE key_id IS NOT NULL ORDER BY since DESC, partner, generation LIMIT $1`, int64(maxCheckMoved))
+	if err != nil {
+		return nil, err
+	}
+	var all []value
+	for _, r := range rows {
+		g, err := r.grant()
+		if err != nil {
+			return nil, err
+		}
+		blob, err := v.blobOf(ctx, &r)
+		if err != nil {
+			return nil, err
+		}
+		s, err := parseSealed(r.keyID.String, blob)
+		if err != nil {
+			return nil, err
+		}
+		l := labelOf(g)
+		all = append(all, value{fmt.Sprintf("generation %d of partner %s", g.Generation, g.Key.Partner), s, &l})
+	}
+	tokens, err := v.sharedTokens(ctx, "")
+	if err != nil {
+		return nil, unavailable(ctx, err)
+	}
+	for _, t := range tokens[:min(len(tokens), maxCheckMoved)] {
+		s, err := parseSealed(t.keyID, t.sealed)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, value{fmt.Sprintf("shared token %x", t.id[:8]), s, nil})
+	}
+	return all, nil
+}
+
+// checkMove puts one value into the place of another.
+func checkMove(ctx context.Context, v *SQL, from, to *value) error {
+	if to.place == nil {
+		return nil
+	}
+	_, err := from.sealed.open(ctx, v.key, *to.place)
+	if from == to && err != nil {
+		return fmt.Errorf("%s does not open: %w", from.what, err)
+	}
+	if from != to && err == nil {
+		return fmt.Errorf("%s opens in the place of %s", from.what, to.what)
+	}
+	if _, err := from.sealed.open(ctx, v.key, asKind(*to.place, kindAccess)); err == nil {
+		return fmt.Errorf("%s opens as a shared token of %s", from.what, to.what)
+	}
+	if v.shared == nil {
+		return nil
+	}
+	for _, kind := range []string{kindAccess, kindRefresh} {
+		if _, err := from.sealed.open(ctx, v.shared, asKind(*to.place, kind)); err == nil {
+			return fmt.Errorf("%s opens with the key of shared tokens in the place of %s", from.what, to.what)
+		}
+	}
+	return nil
+}
+
+// asKind is l as that of another kind.
+func asKind(l label, kind string) label {
+	l.kind = kind
+	return l
 }

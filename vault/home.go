@@ -14,7 +14,7 @@ import (
 // A Home keeps sealed tokens outside the database: in Key Vault, OpenBao. It
 // is told nothing but names and sealed bytes, and does not decide what is
 // current. A name has letters, digits and '-', at most 127 of them; a blob has
-// at most 24 KiB.
+// at most 16 KiB.
 //
 // The interface has standard types only, so that an adapter needs not know
 // this package.
@@ -50,11 +50,11 @@ func (v *SQL) seal(ctx context.Context, home string, l label, secret mandate.Sec
 	if err != nil {
 		return stored{}, fmt.Errorf("seal grant: %w", err)
 	}
-	return v.put(ctx, home, nameIn(l.key, l.generation), s)
+	return v.put(ctx, home, l, s)
 }
 
-// put stores a sealed token in home.
-func (v *SQL) put(ctx context.Context, home, name string, s sealed) (stored, error) {
+// put stores a token that is sealed for l in home.
+func (v *SQL) put(ctx context.Context, home string, l label, s sealed) (stored, error) {
 	out := stored{keyID: s.keyID, home: home, content: s.blob()}
 	if home == "" {
 		out.blob = out.content
@@ -64,13 +64,17 @@ func (v *SQL) put(ctx context.Context, home, name string, s sealed) (stored, err
 	if err != nil {
 		return stored{}, err
 	}
+	if len(out.content) > maxBlob {
+		return stored{}, fmt.Errorf("store in home %q: the sealed token has %d bytes, and homes take %d", home, len(out.content), maxBlob)
+	}
+	name := nameIn(l.key, l.generation)
 	if out.ref, err = h.Put(ctx, name, out.content); err != nil {
 		return stored{}, fmt.Errorf("store in home %q: %w", home, err)
 	}
 	if out.ref == "" {
 		return stored{}, fmt.Errorf("store in home %q: it did not say which version that is", home)
 	}
-	v.blobs.put(0, place{home, name, out.ref}, out.content)
+	v.blobs.put(0, place{home, name, out.ref, s.keyID, l.version}, out.content)
 	return out, nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/mandate-sam/mandate/internal/database"
 )
@@ -19,7 +20,9 @@ import (
 // where there is no Key Vault. Whoever has the file and the database has the
 // refresh tokens; either alone yields nothing.
 type KeyFile struct {
-	path    string
+	path string
+
+	mu      sync.RWMutex      // guards current and keys, which are replaced and never changed
 	current string            // ID of the key that wraps
 	keys    map[string][]byte // by ID; 32 bytes each
 }
@@ -46,6 +49,16 @@ func OpenKeyFile(path string) (*KeyFile, error) {
 }
 
 func readKeyFile(path string) (*KeyFile, error) {
+	keys, err := readKeys(path)
+	if err != nil {
+		return nil, err
+	}
+	k := &KeyFile{path: path}
+	k.use(keys)
+	return k, nil
+}
+
+func readKeys(path string) ([]fileKey, error) {
 	if err := database.PrivateDir(filepath.Dir(path)); err != nil {
 		return nil, err
 	}
@@ -63,27 +76,55 @@ func readKeyFile(path string) (*KeyFile, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	k := &KeyFile{path: path, current: keys[0].id, keys: make(map[string][]byte)}
+	return keys, nil
+}
+
+// use makes keys those of k.
+func (k *KeyFile) use(keys []fileKey) {
+	all := make(map[string][]byte)
 	for _, key := range keys {
-		k.keys[key.id] = key.bytes
+		all[key.id] = key.bytes
 	}
-	return k, nil
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.current, k.keys = keys[0].id, all
+}
+
+// key returns the key of an ID, or the one that wraps if that is "".
+func (k *KeyFile) key(id string) (string, []byte) {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	if id == "" {
+		id = k.current
+	}
+	return id, k.keys[id]
 }
 
 // createKeyFile makes a key file that is either whole or absent, whenever the
 // machine stops: it is written and synced under another name, and then given
 // its own, which fails if somebody else was first. That one then serves.
 func createKeyFile(path string) error {
-	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
+	return writeKeys(path, []fileKey{newKey()}, func(from, to string) error {
+		if err := os.Link(from, to); !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		return nil
+	})
+}
+
+// writeKeys writes and syncs a key file under another name, and lets give give
+// it its own.
+func writeKeys(path string, keys []fileKey, give func(from, to string) error) error {
+	dir := filepath.Dir(path)
 	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".new-*") // 0600, O_EXCL
 	if err != nil {
 		return err
 	}
 	defer os.Remove(f.Name())
-	text := newKey().file()
+	text := keyText(keys)
 	defer clear(text)
 	if _, err := f.Write(text); err != nil {
 		f.Close()
@@ -92,7 +133,7 @@ func createKeyFile(path string) error {
 	if err := errors.Join(f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	if err := os.Link(f.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := give(f.Name(), path); err != nil {
 		return err
 	}
 	return syncDir(dir)
@@ -107,10 +148,22 @@ func syncDir(dir string) error {
 }
 
 // KeyID returns the ID of the key that wraps.
-func (k *KeyFile) KeyID() string { return k.current }
+func (k *KeyFile) KeyID() string {
+	id, _ := k.key("")
+	return id
+}
 
-// Has reports whether the file has the key of that ID.
-func (k *KeyFile) Has(keyID string) bool { return k.keys[keyID] != nil }
+// Has reports whether the file has the key of that ID, or has by now.
+func (k *KeyFile) Has(keyID string) bool {
+	if _, key := k.key(keyID); key != nil {
+		return true
+	}
+	if k.Reload() != nil {
+		return false
+	}
+	_, key := k.key(keyID)
+	return key != nil
+}
 
 // Wrap implements [KeyWrapper].
 func (k *KeyFile) Wrap(_ context.Context, plain []byte) (string, []byte, error) {
@@ -140,7 +193,8 @@ func (k sharedKeys) Unwrap(_ context.Context, keyID string, wrapped []byte) ([]b
 func (k *KeyFile) wrap(purpose string, plain []byte) (string, []byte, error) {
 	salt := make([]byte, saltSize)
 	rand.Read(salt)
-	sub, err := subkey(k.keys[k.current], salt, purpose)
+	id, key := k.key("")
+	sub, err := subkey(key, salt, purpose)
 	if err != nil {
 		return "", nil, err
 	}
@@ -149,17 +203,17 @@ func (k *KeyFile) wrap(purpose string, plain []byte) (string, []byte, error) {
 	if err != nil {
 		return "", nil, err
 	}
-	return k.current, aead.Seal(salt, nil, plain, []byte(k.current)), nil
+	return id, aead.Seal(salt, nil, plain, []byte(id)), nil
 }
 
 func (k *KeyFile) unwrap(purpose, keyID string, wrapped []byte) ([]byte, error) {
-	key, ok := k.keys[keyID]
-	if !ok {
+	if keyID == "" || !k.Has(keyID) {
 		return nil, fmt.Errorf("the grant was sealed with key %.64q, which the key file %s does not have; put that key back from the file's backup", keyID, k.path)
 	}
 	if len(wrapped) < saltSize {
 		return nil, errors.New("the wrapped data key is cut short")
 	}
+	_, key := k.key(keyID)
 	sub, err := subkey(key, wrapped[:saltSize], purpose)
 	if err != nil {
 		return nil, err

@@ -50,7 +50,7 @@ func TestKeyFileIsMadeOnce(t *testing.T) {
 // TestKeyFileIsWholeOrAbsent stops a creation after each of its steps, by
 // leaving what that step leaves, and starts again.
 func TestKeyFileIsWholeOrAbsent(t *testing.T) {
-	text := newKey().file()
+	text := keyText([]fileKey{newKey()})
 	for n := range len(text) + 1 {
 		dir := t.TempDir()
 		if err := os.WriteFile(filepath.Join(dir, ".keys.new-1"), text[:n], 0o600); err != nil {
@@ -161,7 +161,7 @@ func TestKeyFileErrors(t *testing.T) {
 	}
 }
 
-func writeKeys(t *testing.T, lines ...string) *KeyFile {
+func keysOf(t *testing.T, lines ...string) *KeyFile {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "keys")
 	text := keysHeader + "\n" + strings.Join(lines, "") + keysEnd + "\n"
@@ -172,8 +172,8 @@ func writeKeys(t *testing.T, lines ...string) *KeyFile {
 }
 
 func TestSeveralKeys(t *testing.T) {
-	old := writeKeys(t, keyLine("old", 1))
-	both := writeKeys(t, "# rotated\n", keyLine("new", 2), "\n", keyLine("old", 1))
+	old := keysOf(t, keyLine("old", 1))
+	both := keysOf(t, "# rotated\n", keyLine("new", 2), "\n", keyLine("old", 1))
 	if got := both.KeyID(); got != "new" {
 		t.Errorf("the current key is %q, want the first in the file, %q", got, "new")
 	}
@@ -234,7 +234,7 @@ func mandateErr(err error) error {
 
 func FuzzParseKeys(f *testing.F) {
 	f.Add([]byte(keysHeader + "\n" + keyLine("a", 1) + "#\n\n" + keyLine("b", 2) + keysEnd))
-	f.Add(newKey().file())
+	f.Add(keyText([]fileKey{newKey()}))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		keys, err := parseKeys(text)
 		if err != nil {
@@ -246,7 +246,7 @@ func FuzzParseKeys(f *testing.F) {
 				t.Errorf("accepted key %q of %d bytes", k.id, len(k.bytes))
 			}
 			seen[k.id] = true
-			if again, err := parseKeys(k.file()); err != nil || again[0].id != k.id || !bytes.Equal(again[0].bytes, k.bytes) {
+			if again, err := parseKeys(keyText([]fileKey{k})); err != nil || again[0].id != k.id || !bytes.Equal(again[0].bytes, k.bytes) {
 				t.Errorf("key %q does not come back as written: %v", k.id, err)
 			}
 		}

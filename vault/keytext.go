@@ -41,9 +41,13 @@ func newKey() fileKey {
 	return k
 }
 
-// file returns the text of a file with only that key.
-func (k fileKey) file() []byte {
-	return fmt.Appendf(nil, "%s\n%skey %s %s %s\n%s\n", keysHeader, keysHint, k.id, base64.StdEncoding.EncodeToString(k.bytes), k.checksum(), keysEnd)
+// keyText returns the text of a file with those keys.
+func keyText(keys []fileKey) []byte {
+	b := []byte(keysHeader + "\n" + keysHint)
+	for _, k := range keys {
+		b = fmt.Appendf(b, "key %s %s %s\n", k.id, base64.StdEncoding.EncodeToString(k.bytes), k.checksum())
+	}
+	return append(b, keysEnd+"\n"...)
 }
 
 // checksum tells a mistyped or damaged key from another one.

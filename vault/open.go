@@ -148,16 +148,20 @@ func (r *recent[K, V]) shrink(now time.Time) {
 	}
 }
 
-// A place is where a home keeps one blob.
-type place struct{ home, name, ref string }
+// A place is where a home keeps one blob, and what that was sealed for: a home
+// that forgets a name may use the same refs for it again.
+type place struct {
+	home, name, ref, keyID string
+	version                int64
+}
 
 // blobOf returns the sealed token of r, from wherever it is.
 func (v *SQL) blobOf(ctx context.Context, r *row) ([]byte, error) {
 	if r.home == "" {
 		return r.sealed, nil
 	}
-	p := place{r.home, r.name(), r.ref}
-	// A version of a home is never changed, so this holds in every epoch.
+	p := place{r.home, r.name(), r.ref, r.keyID.String, r.version}
+	// What was sealed for a row does not change, so this holds in every epoch.
 	if b, ok := v.blobs.get(0, p); ok {
 		return b, nil
 	}

@@ -177,14 +177,20 @@ func (v *SQL) rows(ctx context.Context, query string, args ...any) ([]row, error
 	if err != nil {
 		return nil, unavailable(ctx, err)
 	}
+	all, err := scanAll(rows)
+	return all, unavailable(ctx, err)
+}
+
+// scanAll reads rows of columns to their end.
+func scanAll(rows *sql.Rows) ([]row, error) {
 	defer rows.Close()
 	var all []row
 	for rows.Next() {
 		var r row
 		if err := r.scan(rows.Scan); err != nil {
-			return nil, unavailable(ctx, err)
+			return nil, err
 		}
 		all = append(all, r)
 	}
-	return all, unavailable(ctx, rows.Err())
+	return all, rows.Err()
 }

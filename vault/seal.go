@@ -111,7 +111,7 @@ type sealed struct {
 func seal(ctx context.Context, w KeyWrapper, l label, secret mandate.Secret) (sealed, error) {
 	additional := l.data(format)
 	sum := sha256.Sum256(additional)
-	plain := make([]byte, dataKeySize, dataKeySize+len(sum))
+	plain := make([]byte, dataKeySize, wrappedSize)
 	rand.Read(plain)
 	plain = append(plain, sum[:]...)
 	defer clear(plain)
@@ -120,17 +120,26 @@ func seal(ctx context.Context, w KeyWrapper, l label, secret mandate.Secret) (se
 		return sealed{}, err
 	}
 	box := aead.Seal(nil, nil, []byte(secret.Reveal()), additional)
-	keyID, wrapped, err := w.Wrap(ctx, plain)
-	if err != nil {
-		return sealed{}, fmt.Errorf("wrap data key: %w", err)
-	}
-	if keyID == "" || len(wrapped) == 0 || len(wrapped) > maxWrapped {
-		return sealed{}, errors.New("wrap data key: the key wrapper returned no usable result")
-	}
-	return sealed{format, keyID, wrapped, box}, nil
+	keyID, wrapped, err := wrapKey(ctx, w, plain)
+	return sealed{format, keyID, wrapped, box}, err
 }
 
-const dataKeySize = 32
+const (
+	dataKeySize = 32
+	wrappedSize = dataKeySize + sha256.Size // of what is wrapped
+)
+
+// wrapKey wraps a data key, and looks at the result.
+func wrapKey(ctx context.Context, w KeyWrapper, plain []byte) (keyID string, wrapped []byte, err error) {
+	keyID, wrapped, err = w.Wrap(ctx, plain)
+	if err != nil {
+		return "", nil, fmt.Errorf("wrap data key: %w", err)
+	}
+	if keyID == "" || len(wrapped) == 0 || len(wrapped) > maxWrapped {
+		return "", nil, errors.New("wrap data key: the key wrapper returned no usable result")
+	}
+	return keyID, wrapped, nil
+}
 
 var errMoved = errors.New("the sealed value was moved, altered or replayed: it was not sealed for this row as it is now")
 
@@ -146,7 +155,7 @@ func (s sealed) open(ctx context.Context, w KeyWrapper, l label) (mandate.Secret
 	defer clear(plain)
 	additional := l.data(s.format)
 	sum := sha256.Sum256(additional)
-	if len(plain) != dataKeySize+len(sum) || subtle.ConstantTimeCompare(plain[dataKeySize:], sum[:]) == 0 {
+	if len(plain) != wrappedSize || subtle.ConstantTimeCompare(plain[dataKeySize:], sum[:]) == 0 {
 		return mandate.Secret{}, errMoved
 	}
 	aead, err := newGCM(plain[:dataKeySize])
