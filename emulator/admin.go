@@ -155,11 +155,11 @@ func (e *Emulator) adminLookup(r *http.Request) (any, error) {
 	if err := readJSON(r, &in); err != nil {
 		return nil, err
 	}
-	n, ok := e.RefreshTokenNumber(in.Token)
+	t, _, ok := e.ledger.Find(in.Token)
 	if !ok {
 		return nil, errors.New("no such refresh token was ever issued")
 	}
-	return e.RefreshTokens()[n-1], nil
+	return e.judge(t), nil
 }
 
 func (e *Emulator) adminRevoke(r *http.Request) (any, error) {

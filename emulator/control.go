@@ -192,10 +192,16 @@ func (e *Emulator) TokenRequests() []TokenRequest { return e.entra.Requests() }
 func (e *Emulator) RefreshTokens() []RefreshToken {
 	all := e.ledger.List()
 	for i, t := range all {
-		u, _ := e.directory.UserByID(t.User)
-		all[i].Revoked = t.Issued.Before(u.ValidFrom)
+		all[i] = e.judge(t)
 	}
 	return all
+}
+
+// judge says of a refresh token whether its user's tokens were revoked since.
+func (e *Emulator) judge(t RefreshToken) RefreshToken {
+	u, _ := e.directory.UserByID(t.User)
+	t.Revoked = t.Issued.Before(u.ValidFrom)
+	return t
 }
 
 // RefreshTokenNumber returns the number of the refresh token with that value.

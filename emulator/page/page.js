@@ -90,6 +90,7 @@ const presets = (application) => ({
   "Vaults down": { key_vault: { outage: ["*"] } },
   "Slow tokens (3 s)": { token_latency: "3s" },
   "Tokens of 61 s": { access_token_lifetime: "61s" },
+  "Refresh tokens end 5 s after use": { sign_in: { used_refresh_seconds: 5 } },
   "Clock an hour ahead": { clock_offset: "1h" },
   "Clock 91 days ahead": { clock_offset: "2184h" },
 });
@@ -111,7 +112,7 @@ const elsewhere = ["mfa_demanded", "mfa_registered"];
 
 // suggestions are the names of properties whose values can be picked.
 const suggestions = { code: "list-code", cause: "list-code", tenant: "list-tenant", resource: "list-resource", client: "list-client", user: "list-user", grant: "list-grant",
-  mfa_resources: "list-resource", expired_credentials: "list-client", outage: "list-vault" };
+  mfa_resources: "list-resource", expired_credentials: "list-client", outage: "list-vault", purge_protected: "list-vault" };
 
 const resources = ["https://api.partnercenter.microsoft.com", "https://graph.microsoft.com", "https://management.azure.com", "https://vault.azure.net"];
 
