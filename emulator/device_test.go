@@ -198,7 +198,7 @@ func TestDeviceDials(t *testing.T) {
 	refused(t, poll(t, e, 2, "common", d.str("device_code")), 400, 70016, "slow_down", "")
 	e.Dial(func(d *emulator.Dials) { d.SignIn.DeviceCodeSeconds = 1 })
 	d = deviceCode(t, e, 1, "common")
-	time.Sleep(1100 * time.Millisecond)
+	advance(e, time.Second)
 	refused(t, poll(t, e, 1, "common", d.str("device_code")), 400, 70020, "expired_token", "")
 	if p := newWalker(t, e).enter(d.str("user_code"), person{}); !strings.Contains(p.body, "AADSTS70019") {
 		t.Errorf("got page %q: %s", p.id, p.body)

@@ -60,6 +60,8 @@
 //	federated_credentials  other issuers' tokens as client assertions (70021, 700211 to 700213)
 //	exposes                permissions of the application's own API, api://ID; what
 //	                       is issued for it may be exchanged on behalf of the user
+//	app_roles              roles of that API, in the claim roles: of applications, by an administrator's
+//	                       consent to what their access asks for, and of users ([Emulator.AssignRoles])
 //	single_tenant          not at common (50194), nor in other tenants (700016)
 //
 // The errors are listed in docs/emulator-errors.md.

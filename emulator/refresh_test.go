@@ -54,7 +54,7 @@ func TestSPARefreshTokens(t *testing.T) {
 	}
 	refused(t, refreshSPA(t, e, second.str("refresh_token"), "client_secret", "spa"), 401, 700025, "invalid_client", "")
 	e.Dial(func(d *emulator.Dials) { d.SignIn.RefreshWindowSeconds = 1 })
-	time.Sleep(1100 * time.Millisecond)
+	advance(e, time.Second)
 	refused(t, refreshSPA(t, e, second.str("refresh_token")), 400, 700084, "invalid_grant", "bad_token")
 }
 
@@ -88,10 +88,10 @@ func TestSPACodes(t *testing.T) {
 func TestRefreshWindow(t *testing.T) {
 	e := start(t)
 	idle := consented(t, e, 2, "admin@contoso.example").str("refresh_token")
-	e.Dial(func(d *emulator.Dials) { d.SignIn.RefreshWindowSeconds = 2 })
+	e.Dial(func(d *emulator.Dials) { d.SignIn.RefreshWindowSeconds = 200 })
 	used := idle
 	for range 3 {
-		time.Sleep(time.Second)
+		advance(e, 100*time.Second)
 		a := token(t, e, 2, "contoso.example", "refresh_token", "refresh_token", used, "scope", "User.Read offline_access")
 		if a.status != 200 {
 			t.Fatalf("in use: got %v", a.raw)
@@ -115,7 +115,7 @@ func TestSignInFrequency(t *testing.T) {
 		t.Errorf("got %v", a.raw)
 	}
 	e.Dial(func(d *emulator.Dials) { d.SignIn.FrequencySeconds = 1 })
-	time.Sleep(1100 * time.Millisecond)
+	advance(e, time.Second)
 	for _, version := range []int{1, 2} {
 		refused(t, refresh(t, e, version, "contoso.example", rt), 400, 70043, "invalid_grant", "bad_token")
 	}
