@@ -1,0 +1,165 @@
+// Package metrics tells Prometheus how the broker does. It counts nothing
+// itself: when it is asked it reads what the broker, the vault and the log
+// know. No label and no value is secret; the only names are those of partners.
+package metrics
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/mandate-sam/mandate"
+)
+
+// A Source is whom the metrics ask. All fields are required.
+type Source struct {
+	Stats    func() mandate.Stats
+	Grants   func(context.Context, mandate.TenantID) ([]mandate.Grant, error)
+	Partners func() ([]mandate.Partner, error)
+	Records  func() int64                // in the audit log
+	Ready    func(context.Context) error // why requests cannot be served
+	Window   time.Duration               // after which a refresh token lapses
+	Log      *slog.Logger
+}
+
+// scrapeTimeout bounds the questions of one scrape.
+const scrapeTimeout = 5 * time.Second
+
+// Handler answers in the text format of Prometheus, or in that of OpenMetrics
+// if it is asked for that.
+func Handler(s Source) (http.Handler, error) {
+	r := prometheus.NewPedanticRegistry()
+	for _, c := range []prometheus.Collector{&collector{s}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})} {
+		if err := r.Register(c); err != nil {
+			return nil, fmt.Errorf("metrics: %w", err)
+		}
+	}
+	return promhttp.HandlerFor(r, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelWarn), MaxRequestsInFlight: 4}), nil
+}
+
+// The metrics. A gauge of a time is in seconds since 1970.
+var (
+	ready     = desc("ready", "Whether requests can be served.")
+	records   = desc("audit_records", "Records in the audit log.")
+	tokens    = desc("token_requests_total", "Requests for tokens, by outcome.", "outcome")
+	hits      = desc("token_cache_hits_total", "Tokens that were handed out from memory.")
+	upstream  = desc("upstream_calls_total", "Calls to Microsoft, by what was asked and by outcome: ok, or the domain of the fault.", "call", "outcome")
+	keepAlive = desc("keep_alives_total", "Redemptions that keep grants alive, by outcome.", "outcome")
+	pauses    = desc("pauses_open", "Faults that are left alone just now, by domain.", "domain")
+	grants    = desc("grants", "Generations of grants, by state.", "state")
+	ends      = desc("grant_end_timestamp_seconds", "When the grant of a partner ends.", "partner")
+	lapses    = desc("grant_lapse_timestamp_seconds", "When the refresh token of a partner lapses if nothing redeems it.", "partner")
+	failing   = desc("grant_keep_alive_failures", "How often keeping the grant of a partner alive has failed since it last succeeded.", "partner")
+	candidate = desc("grant_candidate_timestamp_seconds", "Until when a consent of a partner waits for a decision.", "partner")
+	read      = desc("grants_read", "Whether the grants could be read for this scrape.")
+)
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("mandate_"+name, help, labels, nil)
+}
+
+// states are those of a grant, each of which is shown even at none.
+var states = []mandate.State{
+	mandate.StateCandidate, mandate.StateActive, mandate.StateFallback, mandate.StateSuspended,
+	mandate.StateReplaced, mandate.StateDiscarded, mandate.StateWithdrawn,
+}
+
+type collector struct{ Source }
+
+// Describe implements [prometheus.Collector].
+func (c *collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{ready, records, tokens, hits, upstream, keepAlive, pauses, grants, ends, lapses, failing, candidate, read} {
+		ch <- d
+	}
+}
+
+// Collect implements [prometheus.Collector].
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
+	defer cancel()
+	s := c.Stats()
+	gauge(ch, ready, yes(c.Ready(ctx) == nil))
+	gauge(ch, records, float64(c.Records()))
+	counter(ch, hits, s.Hits)
+	for outcome, n := range s.Tokens {
+		counter(ch, tokens, n, outcome)
+	}
+	for call, n := range s.Upstream {
+		counter(ch, upstream, n, call.What, call.Outcome)
+	}
+	for outcome, n := range s.KeepAlive {
+		counter(ch, keepAlive, n, outcome)
+	}
+	for domain, n := range s.Pauses {
+		gauge(ch, pauses, float64(n), string(domain))
+	}
+	err := c.collectGrants(ctx, ch)
+	gauge(ch, read, yes(err == nil))
+	if err != nil {
+		c.Log.Warn("metrics", "err", err)
+	}
+}
+
+// collectGrants tells of every partner, or of none: half of them would look
+// like grants that are gone.
+func (c *collector) collectGrants(ctx context.Context, ch chan<- prometheus.Metric) error {
+	all, err := c.Grants(ctx, mandate.TenantID{})
+	if err != nil {
+		return err
+	}
+	partners, err := c.Partners()
+	if err != nil {
+		return err
+	}
+	names := make(map[mandate.GrantKey]string, len(partners))
+	for _, p := range partners {
+		names[p.Key] = p.Name
+	}
+	in := make(map[mandate.State]int)
+	for i := range all {
+		in[all[i].State]++
+		if name := names[all[i].Key]; name != "" {
+			c.collectGrant(ch, &all[i], name)
+		}
+	}
+	for _, s := range states {
+		gauge(ch, grants, float64(in[s]), string(s))
+	}
+	return nil
+}
+
+// collectGrant tells of the one generation that a partner has in each of these
+// states.
+func (c *collector) collectGrant(ch chan<- prometheus.Metric, g *mandate.Grant, partner string) {
+	switch g.State {
+	case mandate.StateActive, mandate.StateSuspended:
+		gauge(ch, ends, seconds(g.Until), partner)
+		gauge(ch, lapses, seconds(g.Lapses(c.Window)), partner)
+		gauge(ch, failing, float64(g.Failures), partner)
+	case mandate.StateCandidate:
+		gauge(ch, candidate, seconds(g.Fallback), partner)
+	}
+}
+
+func gauge(ch chan<- prometheus.Metric, d *prometheus.Desc, v float64, labels ...string) {
+	ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+}
+
+func counter(ch chan<- prometheus.Metric, d *prometheus.Desc, n int64, labels ...string) {
+	ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
+}
+
+func yes(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func seconds(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }
