@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -213,7 +214,9 @@ func (d *Dials) emptyLists(patch []byte) error {
 	v := reflect.ValueOf(d).Elem()
 	for f := range v.Type().Fields() {
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		if _, ok := named[name]; ok && f.Type.Kind() == reflect.Slice {
+		// encoding/json does not care for the case of letters either.
+		ok := slices.ContainsFunc(slices.Collect(maps.Keys(named)), func(n string) bool { return strings.EqualFold(n, name) })
+		if ok && f.Type.Kind() == reflect.Slice {
 			v.FieldByIndex(f.Index).SetZero()
 		}
 	}
