@@ -170,7 +170,7 @@ func (a *App) open(ctx context.Context, c *Config) (*parts, error) {
 	}
 	broker := mandate.Config{
 		Authority: p.upstream, Prober: p.upstream, Vault: p.vault, Policy: rules, Audit: a.audit, Epoch: p.epoch, Log: a.log,
-		Custody: p.vault, KeepAlive: c.KeepAlive.config(p.vault),
+		Custody: p.vault, Sessions: p.upstream, Issued: a.audit, KeepAlive: c.KeepAlive.config(p.vault),
 	}
 	if c.Database.URL != "" {
 		broker.Turns = p.vault

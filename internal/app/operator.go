@@ -21,11 +21,20 @@ func (p *parts) api(a *App, c *Config, o Options, proxies web.Proxies) (*api.Ser
 		if err != nil {
 			return nil, err
 		}
-		apps = append(apps, api.Application{Name: c.Applications[i].Name, Cloud: c.Applications[i].cloud(), ID: id})
+		app := api.Application{Name: c.Applications[i].Name, Cloud: c.Applications[i].cloud(), ID: id}
+		if app.Audiences, err = c.Applications[i].audiences(p.clouds[app.Cloud]); err != nil {
+			return nil, err
+		}
+		apps = append(apps, app)
 	}
 	r := &registry{p.store, c.Portal.PublicURL}
+	metrics, err := p.metrics(a)
+	if err != nil {
+		return nil, err
+	}
 	return api.New(api.Config{
 		Broker: a.broker, Authenticator: p.store, Partners: p.store, Registry: r, Tenants: p.upstream, Callers: r, Grants: p.vault,
+		Life: a.broker, Forecaster: &forecaster{p, a.broker}, Metrics: metrics,
 		Audit: a.audit, Recorder: a.audit, Epoch: p.epoch, Clouds: p.clouds, Applications: apps,
 		Transport: p.upstream.transport(p.clouds), Ready: p.ready, Stopping: a.stopping, TrustedProxies: proxies, Version: o.Version, Log: a.log.With("door", "api"),
 	})

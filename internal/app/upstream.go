@@ -31,6 +31,7 @@ type upstream struct {
 	partnercenter map[string]*partnercenter.Client
 	graph         map[string]*graph.Client
 	http          map[string]*http.Client // by cloud
+	ends          []credentialEnd
 }
 
 func newUpstream(c *Config, clouds map[string]mandate.Cloud) (*upstream, error) {
@@ -56,6 +57,7 @@ func (u *upstream) add(c *Config, a *Application, cloud mandate.Cloud) error {
 	if err != nil {
 		return err
 	}
+	u.note(a.Name, credential, time.Time{})
 	if err := u.addCloud(c, cloud); err != nil {
 		return err
 	}

@@ -1,0 +1,106 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/internal/metrics"
+)
+
+// EndSessions implements [mandate.Sessions].
+func (u *upstream) EndSessions(ctx context.Context, k mandate.GrantKey, token mandate.Secret) error {
+	return u.graph[k.Cloud].EndSessions(ctx, token)
+}
+
+// A forecaster implements [api.Forecaster]: what the broker knows of grants,
+// and what else ends.
+type forecaster struct {
+	*parts
+	broker *mandate.Broker
+}
+
+// Forecast implements [api.Forecaster].
+func (f *forecaster) Forecast(ctx context.Context) ([]mandate.Trouble, error) {
+	now := time.Now()
+	partners, err := f.store.Partners()
+	if err != nil {
+		return nil, err
+	}
+	names := make(map[mandate.GrantKey]string, len(partners))
+	for _, p := range partners {
+		names[p.Key] = p.Name
+	}
+	all, err := f.broker.Forecast(ctx, func(k mandate.GrantKey) string { return names[k] })
+	if err != nil {
+		return nil, err
+	}
+	invitations, err := f.store.OpenInvitations(ctx, now)
+	if err != nil {
+		return nil, err
+	}
+	for _, i := range invitations {
+		all = append(all, mandate.Trouble{
+			Time: i.Expires, Kind: mandate.TroubleInvitation, Partner: i.Partner.Name, Move: mandate.MovePartner,
+			What: "an invitation ends unused", Do: "whoever has the link opens it and consents; or invite them again: mandate partner invite " + i.Partner.Name,
+		})
+	}
+	for _, c := range f.upstream.ends {
+		all = append(all, c.trouble(now))
+	}
+	if err := f.ready(ctx); err != nil {
+		all = append(all, mandate.Trouble{
+			Time: now, Kind: mandate.TroubleServer, Move: mandate.MoveOperator,
+			What: "this server cannot serve: " + err.Error(), Do: "see its log",
+		})
+	}
+	mandate.SortTroubles(all)
+	return all, nil
+}
+
+// A credentialEnd is when the credential of an application ends, as far as
+// that is known.
+type credentialEnd struct {
+	application string
+	at          func() time.Time
+}
+
+// expiring is a credential that ends, and may be replaced while the server
+// runs.
+type expiring interface{ NotAfter() time.Time }
+
+// note remembers when a credential ends, if it says so or the configuration
+// does.
+func (u *upstream) note(application string, credential any, stated time.Time) {
+	if c, ok := credential.(expiring); ok {
+		u.ends = append(u.ends, credentialEnd{application, c.NotAfter})
+	} else if !stated.IsZero() {
+		u.ends = append(u.ends, credentialEnd{application, func() time.Time { return stated }})
+	}
+}
+
+func (c credentialEnd) trouble(now time.Time) mandate.Trouble {
+	t := mandate.Trouble{
+		Time: c.at(), Kind: mandate.TroubleCredential, Move: mandate.MoveOperator,
+		What: "the credential of application " + c.application + " ends, and nothing is redeemed for any partner after that",
+		Do:   "register another one with Entra beside it, and put it into the configuration",
+	}
+	if !now.Before(t.Time) {
+		t.What = "the credential of application " + c.application + " has ended: nothing is redeemed for any partner"
+	}
+	return t
+}
+
+// metrics answers for /metrics.
+func (p *parts) metrics(a *App) (http.Handler, error) {
+	h, err := metrics.Handler(metrics.Source{
+		Stats: a.broker.Stats, Grants: a.broker.Grants, Partners: p.store.Partners, Records: a.audit.Count,
+		Ready: p.ready, Window: a.broker.Window(), Log: a.log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("metrics: %w", err)
+	}
+	return h, nil
+}
