@@ -226,3 +226,16 @@ func TestEachTokenItsLifetime(t *testing.T) {
 		}
 	}
 }
+
+// However far the clock is moved, a sign-in works and its tokens are good.
+func TestClockExtremes(t *testing.T) {
+	e := start(t)
+	for _, offset := range []time.Duration{1<<63 - 1, -1 << 63} {
+		e.Dial(func(d *emulator.Dials) { d.ClockOffset = offset })
+		rt := consented(t, e, 2, "admin@contoso.example").str("refresh_token")
+		a := refresh(t, e, 2, "contoso.example", rt)
+		if got := call(t, e, e.Endpoints().Graph+"/v1.0/me", a.str("access_token")); got.status != 200 {
+			t.Errorf("offset %v: got %v", offset, got.raw)
+		}
+	}
+}
