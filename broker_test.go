@@ -710,11 +710,7 @@ func TestTokenNewGeneration(t *testing.T) {
 	if err != nil || tok.Access.Reveal() != "at-2" || tok.Generation != 2 {
 		t.Errorf("after a new consent: %+v, %v", tok, err)
 	}
-	n := 0
-	for i := range w.cache.shard {
-		n += len(w.cache.shard[i].all)
-	}
-	if n != 1 {
+	if n := w.cache.len(); n != 1 {
 		t.Errorf("%d tokens in memory, the old generation's among them", n)
 	}
 }
@@ -780,10 +776,8 @@ func TestRunSweeps(t *testing.T) {
 		w.Token(t.Context(), ask())
 		time.Sleep(61 * time.Minute)
 		synctest.Wait()
-		for i := range w.cache.shard {
-			if len(w.cache.shard[i].all) != 0 {
-				t.Error("an expired token is still in memory")
-			}
+		if w.cache.len() != 0 {
+			t.Error("an expired token is still in memory")
 		}
 	})
 }
