@@ -445,10 +445,14 @@ func TestFrozenReplica(t *testing.T) {
 // TestTextIsComparedByBytes, whatever the locale of the database.
 func TestTextIsComparedByBytes(t *testing.T) {
 	c := pgtest.Shared(t)
+	english := "TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en'"
+	if c.Version() < 15 {
+		english = "" // there are only the machine's locales
+	}
 	words := notes("002_words.sql", "CREATE TABLE words (word TEXT PRIMARY KEY);")
 	for name, cfg := range map[string]Config{
 		"SQLite":     {File: filepath.Join(t.TempDir(), "test.db")},
-		"PostgreSQL": {URL: c.DatabaseWith(t, "TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en'")},
+		"PostgreSQL": {URL: c.DatabaseWith(t, english)},
 	} {
 		d := open(t, cfg, words)
 		if _, err := d.Exec(t.Context(), `INSERT INTO words (word) VALUES ('b'), ('a-c'), ('ab'), ('B'), ('é')`); err != nil {
@@ -486,4 +490,35 @@ func TestNothingStaysInTheSession(t *testing.T) {
 	if err != nil || statements != 0 || timeout != "0" {
 		t.Errorf("%d prepared statements, statement_timeout %s (error %v); want none of either", statements, timeout, err)
 	}
+}
+
+// TestTransactionPooling: of one connection each transaction may be in another
+// session. Notices need a way of their own, and where they have none the log
+// says so.
+func TestTransactionPooling(t *testing.T) {
+	c := pgtest.Shared(t)
+	direct := c.Database(t)
+	pooled := c.Pooler(t, direct)
+	log := new(logged)
+	a := running(t, Config{URL: pooled, Log: slog.New(slog.NewTextHandler(io.MultiWriter(log, t.Output()), nil))})
+	b := running(t, Config{URL: pooled, ListenURL: direct})
+	var all sync.WaitGroup
+	for id := range 40 {
+		all.Go(func() {
+			d, ctx := []*DB{a, b}[id%2], t.Context()
+			if err := d.Change(ctx, func(tx *Tx) error { return insert(ctx, tx, id) }); err != nil {
+				t.Error(err)
+			}
+			if n, err := d.Exec(ctx, `UPDATE notes SET body = $1 WHERE id = $2`, []byte("x"), id); n != 1 || err != nil {
+				t.Errorf("got %d rows, error %v; want 1", n, err)
+			}
+			count(t, d)
+		})
+	}
+	all.Wait()
+	soon(t, "both have one epoch", func() bool { return epochOf(t, a) == epochOf(t, b) })
+	words, cancel := b.Subscribe("word")
+	defer cancel()
+	soon(t, "a notice arrives", func() bool { a.Notify(t.Context(), "word", ""); return len(words) > 0 })
+	soon(t, "the log says so", func() bool { return log.count("set a listen URL") > 0 })
 }

@@ -104,8 +104,11 @@ func binaries() (string, error) {
 	return filepath.Dir(slices.MaxFunc(found, func(a, b string) int { return version(a) - version(b) })), nil
 }
 
+// version reads Debian's paths: /usr/lib/postgresql/15/bin/initdb.
 func version(path string) int {
-	n, _ := strconv.Atoi(strings.Split(path, "/")[4])
+	_, rest, _ := strings.Cut(path, "/postgresql/")
+	number, _, _ := strings.Cut(rest, "/")
+	n, _ := strconv.Atoi(number)
 	return n
 }
 
@@ -149,25 +152,29 @@ func (c *Cluster) create() error {
 	return c.ctl("start")
 }
 
-// guard starts what ends the cluster when this process has ended, even if
-// that was killed: a shell that waits for the end of a pipe.
-func (c *Cluster) guard() error {
-	const script = `read _
+// guard starts what ends the cluster when this process has ended.
+func (c *Cluster) guard() (err error) {
+	c.life, err = c.outlive(`read _
 pid=$(head -n 1 "$1/data/postmaster.pid" 2>/dev/null) && kill -CONT "$pid"
 "$0/pg_ctl" -D "$1/data" -m immediate stop >/dev/null 2>&1
-rm -rf "$1"`
-	cmd := exec.Command("/bin/sh", "-c", script, c.bin, c.dir)
+rm -rf "$1"`, c.bin, c.dir)
+	return err
+}
+
+// outlive runs a script for a shell that reads until the end of a pipe, which
+// comes when it is closed or this process has ended, even if it was killed.
+func (c *Cluster) outlive(script string, args ...string) (io.WriteCloser, error) {
+	cmd := exec.Command("/bin/sh", append([]string{"-c", script}, args...)...)
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: c.as, Setsid: true}
-	var err error
-	if c.life, err = cmd.StdinPipe(); err != nil {
-		return err
+	pipe, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
 	}
 	if err := cmd.Start(); err != nil {
-		return err
+		return nil, err
 	}
-	c.life = &ending{c.life, cmd}
-	return nil
+	return &ending{pipe, cmd}, nil
 }
 
 // ending closes a pipe, and waits for the process that reads from it.
@@ -194,6 +201,10 @@ func freePort() (int, error) {
 	}
 	return l.Addr().(*net.TCPAddr).Port, l.Close()
 }
+
+// Version returns the major version of the programs, or 0 if their path does
+// not tell.
+func (c *Cluster) Version() int { return version(c.bin) }
 
 // Data returns the directory of the cluster's data.
 func (c *Cluster) Data() string { return c.data() }

@@ -64,6 +64,18 @@ func TestFreeze(t *testing.T) {
 	}
 }
 
+func TestPooler(t *testing.T) {
+	c := Start(t)
+	db := open(t, c.Pooler(t, c.Database(t))+"&default_query_exec_mode=exec")
+	var mode string
+	if _, err := db.Exec(`CREATE TABLE x (y BIGINT)`); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.QueryRow(`SELECT current_setting('server_version')`).Scan(&mode); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestNothingIsLeft(t *testing.T) {
 	var dir string
 	t.Run("cluster", func(t *testing.T) {
