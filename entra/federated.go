@@ -30,6 +30,11 @@ type Federated struct{ source Source }
 // NewFederated returns the credential for a source.
 func NewFederated(s Source) *Federated { return &Federated{s} }
 
+// Check reports whether there is a token now.
+func (f *Federated) Check(ctx context.Context) error {
+	return f.Authenticate(ctx, url.Values{}, mandate.AppID{}, "")
+}
+
 // Authenticate implements [Credential].
 func (f *Federated) Authenticate(ctx context.Context, form url.Values, _ mandate.AppID, _ string) error {
 	ctx, cancel := context.WithTimeout(ctx, signTimeout)

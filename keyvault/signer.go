@@ -58,6 +58,12 @@ func splitName(s string) (name, version string, err error) {
 	return name, version, err
 }
 
+// CheckObject reports whether s can be NAME or NAME/VERSION.
+func CheckObject(s string) error {
+	_, _, err := splitName(s)
+	return err
+}
+
 // OpenSigner reads a certificate from the vault, NAME or NAME/VERSION, and
 // returns the signer for its key. The key's version is the certificate's: a
 // vault that renews the certificate by itself does not change what is signed

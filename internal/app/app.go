@@ -48,6 +48,8 @@ type App struct {
 	audit  *audit.Log
 	doors  []door
 
+	outside *outside
+
 	stopping chan struct{} // closed when shutdown begins
 }
 
@@ -141,7 +143,8 @@ func (a *App) open(ctx context.Context, c *Config) (*parts, error) {
 	if err != nil {
 		return nil, err
 	}
-	if p.upstream, err = newUpstream(c, p.clouds); err != nil {
+	a.outside = newOutside(c, p.clouds, a.log)
+	if p.upstream, err = newUpstream(ctx, c, a.outside); err != nil {
 		return nil, err
 	}
 	data := c.file(c.Data)
@@ -154,14 +157,15 @@ func (a *App) open(ctx context.Context, c *Config) (*parts, error) {
 	if a.audit, err = audit.Open(filepath.Join(data, "audit.jsonl"), p.emulated); err != nil {
 		return nil, err
 	}
-	key, err := a.openKey(ctx, c)
+	vaults, err := a.vaultConfig(ctx, c)
 	if err != nil {
 		return nil, err
 	}
 	if p.store, err = store.Open(ctx, a.db); err != nil {
 		return nil, err
 	}
-	if p.vault, err = vault.New(vault.Config{DB: a.db, Key: key, SharedKey: key.Shared()}); err != nil {
+	vaults.HomeOf = c.Grants.homeOf(p.store)
+	if p.vault, err = vault.New(vaults); err != nil {
 		return nil, err
 	}
 	a.vault, p.epoch = p.vault, epoch{a.db}
@@ -178,6 +182,32 @@ func (a *App) open(ctx context.Context, c *Config) (*parts, error) {
 	a.broker, err = mandate.New(broker)
 	a.log.Info("open", "data", data, "rules", rules.Len(), "policy", rules.Version(), "emulated", p.emulated, "roles", "portal, broker and operator socket, in one process")
 	return p, err
+}
+
+// vaultConfig opens keys and homes. What is kept outside is not asked for
+// anything: a server starts while its key vault is down, and says what is wrong
+// to whoever wants a token.
+func (a *App) vaultConfig(ctx context.Context, c *Config) (v vault.Config, err error) {
+	v.DB = a.db
+	if c.keyFile() != "" {
+		file, err := a.openKey(ctx, c)
+		if err != nil {
+			return v, err
+		}
+		v.Key, v.SharedKey = file, file.Shared()
+	} else if v.Key, err = a.outside.wrapper(&c.Key); err != nil {
+		return v, fmt.Errorf("key: %w", err)
+	}
+	if v.Key, err = a.outside.keyring(v.Key); err != nil {
+		return v, err
+	}
+	if !c.SharedKey.isZero() {
+		if v.SharedKey, err = a.outside.wrapper(&c.SharedKey); err != nil {
+			return v, fmt.Errorf("shared_key: %w", err)
+		}
+	}
+	v.Homes, err = a.outside.homes()
+	return v, err
 }
 
 // openKey opens the key file. One that is missing is made only while there is
@@ -338,6 +368,7 @@ func (a *App) Run(ctx context.Context) error {
 	}
 	served, stop := context.WithCancel(context.WithoutCancel(ctx))
 	group.Go(func() error { return a.db.Run(served) })
+	group.Go(func() error { return a.outside.Run(served) })
 	group.Go(func() error { return a.broker.Run(served) })
 	group.Go(func() error { return a.sweep(served) })
 	group.Go(func() error {

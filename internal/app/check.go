@@ -1,9 +1,12 @@
 package app
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
+	"maps"
 	"os"
-	"time"
+	"slices"
 
 	"github.com/mandate-sam/mandate/policy"
 )
@@ -38,19 +41,38 @@ func CheckFiles(c Config) []Finding {
 	} else {
 		add("rules", nil, "%d rule(s), version %s", rules.Len(), rules.Version())
 	}
+	o := newOutside(&c, clouds, slog.New(slog.DiscardHandler))
 	for i := range c.Applications {
 		a := &c.Applications[i]
 		cloud := clouds[a.cloud()]
-		credential, err := c.credential(a.Credential)
-		note := "client secret; a certificate would be better"
-		if cert, ok := credential.(interface{ NotAfter() time.Time }); ok && err == nil {
-			note = "certificate, valid until " + cert.NotAfter().UTC().Format(time.DateOnly)
-		}
+		note, err := o.describe(context.Background(), &a.Credential, cloud.Name)
 		add("application "+a.Name, err, "%s; redirect URI %s", note, redirectURI(c.Portal.PublicURL, cloud.Name))
 		_, err = c.httpClient(cloud)
 		add("cloud "+cloud.Name, err, "%s", cloud.Authority)
 	}
+	for i := range c.Identities {
+		_, err := c.load(&c.Identities[i])
+		add("identity "+c.Identities[i].Name, err, "for key vaults; not tried")
+	}
+	keys := c.keys()
+	for _, path := range slices.Sorted(maps.Keys(keys)) {
+		k := keys[path]
+		if k.File == "" || path != "key" { // the current key file may not be there yet
+			_, err := o.wrapper(k)
+			add(path, err, "%s", k)
+		}
+	}
+	homes, err := o.homes()
+	for _, name := range slices.Sorted(maps.Keys(homes)) {
+		add("grants", nil, "in %s; not asked for", name)
+	}
+	if err != nil {
+		add("grants", err, "")
+	}
 	for _, p := range []struct{ subject, path string }{{"key file", c.keyFile()}, {"data", c.file(c.Data)}} {
+		if p.path == "" {
+			continue
+		}
 		note, err := presence(p.path)
 		add(p.subject, err, "%s%s", p.path, note)
 	}

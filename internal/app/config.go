@@ -34,6 +34,20 @@ type Config struct {
 	// convenient and means that whoever takes the directory takes the grants.
 	KeyFile Path `yaml:"key_file"`
 
+	// Key seals the grants where KeyFile does not: it is in Key Vault, in
+	// OpenBao, or in a file too. OldKeys are those of earlier, which still open
+	// what was sealed with them. SharedKey seals the access tokens that
+	// replicas share; a key file brings one of its own.
+	Key       Key   `yaml:"key"`
+	OldKeys   []Key `yaml:"old_keys"`
+	SharedKey Key   `yaml:"shared_key"`
+
+	// Grants says where sealed grants are kept, if not in the database.
+	Grants Grants `yaml:"grants"`
+
+	// Identities are who we are to key vaults, by name.
+	Identities []Identity `yaml:"identities"`
+
 	// Rules is the file that says who may have which tokens.
 	Rules Path `yaml:"rules"`
 
@@ -82,11 +96,14 @@ func (p *Path) UnmarshalYAML(node ast.Node) error {
 }
 
 // looksSecret reports whether s is rather a credential than a path: a key
-// block, a caller's secret, an Entra client secret, or a long run of letters
-// and digits with neither a separator nor an extension.
+// block, a caller's secret, a token of OpenBao's or of an issuer's, an Entra
+// client secret, or a long run of letters and digits with neither a separator
+// nor an extension.
 func looksSecret(s string) bool {
 	switch {
-	case strings.Contains(s, "-----BEGIN") || strings.HasPrefix(s, "mdt_") || len(s) > 1024:
+	case strings.Contains(s, "-----BEGIN") || len(s) > 1024:
+		return true
+	case slices.ContainsFunc([]string{"mdt_", "hvs.", "hvb.", "hvr.", "eyJ"}, func(p string) bool { return strings.HasPrefix(s, p) }):
 		return true
 	case strings.ContainsAny(s, "/\\"):
 		return false
@@ -131,14 +148,6 @@ type Application struct {
 	Credential  Credential   `yaml:"credential"`
 	Audiences   []string     `yaml:"audiences"`   // default: partnercenter, graph, arm
 	Permissions []Permission `yaml:"permissions"` // what the registration asks for, as partners read it
-}
-
-// A Credential proves to Entra that we are the application. Exactly one of
-// Certificate and Secret is set.
-type Credential struct {
-	Certificate Path `yaml:"certificate"` // PEM file with the certificate
-	Key         Path `yaml:"key"`         // PEM file with its RSA key; default: the certificate's file
-	Secret      Path `yaml:"secret"`      // file with a client secret; a certificate is better
 }
 
 // A Permission is one delegated permission, as the onboarding site explains it.
@@ -186,7 +195,7 @@ func LoadConfig(path string) (Config, error) {
 	}
 	c.dir = filepath.Dir(abs)
 	if err := c.Check(); err != nil {
-		return c, fmt.Errorf("%s: %w", path, err)
+		return c, inFile(path, err)
 	}
 	return c, nil
 }
@@ -199,9 +208,13 @@ func (c *Config) file(p Path) string {
 	return filepath.Join(c.dir, string(p))
 }
 
+// keyFile returns the key file, or "" if the key is elsewhere.
 func (c *Config) keyFile() string {
-	if c.KeyFile != "" {
+	switch {
+	case c.KeyFile != "":
 		return c.file(c.KeyFile)
+	case !c.Key.isZero():
+		return c.file(c.Key.File)
 	}
 	return filepath.Join(c.file(c.Data), "key.txt")
 }
@@ -242,7 +255,16 @@ func (c *Config) Check() error {
 	if err != nil {
 		return err
 	}
-	return c.checkApplications(clouds)
+	if err := c.checkApplications(clouds); err != nil {
+		return err
+	}
+	if err := c.checkIdentities(); err != nil {
+		return err
+	}
+	if err := c.checkKeys(clouds); err != nil {
+		return err
+	}
+	return c.checkGrants(clouds)
 }
 
 func checkOrigin(field, s string) error {
@@ -332,8 +354,8 @@ func (c *Config) checkApplications(clouds map[string]mandate.Cloud) error {
 	custom := 0
 	for i := range c.Applications {
 		a := &c.Applications[i]
-		if err := a.check(clouds); err != nil {
-			return fmt.Errorf("applications: %d (%.40q): %w", i+1, a.Name, err)
+		if err := a.check(c, clouds); err != nil {
+			return at(fmt.Sprintf("applications[%d]", i), fmt.Errorf("applications: %d (%.40q): %w", i+1, a.Name, err))
 		}
 		if seen[a.Name] || seen[a.cloud()+"/"+a.ClientID] {
 			return mandate.Invalid("applications", "%q or its client_id is there twice", a.Name)
@@ -363,7 +385,7 @@ func (a *Application) version() entra.Version {
 	return entra.Version(a.Endpoints)
 }
 
-func (a *Application) check(clouds map[string]mandate.Cloud) error {
+func (a *Application) check(c *Config, clouds map[string]mandate.Cloud) error {
 	if !mandate.Name(a.Name) {
 		return mandate.Invalid("name", "must be a short name of letters, digits, '-', '_' or '.'")
 	}
@@ -380,7 +402,7 @@ func (a *Application) check(clouds map[string]mandate.Cloud) error {
 	if a.DisplayName == "" || a.Publisher == "" || len(a.DisplayName) > 120 || len(a.Publisher) > 120 {
 		return mandate.Invalid("display_name", "and publisher are required, at most 120 bytes each: partners must know who asks")
 	}
-	if err := a.Credential.check(); err != nil {
+	if err := a.Credential.check(c, clouds); err != nil {
 		return err
 	}
 	if _, err := a.audiences(cloud); err != nil {
@@ -390,16 +412,6 @@ func (a *Application) check(clouds map[string]mandate.Cloud) error {
 		if _, err := cloud.Resolve(p.API); err != nil || !mandate.Name(p.Scope) || len(p.Meaning) > 500 {
 			return mandate.Invalid("permissions", "%.60q %.60q needs an api that the cloud has, a scope's name, and a meaning of at most 500 bytes", p.API, p.Scope)
 		}
-	}
-	return nil
-}
-
-func (c *Credential) check() error {
-	switch {
-	case c.Secret == "" && c.Certificate == "":
-		return mandate.Invalid("credential", "needs a certificate (better) or a secret")
-	case c.Secret != "" && (c.Certificate != "" || c.Key != ""):
-		return mandate.Invalid("credential", "has both a certificate and a secret")
 	}
 	return nil
 }

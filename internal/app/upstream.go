@@ -34,26 +34,27 @@ type upstream struct {
 	ends          []credentialEnd
 }
 
-func newUpstream(c *Config, clouds map[string]mandate.Cloud) (*upstream, error) {
+func newUpstream(ctx context.Context, c *Config, o *outside) (*upstream, error) {
 	u := &upstream{
 		entra: make(map[appKey]*entra.Client), partnercenter: make(map[string]*partnercenter.Client),
 		graph: make(map[string]*graph.Client), http: make(map[string]*http.Client),
 	}
 	for i := range c.Applications {
 		a := &c.Applications[i]
-		if err := u.add(c, a, clouds[a.cloud()]); err != nil {
+		if err := u.add(ctx, o, a); err != nil {
 			return nil, fmt.Errorf("application %s: %w", a.Name, err)
 		}
 	}
 	return u, nil
 }
 
-func (u *upstream) add(c *Config, a *Application, cloud mandate.Cloud) error {
+func (u *upstream) add(ctx context.Context, o *outside, a *Application) error {
+	c, cloud := o.config, o.clouds[a.cloud()]
 	id, err := mandate.ParseAppID(a.ClientID)
 	if err != nil {
 		return err
 	}
-	credential, err := c.credential(a.Credential)
+	credential, err := o.credential(ctx, &a.Credential, cloud.Name)
 	if err != nil {
 		return err
 	}
@@ -81,17 +82,6 @@ func (u *upstream) addCloud(c *Config, cloud mandate.Cloud) (err error) {
 	}
 	u.graph[cloud.Name], err = graph.New(graph.Config{URL: cloud.Audiences[mandate.Graph].URL, HTTP: h})
 	return err
-}
-
-func (c *Config) credential(cr Credential) (entra.Credential, error) {
-	if cr.Secret != "" {
-		return entra.LoadSecret(c.file(cr.Secret))
-	}
-	paths := []string{c.file(cr.Certificate)}
-	if cr.Key != "" {
-		paths = append(paths, c.file(cr.Key))
-	}
-	return entra.LoadCertificate(paths...)
 }
 
 // httpClient returns a client for one cloud's hosts. For a custom cloud only
