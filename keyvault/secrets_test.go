@@ -12,6 +12,7 @@ import (
 
 	"github.com/mandate-sam/mandate"
 	"github.com/mandate-sam/mandate/emulator"
+	"github.com/mandate-sam/mandate/keyvault"
 )
 
 var most = []string{"get", "set", "delete", "recover", "purge"}
@@ -203,5 +204,23 @@ func TestBudget(t *testing.T) {
 	}
 	if _, err := s.Get(ctx, "grant", ref); err != nil {
 		t.Error(err)
+	}
+}
+
+// A vault is asked no more often than was said, whatever for.
+func TestRate(t *testing.T) {
+	t.Parallel()
+	w := start(t)
+	s, ctx := w.open(func(c *keyvault.Config) { c.Rate = 10 }).Secrets(), t.Context()
+	ref := must(s.Put(ctx, "grant", []byte("x")))(t)
+	for range 49 {
+		must(s.Get(ctx, "grant", ref))(t)
+	}
+	began := time.Now()
+	for range 5 {
+		must(s.Get(ctx, "grant", ref))(t)
+	}
+	if took := time.Since(began); took < 300*time.Millisecond {
+		t.Errorf("five operations beyond the burst took %v", took)
 	}
 }

@@ -8,6 +8,7 @@
 package keyvault
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -54,12 +55,17 @@ const (
 	versionRate, versionBurst = 10, 50
 )
 
-// Config says which vault, and who we are to it. All fields are required.
+// Config says which vault, and who we are to it. All fields but the last are
+// required.
 type Config struct {
 	URL      string        // https://NAME.vault.azure.net
 	Cloud    mandate.Cloud // in which the vault and the identity are
 	Identity Identity
 	HTTP     *http.Client // trusts the certificate authorities of the cloud's hosts
+
+	// Rate is how many operations a second this vault may be asked for, beyond
+	// a burst of five times as many. Zero means 100.
+	Rate int
 }
 
 // A Vault is one vault, as one identity sees it. It is safe for concurrent use.
@@ -134,9 +140,11 @@ func New(c Config) (*Vault, error) {
 	if err != nil {
 		return nil, err
 	}
+	operations := cmp.Or(c.Rate, budgetRate)
 	v := &Vault{
 		url: u.String(), name: u.Host, identity: c.Identity.String(), options: clientOptions(c.Cloud, c.HTTP),
-		budget: rate.NewLimiter(budgetRate, budgetBurst), versions: rate.NewLimiter(versionRate, versionBurst),
+		budget:   rate.NewLimiter(rate.Limit(operations), max(operations*budgetBurst/budgetRate, 8)), // the costliest operation is 8
+		versions: rate.NewLimiter(versionRate, versionBurst),
 	}
 	v.scope = "https://vault.azure.net/.default"
 	if d := domain(c.Cloud.Name, v.url); d != "" && !c.Cloud.Custom {
