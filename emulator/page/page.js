@@ -87,7 +87,8 @@ const presets = (application) => ({
   "Entra busy, 5 times": { throttles: [{ service: "login", status: 429, retry_after: 2, times: 5 }] },
   "Entra down, 5 times": { throttles: [{ service: "login", status: 503, times: 5 }] },
   "Partner Center busy, 5 times": { throttles: [{ service: "partnercenter", status: 429, retry_after: 2, times: 5 }] },
-  "Vaults down": { key_vault: { outage: ["*"] } },
+  "Partner Center down": { outage: ["partnercenter"] },
+  "Vaults down": { outage: ["keyvault"] },
   "Slow tokens (3 s)": { token_latency: "3s" },
   "Tokens of 61 s": { access_token_lifetime: "61s" },
   "Refresh tokens end 5 s after use": { sign_in: { used_refresh_seconds: 5 } },
@@ -100,8 +101,8 @@ const presets = (application) => ({
 const groups = [
   ["Second factor", ["mfa_verdict", "enforce_mfa", "amr_absent", "mfa_resources"]],
   ["Lifetimes and clock", ["clock_offset", "access_token_lifetime", "id_token_lifetime", "code_lifetime", "auth_time", "sign_in"]],
-  ["Refusals and credentials", ["refusals", "expired_credentials", "replication_delay", "scopes_as_asked"]],
-  ["Weather", ["throttles", "token_latency", "challenges", "service_errors"]],
+  ["Refusals and credentials", ["refusals", "expired_credentials", "replication_delay", "secret_lifetime", "scopes_as_asked"]],
+  ["Weather", ["outage", "throttles", "latency_millis", "token_latency", "challenges", "service_errors"]],
   ["ID tokens", ["id_token"]],
   ["Key Vault", ["key_vault"]],
   ["Other", []],
@@ -145,7 +146,8 @@ function control(id, name, s, value, change) {
     input = make("input", { id, type: "checkbox", checked: !!value });
     input.addEventListener("change", () => change(input.checked));
   } else if (s.enum) {
-    input = make("select", { id }, ...s.enum.map((v) => make("option", { value: v, textContent: v || (name === "service" ? "each of them" : "usual"), selected: v === (value || "") })));
+    const none = !s.enum.includes("") ? "choose" : name === "service" ? "each of them" : "usual";
+    input = make("select", { id }, ...[...new Set(["", ...s.enum])].map((v) => make("option", { value: v, textContent: v || none, selected: v === (value || "") })));
     input.addEventListener("change", () => change(input.value));
   } else {
     input = make("input", { id, type: "text", autocomplete: "off", value: set(value) ? value : "", placeholder: s.format === "duration" ? "such as 90s or 72h" : "" });
@@ -225,7 +227,8 @@ function element(id, name, item, value, change) {
 
 function patch(name, value) {
   return doing(words(name) + " changed", async () => {
-    // A map merges, so one that lost a position is emptied first.
+    // A map merges, so one that may have lost a position is emptied first.
+    if (schemas.Dials.properties[name].propertyNames) await ask("PATCH", "dials", { [name]: null });
     if (name === "key_vault" && value.budgets) await ask("PATCH", "dials", { key_vault: { budgets: null } });
     await ask("PATCH", "dials", { [name]: value });
   })();

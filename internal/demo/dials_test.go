@@ -83,6 +83,9 @@ func TestDialsInBrowser(t *testing.T) {
 			_, ok := d.KeyVault.Budgets["secrets"]
 			return !ok && len(d.KeyVault.Budgets) == 1
 		}},
+		{"dial-latency_millis-graph", "7", func(d emulator.Dials) bool { return d.LatencyMillis["graph"] == 7 }},
+		{"dial-latency_millis-arm", "1", func(d emulator.Dials) bool { return len(d.LatencyMillis) == 2 }},
+		{"dial-latency_millis-graph", "", func(d emulator.Dials) bool { return len(d.LatencyMillis) == 1 && d.LatencyMillis["arm"] == 1 }},
 		{"demand-" + emulator.ContosoTenant, "", func(d emulator.Dials) bool { v, ok := d.MFADemanded[emulator.ContosoTenant]; return ok && !v }},
 		{"factor-" + admin.ID, "", func(d emulator.Dials) bool { return d.MFARegistered["nomfa@contoso.example"] }},
 	} {
@@ -111,6 +114,11 @@ func TestListsInBrowser(t *testing.T) {
 	p.set("dial-refusals-0-times", "2")
 	if r := p.e.Dials().Refusals; len(r) != 1 || r[0] != (emulator.Refusal{Code: 53003, Tenant: emulator.AdatumTenant, Times: 2}) {
 		t.Errorf("refusals: %+v", r)
+	}
+	p.do(chromedp.Click("#dial-outage-add"))
+	p.set("dial-outage-0", "arm")
+	if o := p.e.Dials().Outage; len(o) != 1 || o[0] != "arm" {
+		t.Errorf("outage: %q", o)
 	}
 	p.do(chromedp.Click("#dial-throttles-add"))
 	p.set("dial-throttles-0-service", "graph")
