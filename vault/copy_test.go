@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/mandate-sam/mandate"
 	"github.com/mandate-sam/mandate/internal/database"
@@ -235,6 +236,7 @@ func rotating(t *testing.T, v *SQL, k mandate.GrantKey) (stop func() string) {
 				break
 			}
 			next := fmt.Sprint("rotation ", i)
+			time.Sleep(5 * time.Millisecond) // to leave some time for others
 			switch err := rotate(context.Background(), v, g, next); {
 			case err == nil:
 				kept = next

@@ -190,7 +190,11 @@ func TestAHomeIsReadOnlyWhenSomethingChanged(t *testing.T) {
 // newVaultLike is another replica of v, with the same database, keys and homes.
 func newVaultLike(t *testing.T, v *SQL) *SQL {
 	t.Helper()
-	other, err := New(Config{DB: v.db, Key: v.key, SharedKey: v.shared, Homes: v.homes, HomeOf: v.homeOf})
+	c := Config{DB: v.db, Key: v.key, SharedKey: v.shared, Homes: v.homes}
+	if v.homes != nil {
+		c.HomeOf = v.homeOf
+	}
+	other, err := New(c)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -109,7 +109,11 @@ type sealed struct {
 // additional data: a wrapped key does not fit another label even for a
 // keyholder who sees nothing but wrapped keys.
 func seal(ctx context.Context, w KeyWrapper, l label, secret mandate.Secret) (sealed, error) {
-	additional := l.data(format)
+	return sealWith(ctx, w, format, l.data(format), secret)
+}
+
+// sealWith is seal in a format, with additional data.
+func sealWith(ctx context.Context, w KeyWrapper, format byte, additional []byte, secret mandate.Secret) (sealed, error) {
 	sum := sha256.Sum256(additional)
 	plain := make([]byte, dataKeySize, wrappedSize)
 	rand.Read(plain)

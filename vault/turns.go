@@ -85,16 +85,15 @@ func (v *SQL) Take(ctx context.Context, w mandate.Wanted) (mandate.Turn, *mandat
 	}
 }
 
-// turn reads how things stand; an absent row is one with fence 0.
+// turn reads how things stand; an absent row is one with fence 0. What time it
+// is is learned in either case.
 func (v *SQL) turn(ctx context.Context, id []byte, k mandate.TokenKey) (turn, error) {
 	r := turn{asked: time.Now()}
-	err := v.db.QueryRow(ctx, `SELECT t.owner, t.fence, t.lease, t.epoch, t.expires, t.fingerprint, t.key_id, t.sealed, `+nowMS+`,
+	err := v.db.QueryRow(ctx, `SELECT n.now, coalesce(t.owner, ''), coalesce(t.fence, 0), coalesce(t.lease, 0), coalesce(t.epoch, 0),
+			coalesce(t.expires, 0), coalesce(t.fingerprint, ''), t.key_id, t.sealed,
 			(SELECT since FROM grants WHERE `+ofGrant+` AND generation = $4 AND state = 'active')
-		FROM turns t WHERE t.id = $5`, keyArgs(k.Grant, k.Generation, id)...).
-		Scan(&r.owner, &r.fence, &r.lease, &r.epoch, &r.expires, &r.fingerprint, &r.keyID, &r.sealed, &r.now, &r.since)
-	if errors.Is(err, sql.ErrNoRows) {
-		return turn{}, nil
-	}
+		FROM (SELECT `+nowMS+` AS now) n LEFT JOIN turns t ON t.id = $5`, keyArgs(k.Grant, k.Generation, id)...).
+		Scan(&r.now, &r.owner, &r.fence, &r.lease, &r.epoch, &r.expires, &r.fingerprint, &r.keyID, &r.sealed, &r.since)
 	if err == nil {
 		v.clock.Store(&reading{r.now, time.Now()})
 	}

@@ -1,0 +1,270 @@
+package vault
+
+import (
+	"context"
+	"embed"
+	"encoding/binary"
+	"errors"
+	"io/fs"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/internal/database"
+)
+
+// firstSchema is the schema as it was before there were candidates.
+func firstSchema(t *testing.T, files embed.FS) database.Schema {
+	t.Helper()
+	b, err := fs.ReadFile(files, "migrations/001_grants.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return database.Schema{Package: "vault", Files: fstest.MapFS{"migrations/001_grants.sql": {Data: b}}}
+}
+
+// TestGrantsOfBefore: what was stored and sealed by the first version of this
+// package opens, is rotated, and is renewed.
+func TestGrantsOfBefore(t *testing.T) {
+	onBoth(t, func(t *testing.T, cfg database.Config) {
+		ctx := t.Context()
+		keys := openKeys(t, t.TempDir()+"/keys")
+		old := cfg
+		old.Schemas = []database.Schema{firstSchema(t, migrations)}
+		db, err := database.Open(ctx, old)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, state := range []string{"replaced", "active"} {
+			if err := insertOld(ctx, db, keys, state); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
+		v := newVault(t, openDB(t, cfg), keys)
+		g, err := v.Open(ctx, contoso)
+		if err != nil || g.Refresh.Reveal() != canary || g.Generation != 2 || g.Version != 5 || g.Origin != mandate.OriginConsent {
+			t.Fatalf("Open: got %+v, %v", g, err)
+		}
+		if epoch := epochOf(t, v.db); g.Since < 1 || g.Since > epoch {
+			t.Errorf("the grant's state has changed in epoch %d, and it is %d now", g.Since, epoch)
+		}
+		if err := rotate(ctx, v, g, "rotated"); err != nil {
+			t.Error(err)
+		}
+		activate(t, v, candidate(v.db, contoso, 3, "next"))
+		if err := v.Rewrap(ctx, false, nil); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// insertOld stores a row as the first version did, sealed in format 1.
+func insertOld(ctx context.Context, db *database.DB, keys *KeyFile, state string) error {
+	generation, keyID, blob := int64(1), any(nil), any(nil)
+	if state == "active" {
+		generation = 2
+		s, err := sealFirst(ctx, keys, label{key: contoso, kind: kindRefresh, generation: 2, version: 5}, canary)
+		if err != nil {
+			return err
+		}
+		keyID, blob = s.keyID, s.blob()
+	}
+	now := time.Now().UnixMilli()
+	_, err := db.Exec(ctx, `INSERT INTO grants (cloud, application, partner, generation, version, state, user_tenant, user_object, user_name,
+		consented, until, redeemed, evidence, audiences, agent_groups, key_id, sealed)
+		VALUES ($1, $2, $3, $4, 5, $5, $3, $3, 'somebody', $6, $7, $6, '{}', '[]', '[]', $8, $9)`,
+		keyArgs(contoso, generation, state, now, now+3600000, keyID, blob)...)
+	return err
+}
+
+// sealFirst seals as format 1 did: with the additional data written out here,
+// because what is stored must open whatever becomes of the code.
+func sealFirst(ctx context.Context, keys *KeyFile, l label, secret string) (sealed, error) {
+	var data []byte
+	number := func(n int64) string { return string(binary.BigEndian.AppendUint64(nil, uint64(n))) }
+	for _, f := range []string{"mandate sealed value", number(1), l.key.Cloud, l.key.Application.String(), "refresh-token",
+		l.key.Partner.String(), number(l.generation), number(l.version)} {
+		data = binary.BigEndian.AppendUint32(data, uint32(len(f)))
+		data = append(data, f...)
+	}
+	return sealWith(ctx, keys, 1, data, mandate.NewSecret(secret))
+}
+
+func TestFormat1IsForRefreshTokensOnly(t *testing.T) {
+	keys := openKeys(t, t.TempDir()+"/keys")
+	l := label{key: contoso, kind: kindAccess, generation: 1}
+	s, err := sealWith(t.Context(), keys, 1, l.data(1), mandate.NewSecret(canary))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.open(t.Context(), keys, l); !errors.Is(err, errMoved) {
+		t.Errorf("got error %v, want %v", err, errMoved)
+	}
+}
+
+func TestSweep(t *testing.T) {
+	onBoth(t, func(t *testing.T, cfg database.Config) {
+		ctx := t.Context()
+		v := replicas(t, cfg)[0]
+		activate(t, v, candidate(v.db, contoso, 1, "first"))
+		activate(t, v, candidate(v.db, contoso, 2, "second"))
+		c := &check{vault: v, epoch: v.db, turns: v, key: contoso}
+		if err := v.Stage(ctx, c.staged(3, "third")); err != nil {
+			t.Fatal(err)
+		}
+		fallback, err := v.Fallback(ctx, contoso)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := v.Sweep(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := v.Candidate(ctx, contoso); err != nil {
+			t.Errorf("Candidate before its time is over: %v", err)
+		}
+		if _, err := v.db.Exec(ctx, `UPDATE grants SET fallback_until = now_ms() - 1 WHERE fallback_until > 0`); err != nil {
+			t.Fatal(err)
+		}
+		for name, err := range map[string]error{
+			"Fallback":  second(v.Fallback(ctx, contoso)),
+			"Candidate": second(v.Candidate(ctx, contoso)),
+		} {
+			if !errors.Is(err, mandate.ErrNoGrant) {
+				t.Errorf("%s past its time: got error %v, want %v", name, err, mandate.ErrNoGrant)
+			}
+		}
+		if err := rotate(ctx, v, fallback, "late"); !errors.Is(err, mandate.ErrSuperseded) {
+			t.Errorf("Keep of a fall-back past its time: got error %v, want %v", err, mandate.ErrSuperseded)
+		}
+		if err := v.Activate(ctx, candidate(v.db, contoso, 3, "late")); !errors.Is(err, mandate.ErrSuperseded) {
+			t.Errorf("Activate of a candidate past its time: got error %v, want %v", err, mandate.ErrSuperseded)
+		}
+		if err := v.Rollback(ctx, contoso); !errors.Is(err, mandate.ErrNotFound) {
+			t.Errorf("Rollback past its time: got error %v, want %v", err, mandate.ErrNotFound)
+		}
+		epoch := epochOf(t, v.db)
+		if err := v.Sweep(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if epochOf(t, v.db) != epoch {
+			t.Error("Sweep raised the epoch")
+		}
+		want(t, v, mandate.StateDiscarded, mandate.StateActive, mandate.StateReplaced)
+		if g, err := v.Open(ctx, contoso); err != nil || g.Refresh.Reveal() != "second" {
+			t.Errorf("Open after Sweep: got error %v", err)
+		}
+	})
+}
+
+// want compares the states of contoso's generations, the newest first.
+func want(t *testing.T, v *SQL, states ...mandate.State) {
+	t.Helper()
+	all, err := v.Grants(t.Context(), contoso.Partner)
+	if err != nil || len(all) != len(states) {
+		t.Fatalf("Grants: got %d, %v, want %d", len(all), err, len(states))
+	}
+	for i, g := range all {
+		if g.State != states[i] {
+			t.Errorf("generation %d is %s, want %s", g.Generation, g.State, states[i])
+		}
+	}
+}
+
+func TestRollback(t *testing.T) {
+	onBoth(t, func(t *testing.T, cfg database.Config) {
+		ctx := t.Context()
+		v := replicas(t, cfg)[0]
+		activate(t, v, candidate(v.db, contoso, 1, "first"))
+		if err := v.Rollback(ctx, contoso); !errors.Is(err, mandate.ErrNotFound) {
+			t.Errorf("Rollback without a fall-back: got error %v, want %v", err, mandate.ErrNotFound)
+		}
+		want(t, v, mandate.StateActive)
+		activate(t, v, candidate(v.db, contoso, 2, "second"))
+		epoch := epochOf(t, v.db)
+		if err := v.Rollback(ctx, contoso); err != nil {
+			t.Fatal(err)
+		}
+		want(t, v, mandate.StateReplaced, mandate.StateActive)
+		g, err := v.Open(ctx, contoso)
+		if err != nil || g.Refresh.Reveal() != "first" || g.Since <= epoch || g.Last != 2 || !g.Fallback.IsZero() {
+			t.Errorf("Open after Rollback: got %+v, %v", g, err)
+		}
+		activate(t, v, candidate(v.db, contoso, 3, "third"))
+		if err := errors.Join(v.Suspend(ctx, contoso), v.Resume(ctx, contoso)); err != nil {
+			t.Fatal(err)
+		}
+		want(t, v, mandate.StateActive, mandate.StateReplaced, mandate.StateReplaced)
+		if err := v.Rollback(ctx, contoso); !errors.Is(err, mandate.ErrNotFound) {
+			t.Errorf("Rollback past a suspension: got error %v, want %v", err, mandate.ErrNotFound)
+		}
+	})
+}
+
+// TestASuspendedGrantIsReplacedOnlyByACandidate, and says so whatever came after
+// it.
+func TestASuspendedGrantIsReplacedOnlyByACandidate(t *testing.T) {
+	ctx := t.Context()
+	v, db, _ := openVault(t)
+	activate(t, v, candidate(db, contoso, 1, "first"))
+	c := &check{vault: v, epoch: db, key: contoso}
+	if err := errors.Join(v.Suspend(ctx, contoso), v.Stage(ctx, c.staged(2, "second"))); err != nil {
+		t.Fatal(err)
+	}
+	var none *mandate.NoGrantError
+	if _, err := v.Head(ctx, contoso); !errors.As(err, &none) || none.State != mandate.StateSuspended || none.Generation != 2 {
+		t.Errorf("Head: got error %v of %+v, want suspended, and 2 the last generation", err, none)
+	}
+	if err := v.Activate(ctx, candidate(db, contoso, 3, "third")); !errors.Is(err, mandate.ErrSuperseded) {
+		t.Errorf("Activate: got error %v, want %v", err, mandate.ErrSuperseded)
+	}
+	if held, err := v.Held(ctx, contoso); err != nil || held.Refresh.Reveal() != "first" {
+		t.Errorf("Held: got error %v, want the suspended one", err)
+	}
+	if err := v.Discard(ctx, contoso); err != nil {
+		t.Error(err)
+	}
+	if err := v.Discard(ctx, contoso); !errors.Is(err, mandate.ErrNotFound) {
+		t.Errorf("Discard of nothing: got error %v, want %v", err, mandate.ErrNotFound)
+	}
+	if err := v.Stage(ctx, c.staged(3, "third")); err != nil {
+		t.Fatal(err)
+	}
+	activate(t, v, candidate(db, contoso, 3, "third"))
+	want(t, v, mandate.StateActive, mandate.StateDiscarded, mandate.StateReplaced)
+	if _, err := v.Fallback(ctx, contoso); !errors.Is(err, mandate.ErrNoGrant) {
+		t.Errorf("a suspended generation became a fall-back: %v", err)
+	}
+	past := c.staged(4, "late")
+	past.Fallback = time.Now().Add(-time.Second)
+	if err := v.Stage(ctx, past); !errors.Is(err, mandate.ErrInvalid) {
+		t.Errorf("Stage of what is over: got error %v, want %v", err, mandate.ErrInvalid)
+	}
+}
+
+// TestStatesNeverSeenTogether: the database itself refuses rows that make no
+// sense, whoever writes them.
+func TestStatesNeverSeenTogether(t *testing.T) {
+	onBoth(t, func(t *testing.T, cfg database.Config) {
+		v := replicas(t, cfg)[0]
+		activate(t, v, candidate(v.db, contoso, 1, "first"))
+		activate(t, v, candidate(v.db, contoso, 2, "second"))
+		for _, stmt := range []string{
+			`state = 'active'`,
+			`state = 'fallback'`,
+			`sealed = NULL`,
+			`state = 'replaced'`,
+			`state = 'unheard of'`,
+			`home = 'away'`,
+			`ref = 'x'`,
+			`home = 'away', ref = 'x'`,
+		} {
+			if _, err := v.db.Exec(t.Context(), `UPDATE grants SET `+stmt); err == nil {
+				t.Errorf("the database took %s for all rows", stmt)
+			}
+		}
+	})
+}
