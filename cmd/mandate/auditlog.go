@@ -102,7 +102,7 @@ func kindPaint(kind string) paint {
 	switch kind {
 	case mandate.KindDenied, mandate.KindRefused, mandate.KindFailed:
 		return red
-	case mandate.KindConsented, mandate.KindChanged:
+	case mandate.KindConsented, mandate.KindStaged, mandate.KindChanged:
 		return yellow
 	}
 	return ""

@@ -53,7 +53,7 @@ func verdict(err error) (exit int, code string) {
 		return exitUsage, code
 	case mandate.ErrDenied, mandate.ErrWiderThanRule, mandate.ErrUnauthenticated:
 		return exitDenied, code
-	case mandate.ErrNoGrant:
+	case mandate.ErrNoGrant, mandate.ErrRefused:
 		return exitAct, code
 	case mandate.ErrUnavailable, mandate.ErrRateLimited, mandate.ErrSuperseded, mandate.ErrRotated:
 		return exitLater, code
@@ -121,10 +121,29 @@ var remedies = map[mandate.Remedy]string{
 	mandate.RemedyRetry:      "try again later",
 }
 
+// refusals say whose move it is where a consent, or a refresh token in the
+// place of one, was not accepted.
+var refusals = map[mandate.Reason]string{
+	mandate.ReasonTenant:      "the refresh token is another tenant's; look where it comes from",
+	mandate.ReasonUser:        "the refresh token is another user's; say which user with --user, or look where it comes from",
+	mandate.ReasonGuest:       "the partner must consent with an account of its own tenant: mandate partner invite",
+	mandate.ReasonMFA:         "the partner must sign in with MFA and consent here: mandate partner invite",
+	mandate.ReasonRole:        "an administrator of the partner must make the user an Admin or Sales agent in Partner Center",
+	mandate.ReasonRoleUnknown: "try again; if it stays so, the application may lack the permission to see the user's groups",
+	mandate.ReasonAudience:    "the application's registration, or the consent, lacks a permission for that API",
+	mandate.ReasonConditional: "an administrator of the partner must let a conditional access policy allow the application",
+	mandate.ReasonApplication: "the application's credential or registration must be fixed on the server",
+	mandate.ReasonUnavailable: "try again later",
+	mandate.ReasonSiteProblem: "the server's log says more",
+}
+
 // hint says what to do about err, or "".
 func hint(err error) string {
 	var f *mandate.Fault
+	var r *mandate.Refusal
 	switch {
+	case errors.As(err, &r) && refusals[r.Reason] != "":
+		return refusals[r.Reason]
 	case errors.As(err, &f):
 		return remedies[f.Remedy]
 	case errors.Is(err, mandate.ErrDenied):

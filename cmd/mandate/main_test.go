@@ -81,11 +81,11 @@ func serve(socket string) (stop func(), err error) {
 		return mandate.Endpoint{Resource: mandate.Audience("https://" + name + ".test"), URL: "https://" + name + ".test"}
 	}
 	s, err := api.New(api.Config{
-		Broker: w, Authenticator: w, Partners: w, Registry: registry{w}, Tenants: registry{w}, Callers: w, Grants: w, Audit: w, Recorder: w, Epoch: w,
+		Broker: w, Authenticator: w, Partners: w, Registry: registry{w}, Tenants: registry{w}, Callers: w, Grants: w, Life: w, Forecaster: w, Secrets: w, Audit: w, Recorder: w, Epoch: w,
 		Clouds: map[string]mandate.Cloud{"test": {Name: "test", Audiences: map[string]mandate.Endpoint{
 			"partnercenter": endpoint("pc"), "graph": endpoint("graph"), "arm": endpoint("arm"),
 		}}},
-		Applications: []api.Application{{Name: "marketplace", Cloud: "test", ID: appID}},
+		Applications: []api.Application{{Name: "marketplace", Cloud: "test", ID: appID, Audiences: []mandate.Audience{"https://pc.test", "https://graph.test"}}},
 		Transport:    w, Version: "v9", Log: log,
 	})
 	if err != nil {
@@ -324,6 +324,7 @@ func TestVerdict(t *testing.T) {
 		{mandate.ErrRateLimited, 6, "rate_limited"},
 		{mandate.ErrUnknownPartner, 1, "unknown_partner"},
 		{mandate.ErrExists, 1, "exists"},
+		{&mandate.Refusal{Reason: mandate.ReasonMFA}, 5, "refused"},
 		{&api.CallError{Answer: &api.CallAnswer{Status: 404}}, 1, "api"},
 		{context.Canceled, 1, "interrupted"},
 	} {

@@ -77,8 +77,8 @@ func (c *cli) root() *cobra.Command {
 	root.PersistentFlags().BoolVar(&c.json, "json", false, "write JSON, errors too")
 	root.SetFlagErrorFunc(flagError)
 	group(root)
-	root.AddCommand(c.serveCommand(), c.configCommand(), c.partnerCommand(), c.callerCommand(),
-		c.tokenCommand(), c.callCommand(), c.auditCommand(), c.versionCommand())
+	root.AddCommand(c.serveCommand(), c.configCommand(), c.partnerCommand(), c.grantCommand(), c.callerCommand(),
+		c.tokenCommand(), c.callCommand(), c.auditCommand(), c.forecastCommand(), c.versionCommand())
 	return root
 }
 
