@@ -159,7 +159,7 @@ func (d *doors) serveAPI(st *store.Store, recorder mandate.Recorder, log *audit.
 	// The access log is written out in full, and thrown away.
 	access := slog.New(slog.NewTextHandler(io.Discard, nil))
 	s, err := api.New(api.Config{
-		Broker: broker, Authenticator: st, Partners: st, Registry: operatorsOnly{}, Tenants: operatorsOnly{}, Callers: operatorsOnly{}, Grants: vault,
+		Broker: broker, Authenticator: st, Partners: st, Registry: operatorsOnly{}, Tenants: operatorsOnly{}, Callers: operatorsOnly{}, Grants: vault, Life: broker, Forecaster: operatorsOnly{},
 		Audit: log, Recorder: recorder, Epoch: d.db, Clouds: map[string]mandate.Cloud{"global": global},
 		Applications: []api.Application{{Name: "marketplace", Cloud: "global", ID: appID}}, Log: access,
 	})
@@ -243,6 +243,9 @@ func (operatorsOnly) Invite(context.Context, api.Invitation) (mandate.Partner, m
 func (operatorsOnly) Tenant(context.Context, mandate.GrantKey, string) (mandate.TenantID, error) {
 	return mandate.TenantID{}, errOperators
 }
+
+// Forecast implements [api.Forecaster].
+func (operatorsOnly) Forecast(context.Context) ([]mandate.Trouble, error) { return nil, errOperators }
 
 // Callers implements [api.Callers].
 func (operatorsOnly) Callers(context.Context) ([]api.Caller, error) { return nil, errOperators }
