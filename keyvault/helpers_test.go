@@ -16,6 +16,9 @@ import (
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/cloud"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/streaming"
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/azkeys"
 	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/azsecrets"
@@ -74,7 +77,7 @@ func (w *world) open(change ...func(*keyvault.Config)) *keyvault.Vault {
 func (w *world) permit(keys, secrets []string) {
 	w.t.Helper()
 	err := w.e.SetVaultPolicies(emulator.DefaultVault, emulator.VaultPolicy{Principal: ours, Keys: keys, Secrets: secrets},
-		emulator.VaultPolicy{Principal: theirs, Keys: []string{"all"}, Secrets: []string{"all"}})
+		emulator.VaultPolicy{Principal: theirs, Keys: []string{"all"}, Secrets: []string{"all"}, Certificates: []string{"all"}})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -101,6 +104,31 @@ func (w *world) secrets() *azsecrets.Client {
 func (w *world) makeKey(name string, bits int32) {
 	w.t.Helper()
 	must(w.keys().CreateKey(w.t.Context(), name, azkeys.CreateKeyParameters{Kty: ptr(azkeys.KeyTypeRSA), KeySize: &bits}, nil))(w.t)
+}
+
+// makeCertificate lets the vault make a certificate, or renew it. There is no
+// client of Azure's for it here.
+func (w *world) makeCertificate(name string) {
+	w.t.Helper()
+	pipeline := runtime.NewPipeline("test", "v1.0.0", runtime.PipelineOptions{
+		PerRetry: []policy.Policy{runtime.NewBearerTokenPolicy(w.admin(), []string{"https://vault.azure.net/.default"}, nil)},
+	}, ptr(w.options()))
+	url := w.e.Endpoints().KeyVault + "/certificates/" + name
+	do := func(method, path, body string) int {
+		req := must(runtime.NewRequest(w.t.Context(), method, url+path+"?api-version=7.4"))(w.t)
+		if body != "" {
+			if err := req.SetBody(streaming.NopCloser(strings.NewReader(body)), "application/json"); err != nil {
+				w.t.Fatal(err)
+			}
+		}
+		resp := must(pipeline.Do(req))(w.t)
+		defer resp.Body.Close()
+		return resp.StatusCode
+	}
+	status := do(http.MethodPost, "/create", `{"policy":{"key_props":{"kty":"RSA","key_size":2048},"issuer":{"name":"Self"},"x509_props":{"subject":"CN=app"}}}`)
+	if status != http.StatusAccepted {
+		w.t.Fatalf("made a certificate: %d", status)
+	}
 }
 
 // A middleman may answer in the place of a vault. It returns nil where it does

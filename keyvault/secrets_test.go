@@ -2,8 +2,6 @@ package keyvault_test
 
 import (
 	"bytes"
-	"io"
-	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -158,11 +156,7 @@ func TestDestroyLeavesWhatMayNotBePurged(t *testing.T) {
 func TestDestroyUnderPurgeProtection(t *testing.T) {
 	t.Parallel()
 	w := start(t)
-	w.http.Transport = middleman{next: w.http.Transport, after: func(r *http.Response) {
-		b, _ := io.ReadAll(r.Body)
-		b = bytes.ReplaceAll(b, []byte("Recoverable+Purgeable"), []byte("Recoverable"))
-		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(b)), int64(len(b))
-	}}
+	w.e.Dial(func(d *emulator.Dials) { d.KeyVault.PurgeProtected = []string{emulator.DefaultVault} })
 	s, ctx := w.open().Secrets(), t.Context()
 	must(s.Put(ctx, "grant", []byte("x")))(t)
 	remains, until, err := s.Destroy(ctx, "grant")

@@ -83,7 +83,9 @@ func (v *Vault) OpenSigner(ctx context.Context, certificate string) (*Signer, er
 	if !strings.HasPrefix(strings.ToLower(c.KeyID), strings.ToLower(prefix)) {
 		return nil, mandate.Invalid("certificate", "%s in %s has no key in this vault", name, v)
 	}
-	der, err := base64.StdEncoding.DecodeString(c.DER)
+	// The API's examples have the ordinary alphabet, and its other fields that
+	// of URLs.
+	der, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(strings.NewReplacer("-", "+", "_", "/").Replace(c.DER), "="))
 	if err != nil {
 		return nil, mandate.Invalid("certificate", "%s in %s is not readable", name, v)
 	}

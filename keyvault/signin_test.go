@@ -1,11 +1,13 @@
 package keyvault_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -66,6 +68,42 @@ func TestSignerAtEntra(t *testing.T) {
 			t.Errorf("key %s: %v, want that Entra knows us: %v", name, err, registered)
 		}
 	}
+}
+
+// A certificate that the vault has made signs, and goes on to sign with its own
+// key after the vault has renewed it: Entra does not know the new one.
+func TestCertificateOfVaultAtEntra(t *testing.T) {
+	w := start(t)
+	w.makeCertificate("app")
+	v, ctx := w.open(), t.Context()
+	s := must(v.OpenSigner(ctx, "app"))(t)
+	app, _ := w.e.Application(emulator.ApplicationID)
+	app.Certificates = append(app.Certificates, s.CertificateDER())
+	if err := w.e.Register(app); err != nil {
+		t.Fatal(err)
+	}
+	w.makeCertificate("app")
+	renewed := must(v.OpenSigner(ctx, "app"))(t)
+	_, kid := w.public("app")
+	version := kid[strings.LastIndex(kid, "/")+1:]
+	named := must(v.OpenSigner(ctx, "app/"+version))(t)
+	if !bytes.Equal(named.CertificateDER(), renewed.CertificateDER()) || bytes.Equal(s.CertificateDER(), renewed.CertificateDER()) {
+		t.Errorf("version %s is not the renewed one", version)
+	}
+	for _, tt := range []struct {
+		signer *keyvault.Signer
+		known  bool
+	}{{s, true}, {renewed, false}} {
+		code, err := redeem(t, w, must(entra.NewCertificate(tt.signer))(t))
+		if known := code == 9002313 || code == 70000 || code == 70008; known != tt.known {
+			t.Errorf("got %v, want that Entra knows us: %v", err, tt.known)
+		}
+	}
+	if err := w.e.SetVaultPolicies(emulator.DefaultVault, emulator.VaultPolicy{Principal: ours, Keys: []string{"sign"}}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := v.OpenSigner(ctx, "app")
+	wantError(t, err, nil, "403 Forbidden", `the permission "certificates get"`)
 }
 
 // Without the permission to sign it is the operator's move, and while the vault
