@@ -40,7 +40,7 @@ type Store struct {
 // Open returns the store in db, which was opened with [Schema].
 func Open(ctx context.Context, db *database.DB) (*Store, error) {
 	s := &Store{db: db, maxPending: 10_000, maxPerInvitation: 20}
-	if _, err := s.reload(ctx); err != nil {
+	if _, err := s.read(ctx); err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
 	return s, nil
@@ -84,11 +84,16 @@ func (s *Store) reload(ctx context.Context) (*snapshot, error) {
 	if err != nil {
 		return nil, unavailable(ctx, err)
 	}
-	if snap := s.snap.Load(); snap != nil && snap.epoch >= epoch {
+	if snap := s.snap.Load(); snap.epoch >= epoch {
 		return snap, nil
 	}
+	return s.read(ctx)
+}
+
+// read reads the security state, whatever the epoch is.
+func (s *Store) read(ctx context.Context) (*snapshot, error) {
 	snap := new(snapshot)
-	err = s.db.View(ctx, func(tx *database.Tx) error {
+	err := s.db.View(ctx, func(tx *database.Tx) error {
 		if err := tx.QueryRow(ctx, `SELECT epoch FROM head`).Scan(&snap.epoch); err != nil {
 			return err
 		}

@@ -187,7 +187,7 @@ func (d *DB) prepare(ctx context.Context, schemas []Schema) error {
 		return err
 	}
 	if d.pg != nil {
-		return d.readEpoch(ctx)
+		return d.readEpoch(ctx, patience)
 	}
 	var epoch int64
 	if err := d.QueryRow(ctx, `SELECT epoch FROM head`).Scan(&epoch); err != nil {

@@ -173,7 +173,7 @@ func testDatabaseThatWentBack(t *testing.T, cfg Config) {
 		},
 	}
 	if cfg.URL != "" {
-		notices["by polling"] = func(ctx context.Context, d *DB) error { return d.readEpoch(ctx) }
+		notices["by polling"] = func(ctx context.Context, d *DB) error { return d.readEpoch(ctx, patience) }
 	}
 	for name, notice := range notices {
 		t.Run(name, func(t *testing.T) {

@@ -87,7 +87,7 @@ func TestOpenRefusesServers(t *testing.T) {
 	}
 	c.StartAgain(t)
 	refused(u, "it is a standby")
-	soon(t, "a server that became a standby is not believed", func() bool { return errors.Is(d.readEpoch(t.Context()), errReadOnly) })
+	soon(t, "a server that became a standby is not believed", func() bool { return errors.Is(d.readEpoch(t.Context(), patience), errReadOnly) })
 }
 
 func nameOf(t *testing.T, raw string) string {
@@ -210,6 +210,47 @@ func TestChangedTellsOfOthers(t *testing.T) {
 	}
 }
 
+// TestNoticeOfAChange: it comes with the commit, and is a reason to read.
+func TestNoticeOfAChange(t *testing.T) {
+	u := pgtest.Shared(t).Database(t)
+	a, b := open(t, Config{URL: u}, notes()), open(t, Config{URL: u}, notes())
+	var listening sync.WaitGroup
+	listening.Go(func() { b.listen(t.Context()) }) // and does not poll
+	t.Cleanup(listening.Wait)
+	id := 0
+	soon(t, "a notice arrives", func() bool {
+		id++
+		add(t, a, id)
+		return len(b.pg.wake) > 0
+	})
+}
+
+// TestDoubtWaitsForTheCommit that may still be under way in another session.
+func TestDoubtWaitsForTheCommit(t *testing.T) {
+	u := pgtest.Shared(t).Database(t)
+	a, b := open(t, Config{URL: u}, notes()), open(t, Config{URL: u}, notes())
+	before := a.epoch.Load()
+	err := b.Change(t.Context(), func(tx *Tx) error {
+		a.doubtEpoch()
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		defer cancel()
+		if err := a.reread(ctx); err == nil {
+			t.Error("the epoch was read before the commit that may raise it")
+		}
+		if _, err := a.Epoch(); !errors.Is(err, ErrUnknownEpoch) {
+			t.Errorf("got error %v, want %v", err, ErrUnknownEpoch)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.working.Wait()
+	if got := a.epoch.Load(); got != before+1 {
+		t.Errorf("epoch %d, want %d", got, before+1)
+	}
+}
+
 func TestCutOffWithoutRun(t *testing.T) {
 	d := open(t, Config{URL: pgtest.Shared(t).Database(t)}, notes())
 	long := time.Now().Add(-2 * cutOff)
@@ -223,7 +264,7 @@ func TestCutOffWithoutRun(t *testing.T) {
 	if _, err := d.Epoch(); !errors.Is(err, ErrCutOff) {
 		t.Errorf("got error %v, want %v", err, ErrCutOff)
 	}
-	if err := d.readEpoch(t.Context()); err != nil {
+	if err := d.readEpoch(t.Context(), patience); err != nil {
 		t.Fatal(err)
 	}
 	if d.cutOff() {

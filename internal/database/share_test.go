@@ -7,6 +7,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 // together runs the functions as parts of one commit, in their order, and
@@ -160,4 +161,44 @@ func TestCloseWhileWriting(t *testing.T) {
 		t.Error(err)
 	}
 	all.Wait()
+}
+
+// TestGoneInTheMiddle: SQLite would undo the parts of others too if it were
+// interrupted.
+func TestGoneInTheMiddle(t *testing.T) {
+	d := openTest(t)
+	if err := d.take(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	all.Go(func() {
+		if _, err := d.Exec(t.Context(), `INSERT INTO notes (id) VALUES (0)`); err != nil {
+			t.Error(err)
+		}
+	})
+	soon(t, "one waits", func() bool { return d.queue.length() == 1 })
+	gone, cancel := context.WithCancel(t.Context())
+	all.Go(func() {
+		err := d.Tx(gone, func(tx *Tx) error {
+			time.AfterFunc(10*time.Millisecond, cancel)
+			_, err := tx.Exec(gone, `WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200000)
+				INSERT INTO notes (id) SELECT i FROM n`)
+			return err
+		})
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("got error %v, want %v", err, context.Canceled)
+		}
+	})
+	soon(t, "two wait", func() bool { return d.queue.length() == 2 })
+	d.give()
+	all.Wait()
+	if got := count(t, d); got != 1 {
+		t.Errorf("%d rows, want 1", got)
+	}
+}
+
+func (q *queue) length() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.waiting)
 }

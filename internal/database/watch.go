@@ -61,7 +61,7 @@ func (d *DB) poll(ctx context.Context) {
 	told := false
 	for {
 		began := time.Now()
-		err := d.readEpoch(ctx)
+		err := d.readEpoch(ctx, cutOff) // after which it would not count
 		if ctx.Err() != nil {
 			return
 		}
@@ -91,8 +91,8 @@ func (d *DB) tell(err error, told bool) bool {
 
 // readEpoch reads the epoch from a server that can also write it: a standby
 // may be behind.
-func (d *DB) readEpoch(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, cutOff)
+func (d *DB) readEpoch(ctx context.Context, within time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	began, seen := time.Now(), d.epoch.Load()
 	var epoch int64
