@@ -206,6 +206,14 @@ func TestAdminPage(t *testing.T) {
 			t.Errorf("%s: %d", path, code)
 		}
 	}
+	res, err := e.Client().Get(e.Endpoints().Admin + "/emulator/page/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	if csp := res.Header.Get("Content-Security-Policy"); !strings.Contains(csp, "default-src 'none'; script-src 'self'; style-src 'self'") || strings.Contains(csp, "unsafe") {
+		t.Errorf("the page's policy is %q", csp)
+	}
 	code, _ := admin(t, e, "GET", "/emulator/page/", "", bare, func(r *http.Request) { r.Host = "evil.example" })
 	if code != 403 {
 		t.Errorf("by another name: %d", code)
