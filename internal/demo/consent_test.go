@@ -181,7 +181,7 @@ func TestNotFinished(t *testing.T) {
 }
 
 // After a renewal by the same user the earlier generation's tokens are gone.
-func TestRenewal(t *testing.T) {
+func TestTrap02ReconsentServesNoOldTokens(t *testing.T) {
 	d, _ := begin(t, Config{})
 	tokens := make(map[string]bool)
 	for generation := int64(1); generation <= 2; generation++ {
