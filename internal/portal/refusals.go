@@ -3,6 +3,7 @@ package portal
 import (
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/mandate-sam/mandate"
 	"github.com/mandate-sam/mandate/internal/web"
@@ -193,7 +194,8 @@ var guidances = map[mandate.Reason]guidance{
 type refusalPage struct {
 	Outcome
 	App                *Application // nil if it is not known whose invitation it was
-	Status             string
+	Status, Class      string
+	Waits              time.Time // until when it can be decided on; zero if nothing was stored
 	What, Whose, Trace string
 	Next               []string
 }
@@ -211,19 +213,30 @@ func (p *Portal) showRefusal(w http.ResponseWriter, status int, o Outcome) error
 	if o.Refused == nil {
 		o.Refused = &Refused{Reason: mandate.ReasonSiteProblem}
 	}
+	if g, ok := staged[o.Refused.Reason]; ok && !o.Refused.Waits.IsZero() {
+		return p.showWaiting(w, status, o, g)
+	}
 	g, ok := guidances[o.Refused.Reason]
 	if !ok {
 		g = guidances[mandate.ReasonSiteProblem]
 	}
+	return p.showGuidance(w, status, o, g, func(page *refusalPage) {
+		page.Status, page.Class = "No consent was stored", "bad"
+		if o.Refused.Reason == mandate.ReasonTransaction {
+			page.Status = "Nothing was changed" // an earlier answer may well have been a consent
+		}
+	})
+}
+
+// showGuidance renders a page of guidance, after finish has completed it.
+func (p *Portal) showGuidance(w http.ResponseWriter, status int, o Outcome, g guidance, finish func(*refusalPage)) error {
 	app, _ := p.application(o.Partner.Key) // the page does without
 	say := p.words(o, app)
-	page := &refusalPage{Outcome: o, Status: "No consent was stored", App: app, What: say(g.what), Whose: say(g.whose), Trace: string(g.traces)}
-	if o.Refused.Reason == mandate.ReasonTransaction {
-		page.Status = "Nothing was changed" // an earlier answer may well have been a consent
-	}
+	page := &refusalPage{Outcome: o, App: app, What: say(g.what), Whose: say(g.whose), Trace: string(g.traces)}
 	for _, step := range g.next {
 		page.Next = append(page.Next, say(step))
 	}
+	finish(page)
 	return p.show(w, status, "refusal", say(g.title), page)
 }
 
@@ -244,7 +257,7 @@ func (p *Portal) words(o Outcome, app *Application) func(string) string {
 	if user == "" {
 		user = "the invited account"
 	}
-	replace := strings.NewReplacer("{publisher}", publisher, "{application}", application, "{partner}", partner, "{user}", user, "{api}", api)
+	replace := strings.NewReplacer("{publisher}", publisher, "{application}", application, "{partner}", partner, "{user}", user, "{api}", api, "{until}", when(o.Refused.Waits))
 	return func(s string) string {
 		s = replace.Replace(s)
 		return strings.ToUpper(s[:1]) + s[1:]

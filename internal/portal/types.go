@@ -132,7 +132,7 @@ type Outcomes interface {
 type Consenter interface {
 	// Consent makes a grant out of an authorization code. The error is, or
 	// wraps, a [*mandate.Refusal], which is recorded; after any error nothing
-	// is stored.
+	// is stored, unless the refusal's Staged says that it waits.
 	Consent(context.Context, mandate.Consent) (mandate.Grant, mandate.Receipt, error)
 
 	// Refuse records a refusal that came before there was anything to redeem.
@@ -185,6 +185,10 @@ type Refused struct {
 	CorrelationID string           `json:"correlation_id,omitempty"`
 	TraceID       string           `json:"trace_id,omitempty"`
 	Timestamp     string           `json:"timestamp,omitempty"`
+
+	// Waits is set if everything was proven, and the consent waits until then
+	// for the operator's decision.
+	Waits time.Time `json:"waits,omitzero"`
 }
 
 func receipt(g mandate.Grant, record mandate.Receipt) *Receipt {
@@ -198,6 +202,9 @@ func receipt(g mandate.Grant, record mandate.Receipt) *Receipt {
 // operator and the record.
 func refused(r *mandate.Refusal) *Refused {
 	out := &Refused{Reason: r.Reason, Audience: r.Audience}
+	if r.Staged > 0 {
+		out.Waits = time.Now().Add(mandate.CandidateLife).UTC().Truncate(time.Second)
+	}
 	if f := r.Fault; f != nil {
 		out.Code, out.Description = f.Code(), f.Description
 		out.CorrelationID, out.TraceID, out.Timestamp = f.CorrelationID, f.TraceID, f.Timestamp
