@@ -345,3 +345,21 @@ func TestRefusedRedemptions(t *testing.T) {
 		t.Errorf("a code for another cloud: %+v after %d requests", got, len(f.forms))
 	}
 }
+
+// Expiry comes from expires_in, whatever expires_on says, and keeps the
+// monotonic clock's reading: a wall clock that is set meanwhile changes nothing.
+func TestTrap09ExpiryFromExpiresIn(t *testing.T) {
+	f := newFake()
+	f.body = answerV2(map[string]any{"expires_in": 4000, "expires_on": 1388444763})
+	before := time.Now()
+	got, err := newClient(t, f, V2).Redeem(ctx(), redemption(partner))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if life := got.Expires.Sub(before); life < 3999*time.Second || life > 4002*time.Second {
+		t.Errorf("the token lives %v", life)
+	}
+	if !strings.Contains(got.Expires.String(), "m=") {
+		t.Errorf("%v has no monotonic reading", got.Expires)
+	}
+}
