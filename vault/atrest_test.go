@@ -155,3 +155,68 @@ func TestUnreadableRowIsAnError(t *testing.T) {
 		}
 	}
 }
+
+// TestNothingOpensAnywhereElse puts each sealed token into the place of every
+// other, and shared tokens too.
+func TestNothingOpensAnywhereElse(t *testing.T) {
+	onBoth(t, func(t *testing.T, cfg database.Config) {
+		ctx := t.Context()
+		v := replicas(t, cfg)[0]
+		populate(t, v)
+		c, g := holdingOf(t, v, partner(9))
+		w := c.wanted(g, "https://example.com")
+		if err := c.share(ctx, g, w, c.accessToken(g, w, "access"), mandate.Secret{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := CheckMoved(ctx, v); err != nil {
+			t.Error(err)
+		}
+		all, err := v.storedValues(ctx)
+		if err != nil || len(all) != 9 {
+			t.Fatal(len(all), err)
+		}
+		rows, err := v.rows(ctx, `SELECT `+columns+` FROM grants WHERE key_id IS NOT NULL`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range rows {
+			own := r.sealed
+			for _, s := range all {
+				if bytes.Equal(s.sealed.blob(), own) {
+					continue
+				}
+				_, err := v.db.Exec(ctx, `UPDATE grants SET sealed = $1, key_id = $2 WHERE partner = $3 AND generation = $4`, s.sealed.blob(), s.sealed.keyID, r.partner, r.generation)
+				if err != nil {
+					t.Fatal(err)
+				}
+				r.sealed = s.sealed.blob()
+				if _, err := v.unsealed(ctx, &r); err == nil {
+					t.Errorf("%s opens as generation %d of %s", s.what, r.generation, r.partner)
+				}
+			}
+			r.sealed = own
+			if err := CheckMoved(ctx, v); err == nil {
+				t.Error("CheckMoved found nothing wrong with a row that has another's token")
+			}
+			if _, err := v.db.Exec(ctx, `UPDATE grants SET sealed = $1 WHERE partner = $2 AND generation = $3`, own, r.partner, r.generation); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
+func TestWhatUsersAreCalledCanBeStored(t *testing.T) {
+	onBoth(t, func(t *testing.T, cfg database.Config) {
+		v := replicas(t, cfg)[0]
+		g := candidate(v.db, contoso, 1, "refresh")
+		g.UserName = "somebody\x00\xff@" + strings.Repeat("é", maxText)
+		activate(t, v, g)
+		if err := v.Attempted(t.Context(), g, g.Due, strings.Repeat("é", maxText)+"\x00"); err != nil {
+			t.Error(err)
+		}
+		got, err := v.Head(t.Context(), contoso)
+		if err != nil || !strings.HasPrefix(got.UserName, "somebody@é") || got.Failures != 1 {
+			t.Errorf("Head: got %q, %d failures, %v", got.UserName, got.Failures, err)
+		}
+	})
+}

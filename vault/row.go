@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/mandate-sam/mandate"
@@ -75,7 +76,7 @@ func rowOf(g mandate.Grant, s stored) (row, error) {
 	r := row{
 		cloud: g.Key.Cloud, application: g.Key.Application.String(), partner: g.Key.Partner.String(),
 		generation: g.Generation, version: g.Version, state: string(g.State), origin: g.Origin,
-		userTenant: g.User.Tenant.String(), userObject: g.User.Object.String(), userName: g.UserName,
+		userTenant: g.User.Tenant.String(), userObject: g.User.Object.String(), userName: storableText(g.UserName),
 		consented: g.Consented.UnixMilli(), until: g.Until.UnixMilli(), redeemed: g.Redeemed.UnixMilli(),
 		due: millis(g.Due), attempted: millis(g.Attempted), failures: int64(g.Failures), lastFault: g.LastFault,
 		keyID: sql.NullString{String: s.keyID, Valid: true}, home: s.home, ref: s.ref, sealed: s.blob,
@@ -122,4 +123,13 @@ func (r *row) grant() (mandate.Grant, error) {
 		return mandate.Grant{}, fmt.Errorf("read generation %d of partner %q: %w", r.generation, r.partner, err)
 	}
 	return g, nil
+}
+
+// maxText bounds what others say of themselves or of an error, in bytes.
+const maxText = 1000
+
+// storableText is the beginning of s as a database takes it: what comes from
+// elsewhere may be cut within a character, or have none.
+func storableText(s string) string {
+	return strings.ReplaceAll(strings.ToValidUTF8(s[:min(len(s), maxText)], ""), "\x00", "")
 }

@@ -2,14 +2,10 @@ package vault
 
 import (
 	"context"
-	"strings"
 	"time"
 
 	"github.com/mandate-sam/mandate"
 )
-
-// maxFault bounds what is remembered of why a keep-alive failed, in bytes.
-const maxFault = 1000
 
 // Due implements [mandate.Schedule].
 func (v *SQL) Due(ctx context.Context, now time.Time, limit int) ([]mandate.Grant, error) {
@@ -35,10 +31,4 @@ func (v *SQL) Attempted(ctx context.Context, g mandate.Grant, next time.Time, fa
 		WHERE `+ofGrant+` AND generation = $4 AND state = 'active'`,
 		keyArgs(g.Key, g.Generation, millis(next), time.Now().UnixMilli(), storableText(fault))...)
 	return wrap("note attempt", unavailable(ctx, err))
-}
-
-// storableText is the beginning of s as a database takes it: what an upstream
-// says may be cut within a character, or have none.
-func storableText(s string) string {
-	return strings.ReplaceAll(strings.ToValidUTF8(s[:min(len(s), maxFault)], ""), "\x00", "")
 }

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"database/sql"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	mathrand "math/rand/v2"
@@ -70,7 +69,7 @@ func (v *SQL) Take(ctx context.Context, w mandate.Wanted) (mandate.Turn, *mandat
 			return mandate.Turn{}, t, nil
 		}
 		if r.owner == "" || r.lease <= r.now {
-			t, err := v.take(ctx, id, w.Key, r.fence)
+			t, err := v.take(ctx, id, w.Key, &r)
 			if err != nil {
 				return mandate.Turn{}, nil, wrap("take turn", unavailable(ctx, err))
 			}
@@ -101,27 +100,25 @@ func (v *SQL) turn(ctx context.Context, id []byte, k mandate.TokenKey) (turn, er
 }
 
 // take takes the turn, if the row is still as it was read: whoever stores a
-// token has taken the turn before, and so raised the fence.
-func (v *SQL) take(ctx context.Context, id []byte, k mandate.TokenKey, fence int64) (mandate.Turn, error) {
-	t := mandate.Turn{Key: k, Owner: v.replica + "-" + rand.Text()}
-	args := keyArgs(k.Grant, id, t.Owner, mandate.TurnLease.Milliseconds(), fence)
-	err := v.turnWrite(ctx, func(tx *database.Tx) error {
-		return tx.QueryRow(ctx, `INSERT INTO turns (cloud, application, partner, id, owner, fence, lease, epoch, expires, fingerprint)
-			VALUES ($1, $2, $3, $4, $5, `+nowMS+`, `+nowMS+` + $6, 0, 0, '')
-			ON CONFLICT (id) DO UPDATE SET owner = excluded.owner, fence = turns.fence + 1, lease = excluded.lease
-				WHERE turns.fence = $7 AND (turns.owner = '' OR turns.lease <= `+nowMS+`)
-			RETURNING fence`, args...).Scan(&t.Fence)
-	})
-	if errors.Is(err, sql.ErrNoRows) {
-		return mandate.Turn{}, nil
+// token has taken the turn before, and so raised the fence. A new row's fence
+// is the time, and so larger than that of any row which was swept away.
+//
+// The write survives a crash, and need not: it is one statement, and for that
+// no commit can be made to return earlier.
+func (v *SQL) take(ctx context.Context, id []byte, k mandate.TokenKey, r *turn) (mandate.Turn, error) {
+	t := mandate.Turn{Key: k, Owner: v.replica + "-" + rand.Text(), Fence: r.fence + 1}
+	if r.fence == 0 {
+		t.Fence = r.now
 	}
-	return t, err
-}
-
-// turnWrite runs a write that need not survive a crash: who had a turn then
-// is gone, too, and its lease ends by itself.
-func (v *SQL) turnWrite(ctx context.Context, fn func(*database.Tx) error) error {
-	return v.db.Tx(ctx, fn)
+	n, err := v.db.Exec(ctx, `INSERT INTO turns (cloud, application, partner, id, owner, fence, lease, epoch, expires, fingerprint)
+		VALUES ($1, $2, $3, $4, $5, $6, `+nowMS+` + $7, 0, 0, '')
+		ON CONFLICT (id) DO UPDATE SET owner = excluded.owner, fence = excluded.fence, lease = excluded.lease
+			WHERE turns.fence = $8 AND (turns.owner = '' OR turns.lease <= `+nowMS+`)`,
+		keyArgs(k.Grant, id, t.Owner, t.Fence, mandate.TurnLease.Milliseconds(), r.fence)...)
+	if err != nil || n == 0 {
+		return mandate.Turn{}, err
+	}
+	return t, nil
 }
 
 // topicTurn is the topic of the notices that a turn is over.
@@ -170,12 +167,19 @@ func (v *SQL) ended(ctx context.Context, t mandate.Turn) {
 
 func nameOfTurn(id []byte) string { return hex.EncodeToString(id[:8]) }
 
+// Extend implements [mandate.Turns].
+func (v *SQL) Extend(ctx context.Context, t mandate.Turn) error {
+	n, err := v.db.Exec(ctx, `UPDATE turns SET lease = `+nowMS+` + $1 WHERE id = $2 AND owner = $3 AND fence = $4`,
+		mandate.TurnLease.Milliseconds(), idOf(t.Key), t.Owner, t.Fence)
+	if err == nil && n == 0 {
+		return fmt.Errorf("extend turn: %w", mandate.ErrSuperseded)
+	}
+	return wrap("extend turn", unavailable(ctx, err))
+}
+
 // Release implements [mandate.Turns].
 func (v *SQL) Release(ctx context.Context, t mandate.Turn) error {
-	err := v.turnWrite(ctx, func(tx *database.Tx) error {
-		_, err := tx.Exec(ctx, `UPDATE turns SET owner = '' WHERE id = $1 AND owner = $2 AND fence = $3`, idOf(t.Key), t.Owner, t.Fence)
-		return err
-	})
+	_, err := v.db.Exec(ctx, `UPDATE turns SET owner = '' WHERE id = $1 AND owner = $2 AND fence = $3`, idOf(t.Key), t.Owner, t.Fence)
 	if err == nil {
 		v.ended(ctx, t)
 	}
@@ -188,110 +192,4 @@ func endTurns(ctx context.Context, tx *database.Tx, k mandate.GrantKey) error {
 	_, err := tx.Exec(ctx, `UPDATE turns SET owner = '', epoch = 0, expires = 0, fingerprint = '', key_id = NULL, sealed = NULL
 		WHERE `+ofGrant, keyArgs(k)...)
 	return err
-}
-
-// A reading is the time of the database's clock at a time of ours, or a little
-// before.
-type reading struct {
-	now int64
-	at  time.Time
-}
-
-// A sharedToken is what is sealed of a token: all of it, so that nobody can
-// add to its scopes or to its life. Its fields are not of type
-// [mandate.Secret], which does not marshal.
-type sharedToken struct {
-	Access      string          `json:"access"`
-	Scopes      []mandate.Scope `json:"scopes"`
-	Generation  int64           `json:"generation"`
-	Fingerprint string          `json:"fingerprint"`
-	UTI         string          `json:"uti"`
-	Correlation string          `json:"correlation"`
-}
-
-// labelOfToken binds a shared token to its place, its epoch and its end. There
-// is no version: what is in the row is whatever was stored last, and an older
-// token of the same epoch is worth no more than its own end.
-func labelOfToken(k mandate.TokenKey, epoch, expires int64) label {
-	return label{
-		key: k.Grant, kind: kindAccess, generation: k.Generation,
-		tenant: k.Tenant, audience: k.Audience, scopes: k.Scopes, claims: k.Claims, epoch: epoch, expires: expires,
-	}
-}
-
-// shareable seals the token of k for others. Its end is stored by the
-// database's clock, so that no replica's clock matters.
-func (v *SQL) shareable(ctx context.Context, k *mandate.Keep) (shareable, error) {
-	s := shareable{keep: k, id: idOf(k.Turn.Key)}
-	if k.Token == nil || v.shared == nil {
-		return s, nil
-	}
-	c, err := v.databaseClock(ctx)
-	if err != nil {
-		return s, err
-	}
-	s.expires = c.now + k.Token.Expires.Sub(c.at).Milliseconds()
-	s.fingerprint = k.Token.Fingerprint
-	if s.expires <= 0 {
-		return s, nil
-	}
-	text, err := json.Marshal(sharedToken{
-		k.Token.Access.Reveal(), k.Token.Scopes, k.Token.Generation, k.Token.Fingerprint, k.Token.UTI, k.Token.CorrelationID})
-	if err != nil {
-		return s, err
-	}
-	s.token, err = seal(ctx, v.shared, labelOfToken(k.Turn.Key, k.Epoch, s.expires), mandate.NewSecret(string(text)))
-	return s, err
-}
-
-// databaseClock returns the last reading of the database's clock. Every turn
-// that was taken here brought one; the clocks' drift since is nothing.
-func (v *SQL) databaseClock(ctx context.Context) (reading, error) {
-	if c := v.clock.Load(); c != nil && time.Since(c.at) < time.Minute {
-		return *c, nil
-	}
-	var c reading
-	if err := v.db.QueryRow(ctx, `SELECT `+nowMS).Scan(&c.now); err != nil {
-		return c, unavailable(ctx, err)
-	}
-	c.at = time.Now()
-	v.clock.Store(&c)
-	return c, nil
-}
-
-// token returns the token in r if it will do. One that does not open is no
-// token: it is redeemed again, which harms nobody but whoever altered it.
-func (v *SQL) token(ctx context.Context, r *turn, w *mandate.Wanted) *mandate.Token {
-	remaining := time.Duration(r.expires-r.now) * time.Millisecond
-	if len(r.sealed) == 0 || remaining <= max(w.AtLeast, 0) || r.epoch < w.Since || !r.since.Valid || r.epoch < r.since.Int64 {
-		return nil
-	}
-	if w.Not != "" && r.fingerprint == w.Not {
-		return nil
-	}
-	t, err := v.openToken(ctx, r, w.Key)
-	if err != nil || t.Fingerprint != r.fingerprint {
-		return nil
-	}
-	return &mandate.Token{
-		Access: mandate.NewSecret(t.Access), Expires: r.asked.Add(remaining),
-		Tenant: w.Key.Tenant, Audience: w.Key.Audience, Scopes: t.Scopes, Generation: t.Generation,
-		Fingerprint: t.Fingerprint, UTI: t.UTI, CorrelationID: t.Correlation,
-	}
-}
-
-func (v *SQL) openToken(ctx context.Context, r *turn, k mandate.TokenKey) (sharedToken, error) {
-	var t sharedToken
-	s, err := parseSealed(r.keyID.String, r.sealed)
-	if err != nil {
-		return t, err
-	}
-	text, err := s.open(ctx, v.shared, labelOfToken(k, r.epoch, r.expires))
-	if err != nil {
-		return t, err
-	}
-	if err := json.Unmarshal([]byte(text.Reveal()), &t); err != nil {
-		return t, fmt.Errorf("read shared token: %w", err)
-	}
-	return t, nil
 }

@@ -15,14 +15,16 @@ import (
 
 // holding returns a grant that is active, with a check whose methods speak of
 // it.
-func holding(t *testing.T, v *SQL) (*check, mandate.Grant) {
+func holding(t *testing.T, v *SQL) (*check, mandate.Grant) { return holdingOf(t, v, contoso) }
+
+func holdingOf(t *testing.T, v *SQL, k mandate.GrantKey) (*check, mandate.Grant) {
 	t.Helper()
-	activate(t, v, candidate(v.db, contoso, 1, "refresh"))
-	g, err := v.Open(t.Context(), contoso)
+	activate(t, v, candidate(v.db, k, 1, "refresh"))
+	g, err := v.Open(t.Context(), k)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &check{vault: v, epoch: v.db, turns: v, schedule: v, key: contoso}, g
+	return &check{vault: v, epoch: v.db, turns: v, schedule: v, key: k}, g
 }
 
 // knows waits until a replica has heard of an epoch.
