@@ -180,8 +180,8 @@ func TestGoneInTheMiddle(t *testing.T) {
 	gone, cancel := context.WithCancel(t.Context())
 	all.Go(func() {
 		err := d.Tx(gone, func(tx *Tx) error {
-			time.AfterFunc(10*time.Millisecond, cancel)
-			_, err := tx.Exec(gone, `WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200000)
+			time.AfterFunc(time.Millisecond, cancel)
+			_, err := tx.Exec(gone, `WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
 				INSERT INTO notes (id) SELECT i FROM n`)
 			return err
 		})
