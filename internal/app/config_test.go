@@ -186,6 +186,7 @@ func TestSocketPath(t *testing.T) {
 func FuzzConfig(f *testing.F) {
 	f.Add([]byte(Example()))
 	f.Add([]byte(Example() + custom))
+	f.Add([]byte(elsewhereConfig()))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var c Config
 		if yamlfile.Decode("f", data, &c) != nil || c.Check() != nil {
