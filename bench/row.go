@@ -55,7 +55,7 @@ type row struct {
 // A target is what a row is held against.
 type target struct {
 	of    string // "value" or "ratio"
-	op    string // "<=" or "="
+	op    string // "<=", ">=" or "="
 	limit float64
 }
 
@@ -80,10 +80,13 @@ func (r *row) met() bool {
 	if r.Target.of == "ratio" {
 		v = float64(r.Ratio)
 	}
-	if r.Target.op == "=" {
+	switch r.Target.op {
+	case "=":
 		return v == r.Target.limit
+	case ">=":
+		return v >= r.Target.limit // false for NaN
 	}
-	return v <= r.Target.limit // false for NaN
+	return v <= r.Target.limit // so is this
 }
 
 // judge sets OK, and explains a miss by why.

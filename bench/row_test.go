@@ -34,7 +34,7 @@ func TestNumber(t *testing.T) {
 }
 
 func TestJudge(t *testing.T) {
-	atMost, exactly := &target{"ratio", "<=", 1.2}, &target{"value", "=", 1}
+	atMost, exactly, atLeast := &target{"ratio", "<=", 1.2}, &target{"value", "=", 1}, &target{"ratio", ">=", 0.5}
 	for _, tt := range []struct {
 		row    row
 		target *target
@@ -47,6 +47,9 @@ func TestJudge(t *testing.T) {
 		{row{Value: 2, Ratio: 1}, exactly, false},
 		{row{Value: 0, Ratio: 1}, exactly, false},
 		{row{Value: none}, exactly, false},
+		{row{Value: 1, Ratio: 0.5}, atLeast, true},
+		{row{Value: 1, Ratio: 0.49}, atLeast, false},
+		{row{Value: 1, Ratio: none}, atLeast, false},
 	} {
 		got := tt.row.judge(tt.target, "too slow")
 		if got.OK != tt.ok {

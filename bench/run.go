@@ -18,7 +18,10 @@ type benchCase struct {
 }
 
 // cases are all there are.
-var cases = []benchCase{cacheCase, tokenCase, tokenDiskCase, stampedeCase, msalCase, httpCase, emulatorCase}
+var cases = []benchCase{
+	cacheCase, tokenCase, tokenDiskCase, handleCase, hotCase, growthCase, stampedeCase, msalCase,
+	memoryCase, wheelCase, httpCase, emulatorCase,
+}
 
 // pick returns the cases that have rows whose names match, to show only those.
 func pick(all []benchCase, pattern *regexp.Regexp) []benchCase {
