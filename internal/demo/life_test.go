@@ -1,0 +1,400 @@
+package demo
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/api"
+	"github.com/mandate-sam/mandate/emulator"
+)
+
+const secondUser = "admin2@contoso.example"
+
+// userOf returns the UPN of whom an access token was issued to.
+func userOf(t *testing.T, tok mandate.Token) string {
+	t.Helper()
+	parts := strings.Split(tok.Access.Reveal(), ".")
+	if len(parts) != 3 {
+		t.Fatal("the access token is no JWT")
+	}
+	claims, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var c struct {
+		UPN string `json:"upn"`
+	}
+	unmarshal(t, claims, &c)
+	return c.UPN
+}
+
+// A suspended grant serves nothing from the moment that the command returns,
+// and nothing of before when it serves again.
+func TestSuspendDropsTokensAtOnce(t *testing.T) {
+	t.Parallel()
+	d := consented(t)
+	ctx := t.Context()
+	first, err := d.token(ctx, "graph")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := d.Operator.Act(ctx, Partner, "suspend", api.ActRequest{Ticket: "INC-7"})
+	if err != nil || a.Partner.Grant.State != mandate.StateSuspended {
+		t.Fatalf("%+v, %v", a, err)
+	}
+	if _, err := d.token(ctx, "graph"); !errors.Is(err, mandate.ErrNoGrant) || contains(err.Error(), "suspended") != nil {
+		t.Errorf("while suspended: %v", err)
+	}
+	// The partner cannot undo that by itself.
+	if p := d.attempt(t, attempt{invited: User, user: User}); contains(p.Text(), "Proven, and waiting", "suspended") != nil {
+		t.Errorf("a consent meanwhile: %q", p.Text())
+	}
+	if _, err := d.token(ctx, "graph"); !errors.Is(err, mandate.ErrNoGrant) {
+		t.Errorf("after a consent meanwhile: %v", err)
+	}
+	if _, err := d.Operator.Act(ctx, Partner, "resume", api.ActRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	again, err := d.token(ctx, "graph")
+	if err != nil || again.Access.Reveal() == first.Access.Reveal() || again.Generation != 1 {
+		t.Errorf("after resuming: %+v, %v", again, err)
+	}
+	if _, err := d.Operator.Act(ctx, Partner, "resume", api.ActRequest{}); !errors.Is(err, mandate.ErrNotFound) {
+		t.Errorf("resuming what serves: %v", err)
+	}
+}
+
+// Another user's consent replaces nothing until an operator says so, and then
+// no token of the user before is served (traps 2 and 11).
+func TestApproveAnotherUser(t *testing.T) {
+	t.Parallel()
+	d := consented(t)
+	ctx := t.Context()
+	old, err := d.token(ctx, "graph")
+	if err != nil || userOf(t, old) != User {
+		t.Fatalf("%+v, %v", old, err)
+	}
+	if p := d.attempt(t, attempt{user: secondUser}); contains(p.Text(), "Proven, and waiting") != nil {
+		t.Fatalf("the second user's page: %q", p.Text())
+	}
+	if kinds, last := d.records(t); last.Kind != mandate.KindStaged || last.Generation != 2 {
+		t.Errorf("records %v, the last %+v", kinds, last)
+	}
+	if tok, err := d.token(ctx, "graph"); err != nil || tok.Access.Reveal() != old.Access.Reveal() {
+		t.Errorf("while it waits: %v, or another token", err)
+	}
+	all, err := d.Operator.Grants(ctx)
+	if err != nil || len(all) != 1 || all[0].Candidate == nil || all[0].Candidate.UserName != secondUser || all[0].Grant.UserName != User {
+		t.Fatalf("%+v, %v", all, err)
+	}
+	if _, err := d.Operator.Decide(ctx, Partner, "approve", api.DecideRequest{Generation: 3}); !errors.Is(err, mandate.ErrInvalid) {
+		t.Errorf("another generation than the one that waits: %v", err)
+	}
+	a, err := d.Operator.Decide(ctx, Partner, "approve", api.DecideRequest{Generation: 2, Ticket: "CHG-1"})
+	if err != nil || a.Partner.Grant.UserName != secondUser || a.Partner.Candidate != nil || a.Partner.Fallback != nil {
+		t.Fatalf("%+v, %v", a, err)
+	}
+	for range 3 {
+		tok, err := d.token(ctx, "graph")
+		if err != nil || userOf(t, tok) != secondUser || tok.Generation != 2 {
+			t.Fatalf("after approval: %s's, %+v, %v", userOf(t, tok), tok, err)
+		}
+	}
+}
+
+// What was lost since a consent was proven is noticed before it is activated.
+func TestApproveProvesAgain(t *testing.T) {
+	t.Parallel()
+	d := consented(t)
+	ctx := t.Context()
+	d.attempt(t, attempt{user: secondUser})
+	d.Emulator.Dial(func(d *emulator.Dials) { d.MFAVerdict = "absent" })
+	var r *mandate.Refusal
+	if _, err := d.Operator.Decide(ctx, Partner, "approve", api.DecideRequest{Generation: 2}); !errors.As(err, &r) || r.Reason != mandate.ReasonMFA {
+		t.Errorf("got %v", err)
+	}
+	if tok, err := d.token(ctx, "graph"); err != nil || userOf(t, tok) != User {
+		t.Errorf("%v", err)
+	}
+	a, err := d.Operator.Decide(ctx, Partner, "discard", api.DecideRequest{Generation: 2})
+	if err != nil || a.Partner.Candidate != nil {
+		t.Errorf("%+v, %v", a, err)
+	}
+	h, err := d.Operator.History(ctx, Partner)
+	if err != nil || len(h.Generations) != 2 || h.Generations[0].State != mandate.StateDiscarded {
+		t.Errorf("%+v, %v", h, err)
+	}
+}
+
+func TestRollbackToTheGenerationBefore(t *testing.T) {
+	t.Parallel()
+	d := consented(t)
+	ctx := t.Context()
+	if p := d.attempt(t, attempt{invited: User, user: User}); contains(p.Text(), "Consent stored and active") != nil {
+		t.Fatal(p.Text())
+	}
+	newer, err := d.token(ctx, "graph")
+	if err != nil || newer.Generation != 2 {
+		t.Fatalf("%+v, %v", newer, err)
+	}
+	a, err := d.Operator.Act(ctx, Partner, "rollback", api.ActRequest{})
+	if err != nil || a.Partner.Grant.Generation != 1 || a.Partner.Fallback != nil {
+		t.Fatalf("%+v, %v", a, err)
+	}
+	if tok, err := d.token(ctx, "graph"); err != nil || tok.Generation != 1 || tok.Access.Reveal() == newer.Access.Reveal() {
+		t.Errorf("%+v, %v", tok, err)
+	}
+	if _, err := d.Operator.Act(ctx, Partner, "rollback", api.ActRequest{}); !errors.Is(err, mandate.ErrNotFound) {
+		t.Errorf("twice: %v", err)
+	}
+	// Nothing that was suspended stands in for anything.
+	d.attempt(t, attempt{invited: User, user: User})
+	for _, act := range []string{"suspend", "resume"} {
+		if _, err := d.Operator.Act(ctx, Partner, act, api.ActRequest{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := d.Operator.Act(ctx, Partner, "rollback", api.ActRequest{}); !errors.Is(err, mandate.ErrNotFound) {
+		t.Errorf("past a suspension: %v", err)
+	}
+}
+
+// permit gives the application one more permission on Graph, which the next
+// consent includes.
+func (d *Demo) permit(t *testing.T, scope string) {
+	t.Helper()
+	a, _ := d.Emulator.Application(emulator.ApplicationID)
+	for i := range a.Access {
+		if a.Access[i].Resource == emulator.Graph {
+			a.Access[i].Scopes = append(slices.Clone(a.Access[i].Scopes), scope)
+		}
+	}
+	if err := d.Emulator.Register(a); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The report says "revoked" only after Entra refused the token.
+func TestWithdrawReportsWhatIsTrue(t *testing.T) {
+	for name, tt := range map[string]struct {
+		permit   bool
+		ask      bool
+		upstream mandate.Result
+		revoked  bool
+	}{
+		"not asked":     {true, false, mandate.ResultNotAsked, false},
+		"ended":         {true, true, mandate.ResultDone, true},
+		"not permitted": {false, true, mandate.ResultNotPermitted, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d, _ := begin(t, Config{})
+			ctx := t.Context()
+			if tt.permit {
+				d.permit(t, "Directory.AccessAsUser.All")
+			}
+			if p := d.attempt(t, attempt{invited: User, user: User}); contains(p.Text(), "Consent stored and active") != nil {
+				t.Fatal(p.Text())
+			}
+			if _, err := d.token(ctx, "graph"); err != nil {
+				t.Fatal(err)
+			}
+			out, err := d.Operator.Withdraw(ctx, Partner, api.WithdrawRequest{EndSessions: tt.ask})
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := out.Report
+			if r.Local.Result != mandate.ResultDone || r.Upstream.Result != tt.upstream || r.Revoked != tt.revoked || r.Alive != 1 || r.Tokens.Result != mandate.ResultNotPermitted || r.UserName != User {
+				t.Errorf("report %+v", r)
+			}
+			text, _ := json.Marshal(out)
+			if _, last := d.records(t); strings.Contains(string(text), "it is revoked") != tt.revoked || strings.Contains(last.Detail, "revoked") != tt.revoked {
+				t.Errorf("revoked is %v, and the report says %s, the record %q", tt.revoked, text, last.Detail)
+			}
+			t.Logf("upstream: %s", r.Upstream.Text)
+			t.Logf("copies: %s", r.Copies.Text)
+			alive := slices.ContainsFunc(d.Emulator.RefreshTokens(), func(rt emulator.RefreshToken) bool { return !rt.Revoked })
+			if alive == tt.revoked {
+				t.Errorf("Entra takes some refresh token: %v, and the report says revoked: %v", alive, tt.revoked)
+			}
+			if _, err := d.token(ctx, "graph"); !errors.Is(err, mandate.ErrNoGrant) {
+				t.Errorf("a token afterwards: %v", err)
+			}
+			if _, err := d.Operator.Withdraw(ctx, Partner, api.WithdrawRequest{}); !errors.Is(err, mandate.ErrNoGrant) {
+				t.Errorf("twice: %v", err)
+			}
+		})
+	}
+}
+
+// elsewhere returns a refresh token that another program obtained for user in
+// tenant, with the same application.
+func (d *Demo) elsewhere(t *testing.T, tenant, user string) string {
+	t.Helper()
+	ctx := t.Context()
+	application, _ := d.Emulator.Application(emulator.ApplicationID)
+	redirect := d.Portal + "/elsewhere"
+	if !slices.Contains(application.RedirectURIs, redirect) {
+		application.RedirectURIs = append(application.RedirectURIs, redirect)
+		if err := d.Emulator.Register(application); err != nil {
+			t.Fatal(err)
+		}
+	}
+	login := d.Emulator.Endpoints().Login
+	scope := "openid offline_access " + d.Emulator.Endpoints().Graph + "/.default"
+	b := NewBrowser(d.Emulator.Client().Transport)
+	p, err := b.Open(ctx, login+"/"+tenant+"/oauth2/v2.0/authorize?"+url.Values{
+		"client_id": {emulator.ApplicationID}, "response_type": {"code"}, "redirect_uri": {redirect}, "scope": {scope}, "state": {"s"},
+	}.Encode())
+	if err == nil {
+		p, err = b.signIn(ctx, p, login, user, "accept", func(string) {})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := os.ReadFile(d.File("application.secret"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := d.Emulator.Client().PostForm(login+"/"+tenant+"/oauth2/v2.0/token", url.Values{
+		"client_id": {emulator.ApplicationID}, "client_secret": {string(secret)}, "grant_type": {"authorization_code"},
+		"code": {p.At.Query().Get("code")}, "redirect_uri": {redirect}, "scope": {scope},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	body, _ := io.ReadAll(res.Body)
+	var out struct {
+		RefreshToken string `json:"refresh_token"`
+	}
+	unmarshal(t, body, &out)
+	if out.RefreshToken == "" {
+		t.Fatalf("Entra gave no refresh token: %s (code at %s)", body, p.At.Path)
+	}
+	return out.RefreshToken
+}
+
+func TestImport(t *testing.T) {
+	for name, tt := range map[string]struct {
+		tenant, user, expected string
+		reason                 mandate.Reason // "" if it is imported
+	}{
+		"with MFA":       {emulator.ContosoTenant, User, User, ""},
+		"any user":       {emulator.ContosoTenant, secondUser, "", ""},
+		"without MFA":    {emulator.ContosoTenant, "nomfa@contoso.example", "", mandate.ReasonMFA},
+		"another user":   {emulator.ContosoTenant, secondUser, User, mandate.ReasonUser},
+		"no agent":       {emulator.ContosoTenant, "tech@contoso.example", "", mandate.ReasonRole},
+		"guest":          {emulator.ContosoTenant, "guest@adventure-works.example", "", mandate.ReasonGuest},
+		"another tenant": {emulator.FabrikamTenant, "admin@fabrikam.example", "", mandate.ReasonEntra},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d, log := begin(t, Config{Secret: true})
+			ctx := t.Context()
+			if _, err := d.Invite(ctx); err != nil {
+				t.Fatal(err)
+			}
+			token := d.elsewhere(t, tt.tenant, tt.user)
+			in := api.ImportRequest{RefreshToken: token, User: tt.expected, DryRun: true}
+			for _, dry := range []bool{true, false} {
+				in.DryRun = dry
+				out, err := d.Operator.Import(ctx, Partner, in)
+				var r *mandate.Refusal
+				if tt.reason == "" && (err != nil || out.Grant.UserName != tt.user || out.Waits != "") {
+					t.Fatalf("dry run %v: %+v, %v", dry, out, err)
+				}
+				if tt.reason != "" && (!errors.As(err, &r) || r.Reason != tt.reason) {
+					t.Fatalf("dry run %v: %v, want %s", dry, err, tt.reason)
+				}
+				p, err := d.Operator.Partner(ctx, Partner)
+				if stored := p.Grant != nil; err != nil || stored != (tt.reason == "" && !dry) {
+					t.Errorf("dry run %v: stored %+v, %v", dry, p.Grant, err)
+				}
+			}
+			if _, err := d.token(ctx, "graph"); (err == nil) != (tt.reason == "") {
+				t.Errorf("a token: %v", err)
+			}
+			file, err := os.ReadFile(d.File("data/audit.jsonl"))
+			if err != nil || strings.Contains(string(file)+log.String(), token) {
+				t.Errorf("the refresh token is in the record or the log (%v)", err)
+			}
+		})
+	}
+}
+
+// An import replaces nothing without an operator, and a consent replaces it.
+func TestImportWaitsAndIsReplaced(t *testing.T) {
+	t.Parallel()
+	d, _ := begin(t, Config{Secret: true})
+	ctx := t.Context()
+	d.attempt(t, attempt{invited: User, user: User})
+	out, err := d.Operator.Import(ctx, Partner, api.ImportRequest{RefreshToken: d.elsewhere(t, emulator.ContosoTenant, User)})
+	if err != nil || out.Waits == "" || out.Grant.State != mandate.StateCandidate || out.Grant.Origin != mandate.OriginImport {
+		t.Fatalf("%+v, %v", out, err)
+	}
+	a, err := d.Operator.Decide(ctx, Partner, "approve", api.DecideRequest{Generation: out.Grant.Generation})
+	if err != nil || a.Partner.Grant.Origin != mandate.OriginImport || a.Partner.Fallback != nil {
+		t.Fatalf("%+v, %v", a, err)
+	}
+	all, err := d.Operator.Forecast(ctx)
+	if err != nil || !slices.ContainsFunc(all, func(f mandate.Trouble) bool { return f.Kind == mandate.TroubleImport && f.Partner == Partner }) {
+		t.Errorf("forecast %+v, %v", all, err)
+	}
+	if p := d.attempt(t, attempt{invited: User, user: User}); contains(p.Text(), "Consent stored and active") != nil {
+		t.Errorf("a consent in place of it: %q", p.Text())
+	}
+	if _, err := d.Operator.Withdraw(ctx, Partner, api.WithdrawRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Operator.Import(ctx, Partner, api.ImportRequest{RefreshToken: d.elsewhere(t, emulator.ContosoTenant, User)}); !errors.Is(err, mandate.ErrNoGrant) {
+		t.Errorf("an import past a withdrawal: %v", err)
+	}
+}
+
+// What breaks next, and the metrics, over the operator's socket.
+func TestForecastAndMetrics(t *testing.T) {
+	t.Parallel()
+	d := consented(t)
+	ctx := t.Context()
+	if _, err := d.token(ctx, "graph"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Invite(ctx); err != nil {
+		t.Fatal(err)
+	}
+	all, err := d.Operator.Forecast(ctx)
+	var kinds []string
+	for _, f := range all {
+		kinds = append(kinds, f.Kind)
+	}
+	// The invitation lasts three days, the certificate a month, the grant a year.
+	if want := []string{mandate.TroubleInvitation, mandate.TroubleCredential, mandate.TroubleEnd}; err != nil || !slices.Equal(kinds, want) {
+		t.Errorf("forecast %v, %v, want %v", kinds, err, want)
+	}
+	c := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", d.Socket)
+	}}}
+	res, err := c.Get("http://mandate/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	body, _ := io.ReadAll(res.Body)
+	for _, want := range []string{"mandate_ready 1", `mandate_grants{state="active"} 1`, `mandate_token_requests_total{outcome="issued"} 1`, `mandate_grant_end_timestamp_seconds{partner="contoso"}`} {
+		if !strings.Contains(string(body), want) {
+			t.Errorf("the metrics lack %s:\n%.2000s", want, body)
+		}
+	}
+}
