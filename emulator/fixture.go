@@ -85,10 +85,24 @@ func ParseFixture(data []byte) (*Fixture, error) {
 		}
 		return f, f.check()
 	}
-	if err := yaml.UnmarshalWithOptions(data, f, yaml.Strict()); err != nil {
-		return nil, errors.New(yaml.FormatError(err, false, false))
+	if err := f.readYAML(data); err != nil {
+		return nil, err
 	}
 	return f, f.check()
+}
+
+// readYAML recovers from the parser's panics: it has one for a list in whose
+// place a scalar with a tag stands.
+func (f *Fixture) readYAML(data []byte) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("the fixture cannot be parsed: %v", r)
+		}
+	}()
+	if err := yaml.UnmarshalWithOptions(data, f, yaml.Strict()); err != nil {
+		return errors.New(yaml.FormatError(err, false, false))
+	}
+	return nil
 }
 
 var guid = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
