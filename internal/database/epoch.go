@@ -76,10 +76,16 @@ func (d *DB) raise(epoch int64) {
 // the DB itself to write, which would wait for itself. On PostgreSQL fn may
 // run again, as that of [DB.Tx].
 func (d *DB) Change(ctx context.Context, fn func(*Tx) error) error {
-	return d.again(ctx, func() error { return d.change(ctx, fn) })
+	return d.ChangeTo(ctx, 0, fn)
 }
 
-func (d *DB) change(ctx context.Context, fn func(*Tx) error) error {
+// ChangeTo is [DB.Change] to an epoch of at least that: what was restored must
+// be later than anything that was ever seen of what it replaces.
+func (d *DB) ChangeTo(ctx context.Context, least int64, fn func(*Tx) error) error {
+	return d.again(ctx, func() error { return d.change(ctx, least, fn) })
+}
+
+func (d *DB) change(ctx context.Context, least int64, fn func(*Tx) error) error {
 	if err := d.take(ctx); err != nil {
 		return err
 	}
@@ -89,7 +95,7 @@ func (d *DB) change(ctx context.Context, fn func(*Tx) error) error {
 		// Raised first: where rows are locked, this is the lock that puts
 		// changes in an order.
 		var err error
-		if epoch, err = tx.raise(ctx); err != nil {
+		if epoch, err = tx.raise(ctx, least); err != nil {
 			return fmt.Errorf("raise epoch: %w", err)
 		}
 		if seen := d.epoch.Load(); epoch <= seen {
@@ -108,13 +114,13 @@ func (d *DB) change(ctx context.Context, fn func(*Tx) error) error {
 
 // raise raises the stored epoch. PostgreSQL tells all replicas when that is
 // committed.
-func (t *Tx) raise(ctx context.Context) (epoch int64, err error) {
-	const query = `UPDATE head SET epoch = epoch + 1 RETURNING epoch`
+func (t *Tx) raise(ctx context.Context, least int64) (epoch int64, err error) {
+	const query = `UPDATE head SET epoch = CASE WHEN epoch >= $1 THEN epoch + 1 ELSE $1 END RETURNING epoch`
 	if t.db.pg == nil {
-		err = t.QueryRow(ctx, query).Scan(&epoch)
+		err = t.QueryRow(ctx, query, least).Scan(&epoch)
 		return epoch, err
 	}
-	err = t.QueryRow(ctx, query+`, `+limits+`, pg_notify('mandate', 'epoch:' || epoch)::text`).Scan(&epoch, new(any), new(any), new(any))
+	err = t.QueryRow(ctx, query+`, `+limits+`, pg_notify('mandate', 'epoch:' || epoch)::text`, least).Scan(&epoch, new(any), new(any), new(any))
 	return epoch, err
 }
 

@@ -272,6 +272,40 @@ func TestCutOffWithoutRun(t *testing.T) {
 	}
 }
 
+// TestReadBeginsBeforeItEnds: what is known is as old as the beginning of the
+// read. And a session in which nothing can be written is not believed.
+func TestReadBeginsBeforeItEnds(t *testing.T) {
+	d := open(t, Config{URL: pgtest.Shared(t).Database(t)}, notes())
+	var began time.Time
+	var reading sync.WaitGroup
+	err := d.Tx(t.Context(), func(tx *Tx) error {
+		if _, err := tx.Exec(t.Context(), `LOCK TABLE head IN ACCESS EXCLUSIVE MODE`); err != nil {
+			return err
+		}
+		began = time.Now()
+		reading.Go(func() {
+			if err := d.readEpoch(t.Context(), patience); err != nil {
+				t.Error(err)
+			}
+		})
+		time.Sleep(200 * time.Millisecond)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	reading.Wait()
+	if late := d.read.Load().Sub(began); late > 150*time.Millisecond {
+		t.Errorf("the read counts from %v after its beginning", late)
+	}
+	if _, err := d.pg.poller.Exec(`SET default_transaction_read_only = on`); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.readEpoch(t.Context(), patience); !errors.Is(err, errReadOnly) {
+		t.Errorf("got error %v, want %v", err, errReadOnly)
+	}
+}
+
 // TestRestart: a server that was restarted in the middle is found again, for
 // queries, changes, the epoch and notices.
 func TestRestart(t *testing.T) {

@@ -120,7 +120,7 @@ func (d *DB) cutOff() bool {
 		return false // SQLite
 	}
 	now := time.Now()
-	return now.Sub(*read) > cutOff || now.Round(0).Sub(read.Round(0)) > cutOff
+	return max(now.Sub(*read), now.Round(0).Sub(read.Round(0))) > cutOff
 }
 
 // listen delivers notices, through one connection after the other. That there
