@@ -17,11 +17,12 @@ type Subject struct {
 	Epoch    mandate.Epoch    // which the vault raises
 	Turns    mandate.Turns    // nil if it has none
 	Schedule mandate.Schedule // nil if it has none
+	Custody  mandate.Custody  // nil if it is not one
 }
 
 // Check exercises a store and reports the first way in which it is not a
 // proper [mandate.Vault], and, where it is said to be those as well,
-// [mandate.Turns] and [mandate.Schedule]. It is the test of every
+// [mandate.Turns], [mandate.Schedule] and [mandate.Custody]. It is the test of every
 // implementation, and what an operator runs against their own.
 //
 // It uses grants of k and of keys that differ from k in one part; none of them
@@ -29,7 +30,7 @@ type Subject struct {
 // is no real one: use a partner that does not exist. Nothing else may raise the
 // epoch meanwhile.
 func Check(ctx context.Context, s Subject, k mandate.GrantKey) error {
-	c := check{s.Vault, s.Epoch, s.Turns, s.Schedule, k}
+	c := check{s.Vault, s.Epoch, s.Turns, s.Schedule, s.Custody, k}
 	for _, step := range []struct {
 		name string
 		run  func(context.Context) error
@@ -46,6 +47,7 @@ func Check(ctx context.Context, s Subject, k mandate.GrantKey) error {
 		{"shared tokens", c.shared},
 		{"turns at once", c.turnsAtOnce},
 		{"schedule", c.due},
+		{"custody", c.custodian},
 		{"another key", c.otherKeys},
 	} {
 		if err := step.run(ctx); err != nil {
@@ -60,6 +62,7 @@ type check struct {
 	epoch    mandate.Epoch
 	turns    mandate.Turns
 	schedule mandate.Schedule
+	custody  mandate.Custody
 	key      mandate.GrantKey
 }
 

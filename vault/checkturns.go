@@ -40,7 +40,7 @@ func (c *check) take(ctx context.Context, w mandate.Wanted) (mandate.Turn, error
 	return turn, nil
 }
 
-// waits a little and finds out whether nobody else gets the turn meanwhile.
+// taken waits a little, and finds out whether nobody else gets the turn.
 func (c *check) taken(ctx context.Context, w mandate.Wanted) error {
 	ctx, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
 	defer cancel()
@@ -67,8 +67,14 @@ func (c *check) turn(ctx context.Context) error {
 	if err := c.taken(ctx, w); err != nil {
 		return err
 	}
+	if err := c.turns.Extend(ctx, first); err != nil {
+		return fmt.Errorf("Extend: %w", err)
+	}
 	if err := c.turns.Release(ctx, first); err != nil {
 		return fmt.Errorf("Release: %w", err)
+	}
+	if err := c.turns.Extend(ctx, first); !errors.Is(err, mandate.ErrSuperseded) {
+		return fmt.Errorf("Extend of a turn that was released: got error %v, want %v", err, mandate.ErrSuperseded)
 	}
 	second, err := c.take(ctx, w)
 	if err != nil {
@@ -83,7 +89,7 @@ func (c *check) turn(ctx context.Context) error {
 	if err := c.taken(ctx, w); err != nil {
 		return fmt.Errorf("after a turn that is over was released: %w", err)
 	}
-	if err := c.outOfTurn(ctx, g, w, first); err != nil {
+	if err := c.outOfTurn(ctx, g, w, first, second); err != nil {
 		return err
 	}
 	return c.turns.Release(ctx, second)
@@ -91,14 +97,14 @@ func (c *check) turn(ctx context.Context) error {
 
 // outOfTurn finds out whether nothing is kept of a turn that is over: neither
 // the access token nor the refresh token.
-func (c *check) outOfTurn(ctx context.Context, g mandate.Grant, w mandate.Wanted, over mandate.Turn) error {
+func (c *check) outOfTurn(ctx context.Context, g mandate.Grant, w mandate.Wanted, over, now mandate.Turn) error {
 	epoch, err := c.epoch.Epoch()
 	if err != nil {
 		return err
 	}
-	forged := over
-	forged.Fence++
-	for _, turn := range []mandate.Turn{over, forged} {
+	early, late := over, now
+	early.Fence, late.Fence = now.Fence, over.Fence
+	for _, turn := range []mandate.Turn{over, early, late} {
 		for _, next := range []mandate.Secret{{}, mandate.NewSecret("out of turn")} {
 			k := mandate.Keep{Grant: g, Epoch: epoch, Turn: turn, Next: next, Token: c.accessToken(g, w, "out of turn")}
 			if err := c.vault.Keep(ctx, k); !errors.Is(err, mandate.ErrSuperseded) {
@@ -243,11 +249,9 @@ func (c *check) sharedIsVoid(ctx context.Context, w mandate.Wanted, token *manda
 	if err != nil {
 		return err
 	}
-	for _, g := range []mandate.Grant{old} {
-		k := mandate.Keep{Grant: g, Epoch: epoch, Turn: turn, Token: c.accessToken(g, held, "void")}
-		if err := c.vault.Keep(ctx, k); !errors.Is(err, mandate.ErrSuperseded) {
-			return fmt.Errorf("Keep in a turn of the generation before: got error %v, want %v", err, mandate.ErrSuperseded)
-		}
+	k := mandate.Keep{Grant: old, Epoch: epoch, Turn: turn, Token: c.accessToken(old, held, "void")}
+	if err := c.vault.Keep(ctx, k); !errors.Is(err, mandate.ErrSuperseded) {
+		return fmt.Errorf("Keep in a turn of the generation before: got error %v, want %v", err, mandate.ErrSuperseded)
 	}
 	turn, err = c.take(ctx, w)
 	if err != nil {

@@ -47,30 +47,25 @@ func (v *SQL) Keep(ctx context.Context, k mandate.Keep) error {
 	return wrap("keep", err)
 }
 
-// errElsewhere: the row's token has moved to another home meanwhile.
-var errElsewhere = errors.New("the grant was moved to another home")
-
-// rotate stores the next refresh token, and the access token with it.
+// rotate stores the next refresh token, and the access token with it. Where the
+// token is kept cannot change between reading that and the write: [Copy] is a
+// change of state.
 func (v *SQL) rotate(ctx context.Context, k *mandate.Keep, share *shareable) error {
 	l := labelOf(k.Grant)
 	l.version++
-	for {
-		home, err := v.homeOfRow(ctx, k.Grant)
-		if err != nil {
-			return err
-		}
-		s, err := v.seal(ctx, home, l, k.Next)
-		if err != nil {
-			return err
-		}
-		err = v.store(ctx, k, s, share)
-		if err == nil {
-			v.remember(s, l, k.Next)
-		}
-		if !errors.Is(err, errElsewhere) {
-			return err
-		}
+	home, err := v.homeOfRow(ctx, k.Grant)
+	if err != nil {
+		return err
 	}
+	s, err := v.seal(ctx, home, l, k.Next)
+	if err != nil {
+		return err
+	}
+	if err := v.store(ctx, k, s, share); err != nil {
+		return err
+	}
+	v.remember(s, l, k.Next)
+	return nil
 }
 
 // homeOfRow returns where a grant's token is. The next goes there too, so that
@@ -98,14 +93,14 @@ func (v *SQL) store(ctx context.Context, k *mandate.Keep, s stored, share *share
 			}
 		}
 		n, err := tx.Exec(ctx, `UPDATE grants SET sealed = $4, key_id = $5, ref = $6, version = version + 1, redeemed = $7
-			WHERE `+ofGrant+` AND generation = $8 AND version = $9 AND home = $10 AND `+live+`
-				AND since <= $11 AND (SELECT epoch FROM head) = $11`,
+			WHERE `+ofGrant+` AND generation = $8 AND version = $9 AND `+live+`
+				AND since <= $10 AND (SELECT epoch FROM head) = $10`,
 			keyArgs(k.Grant.Key, orNull(s.blob), s.keyID, s.ref, time.Now().UnixMilli(),
-				k.Grant.Generation, k.Grant.Version, s.home, k.Epoch)...)
+				k.Grant.Generation, k.Grant.Version, k.Epoch)...)
 		if err != nil || n > 0 {
 			return err
 		}
-		overtaken, err = lost(ctx, tx, k, s.home)
+		overtaken, err = lost(ctx, tx, k)
 		return err
 	})
 	if err == nil && overtaken {
@@ -114,22 +109,16 @@ func (v *SQL) store(ctx context.Context, k *mandate.Keep, s stored, share *share
 	return ours(ctx, err)
 }
 
-// lost tells why a rotation changed nothing. None of the reasons but a move
-// passes: an epoch only grows, and so do a row's version and the generation.
-func lost(ctx context.Context, tx *database.Tx, k *mandate.Keep, home string) (overtaken bool, err error) {
-	var newer, moved int64
-	err = tx.QueryRow(ctx, `SELECT count(CASE WHEN version > $5 THEN 1 END), count(CASE WHEN version = $5 AND home <> $6 THEN 1 END)
-		FROM grants WHERE `+ofGrant+` AND generation = $4 AND `+live+` AND since <= $7 AND (SELECT epoch FROM head) = $7`,
-		keyArgs(k.Grant.Key, k.Grant.Generation, k.Grant.Version, home, k.Epoch)...).Scan(&newer, &moved)
-	switch {
-	case err != nil:
-		return false, err
-	case moved > 0:
-		return false, errElsewhere
-	case newer == 0:
-		return false, mandate.ErrSuperseded
+// lost tells why a rotation changed nothing. None of the reasons passes: an
+// epoch only grows, and so do a row's version and the generation.
+func lost(ctx context.Context, tx *database.Tx, k *mandate.Keep) (overtaken bool, err error) {
+	err = tx.QueryRow(ctx, `SELECT count(*) > 0 FROM grants WHERE `+ofGrant+` AND generation = $4 AND version > $5
+		AND `+live+` AND since <= $6 AND (SELECT epoch FROM head) = $6`,
+		keyArgs(k.Grant.Key, k.Grant.Generation, k.Grant.Version, k.Epoch)...).Scan(&overtaken)
+	if err == nil && !overtaken {
+		err = mandate.ErrSuperseded
 	}
-	return true, nil
+	return overtaken, err
 }
 
 // unchanged is Keep of nothing: it says whether the grant is still as it was.

@@ -127,7 +127,7 @@ func unavailable(ctx context.Context, err error) error {
 // ours are the errors that a transaction's own checks end it with; any other
 // is the database's.
 func ours(ctx context.Context, err error) error {
-	for _, e := range []error{mandate.ErrSuperseded, mandate.ErrRotated, mandate.ErrNotFound, mandate.ErrNoGrant, mandate.ErrInvalid, errElsewhere} {
+	for _, e := range []error{mandate.ErrSuperseded, mandate.ErrRotated, mandate.ErrNotFound, mandate.ErrNoGrant, mandate.ErrInvalid} {
 		if errors.Is(err, e) {
 			return err
 		}

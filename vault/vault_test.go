@@ -50,7 +50,9 @@ func newVault(t *testing.T, db *database.DB, keys *KeyFile) *SQL {
 	return v
 }
 
-func subject(v *SQL) Subject { return Subject{Vault: v, Epoch: v.db, Turns: v, Schedule: v} }
+func subject(v *SQL) Subject {
+	return Subject{Vault: v, Epoch: v.db, Turns: v, Schedule: v, Custody: v}
+}
 
 // rotate keeps a refresh token under the current epoch.
 func rotate(ctx context.Context, v *SQL, g mandate.Grant, next string) error {

@@ -1,0 +1,113 @@
+package vault
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/internal/database"
+)
+
+// TestEverythingAtOnce lets replicas redeem, share and rotate while an operator
+// suspends, resumes, renews, rolls back and sweeps. Nobody may see another
+// error than that something has changed, and nothing that was decided before a
+// suspension may be stored after it.
+func TestEverythingAtOnce(t *testing.T) {
+	onBoth(t, func(t *testing.T, cfg database.Config) {
+		all := replicas(t, cfg)
+		holding(t, all[0])
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		for i := range 8 {
+			v := all[i%len(all)]
+			wg.Go(func() {
+				for n := 0; ctx.Err() == nil; n++ {
+					if err := redeem(v, fmt.Sprint("https://", (i+n)%3), fmt.Sprint(i, " ", n)); unexpected(err) {
+						t.Errorf("redeem: %v", err)
+					}
+				}
+			})
+		}
+		v := all[len(all)-1]
+		for range 10 {
+			for _, err := range []error{v.Suspend(ctx, contoso), keptWhileSuspended(t, v), v.Resume(ctx, contoso), renewNow(ctx, v), renewNow(ctx, v), v.Rollback(ctx, contoso), v.Sweep(ctx)} {
+				if unexpected(err) {
+					t.Errorf("operator: %v", err)
+				}
+			}
+		}
+		cancel()
+		wg.Wait()
+		if _, err := v.Open(t.Context(), contoso); err != nil {
+			t.Errorf("Open after all that: %v", err)
+		}
+		if err := CheckMoved(t.Context(), v); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// unexpected reports whether an error is none of those that tell of a change.
+func unexpected(err error) bool {
+	for _, e := range []error{nil, mandate.ErrSuperseded, mandate.ErrRotated, mandate.ErrNoGrant, mandate.ErrNotFound} {
+		if errors.Is(err, e) {
+			return false
+		}
+	}
+	return true
+}
+
+// redeem does what a broker does, for a token that others may want too.
+func redeem(v *SQL, audience, what string) error {
+	ctx := context.Background()
+	epoch, err := v.db.Epoch()
+	if err != nil {
+		return err
+	}
+	g, err := v.Open(ctx, contoso)
+	if err != nil {
+		return err
+	}
+	c := &check{vault: v, epoch: v.db, turns: v, key: contoso}
+	w := c.wanted(g, mandate.Audience(audience))
+	w.Not = "of " + what
+	turn, token, err := v.Take(ctx, w)
+	if err != nil || token != nil {
+		return err
+	}
+	err = v.Keep(ctx, mandate.Keep{Grant: g, Epoch: epoch, Turn: turn, Next: mandate.NewSecret("refresh " + what), Token: c.accessToken(g, w, what)})
+	if err != nil && !errors.Is(err, mandate.ErrRotated) {
+		return errors.Join(err, v.Release(ctx, turn))
+	}
+	return err
+}
+
+// keptWhileSuspended looks whether anything moves in a grant that is suspended.
+func keptWhileSuspended(t *testing.T, v *SQL) error {
+	state := func() (s string) {
+		err := v.db.QueryRow(t.Context(), `SELECT max(version * 1000000 + generation) || ' ' || (SELECT count(sealed) FROM turns)
+			FROM grants WHERE state = 'suspended'`).Scan(&s)
+		if err != nil {
+			t.Error(err)
+		}
+		return s
+	}
+	before := state()
+	time.Sleep(20 * time.Millisecond)
+	if after := state(); after != before {
+		t.Errorf("a suspended grant went from %q to %q", before, after)
+	}
+	return nil
+}
+
+func renewNow(ctx context.Context, v *SQL) error {
+	g, err := v.Head(ctx, contoso)
+	if err != nil {
+		return err
+	}
+	return v.Activate(ctx, candidate(v.db, contoso, g.Last+1, "renewed"))
+}
