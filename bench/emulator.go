@@ -102,7 +102,7 @@ func starting(read func() (*emulator.Fixture, error)) contender {
 		if err != nil {
 			return 0, err
 		}
-		e, err := emulator.Start(emulator.Config{Fixture: f})
+		e, err := emulator.Open(emulator.Config{Fixture: f})
 		if err != nil {
 			return 0, err
 		}
@@ -125,7 +125,7 @@ type tokenFor struct{ tenant, refresh string }
 func newTenants(ctx context.Context, f *emulator.Fixture, admins ...string) (t *tenants, size float64, err error) {
 	before := heap()
 	t = new(tenants)
-	if t.emulator, err = emulator.Start(emulator.Config{Fixture: f}); err != nil {
+	if t.emulator, err = emulator.Open(emulator.Config{Fixture: f}); err != nil {
 		return nil, 0, err
 	}
 	size = heap() - before

@@ -202,7 +202,7 @@ func TestCloseCutsOff(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			arrived := make(chan struct{}, 1)
-			e, err := emulator.Start(emulator.Config{Log: slog.New(signal{slog.DiscardHandler, arrived})})
+			e, err := emulator.Open(emulator.Config{Log: slog.New(signal{slog.DiscardHandler, arrived})})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -2,9 +2,12 @@
 // Application Model: Entra ID, Partner Center, Graph, Azure Resource Manager
 // and Key Vault, on loopback, with its own certificate authority.
 //
-//	e, err := emulator.Start(emulator.Config{})
-//	if err != nil { … }
-//	defer e.Close()
+//	func TestMine(t *testing.T) {
+//		e := emulator.Start(t)
+//		client := mine.New(e.Endpoints().Login, e.Client())
+//
+// It ends with the test. [Open] is for whoever is not one, and
+// [Config.InMemory] for tests in a bubble of testing/synctest.
 //
 // It is stricter than production and forgetful on purpose: all state is in
 // memory and lost at exit, and keys are new at every start. It is written from

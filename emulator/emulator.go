@@ -35,6 +35,12 @@ type Config struct {
 	// Ports says where to listen.
 	Ports Ports
 
+	// InMemory opens no port: the services can be reached through
+	// [Emulator.Client] alone, which calls them in process, and names them
+	// as if they listened. Nothing runs in between then, so a test in a bubble
+	// of testing/synctest may use it.
+	InMemory bool
+
 	// Fixture says who exists; nil means the built-in tenants. An application
 	// whose id is [ApplicationID] is not there unless the fixture has it.
 	Fixture *Fixture
@@ -93,15 +99,38 @@ type Emulator struct {
 	entra     *entra.Server
 
 	servers   *servers
-	transport *http.Transport
+	transport http.RoundTripper
+	memory    *memory // nil unless it was opened so
 	hold      hold
 	vaults    vaults
 }
 
-// Start returns an emulator that is listening, with the fixture loaded. The
+// A TB is what [Start] needs of a *testing.T.
+type TB interface {
+	Helper()
+	Cleanup(func())
+	Fatal(...any)
+}
+
+// Start returns an emulator that ends with the test, which it fails if there is
+// something wrong with cfg. Without cfg it is the zero [Config].
+func Start(t TB, cfg ...Config) *Emulator {
+	t.Helper()
+	e, err := Open(append(cfg, Config{})[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { e.Close() })
+	return e
+}
+
+// Open returns an emulator that is listening, with the fixture loaded. The
 // caller closes it.
-func Start(cfg Config) (*Emulator, error) {
+func Open(cfg Config) (*Emulator, error) {
 	e := &Emulator{seed: cfg.Seed, fixture: cfg.Fixture, ca: cfg.CA, log: cfg.Log, dials: &fault.Panel{}, ledger: &token.Ledger{}}
+	if cfg.InMemory {
+		e.memory = newMemory()
+	}
 	e.directory = directory.New(e.dials.Now)
 	if err := e.fill(); err != nil {
 		return nil, fmt.Errorf("start emulator: %w", err)
@@ -167,7 +196,7 @@ func (e *Emulator) listen(ports Ports, key *token.Key, vault vaultName) error {
 	var open []*listener
 	urls := []*string{&e.endpoints.Login, &e.endpoints.PartnerCenter, &e.endpoints.Graph, &e.endpoints.ARM, &e.endpoints.KeyVault, &e.endpoints.Admin}
 	for i, port := range []int{ports.Login, ports.PartnerCenter, ports.Graph, ports.ARM, ports.KeyVault, ports.Admin} {
-		l, err := listen(port)
+		l, err := e.address(port)
 		if err != nil {
 			for _, l := range open {
 				l.close()
@@ -192,13 +221,16 @@ func (e *Emulator) serve(open []*listener, cert tls.Certificate, key *token.Key,
 	e.vaults.bearer, e.vaults.cert = cfg, cert
 	first := e.addVault(vault, e.endpoints.KeyVault)
 	e.servers = newServers(e.dials.Now)
-	e.transport = &http.Transport{TLSClientConfig: &tls.Config{RootCAs: e.ca.pool()}, ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 100, IdleConnTimeout: time.Minute}
+	e.transport = e.memory
+	if e.memory == nil {
+		e.transport = &http.Transport{TLSClientConfig: &tls.Config{RootCAs: e.ca.pool()}, ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 100, IdleConnTimeout: time.Minute}
+	}
 	handlers := []http.Handler{e.entra.Handler(), partnercenter.New(cfg).Handler(), graph.New(cfg).Handler(), arm.New(cfg).Handler(), first.Handler(), e.admin()}
 	for i, name := range []string{"login", "partnercenter", "graph", "arm", "keyvault"} {
 		handlers[i] = e.delayed(name, handlers[i])
 	}
 	for i, h := range handlers {
-		e.servers.serve(open[i], cert, h)
+		e.answer(open[i], cert, h)
 	}
 }
 
@@ -224,7 +256,7 @@ func (e *Emulator) Client() *http.Client {
 // under way are cut off. All state is lost. It may be called again.
 func (e *Emulator) Close() error {
 	e.servers.close()
-	e.transport.CloseIdleConnections()
+	(&http.Client{Transport: e.transport}).CloseIdleConnections()
 	return nil
 }
 

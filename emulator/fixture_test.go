@@ -23,7 +23,7 @@ func TestFixture(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, err := emulator.Start(emulator.Config{Fixture: f})
+	e, err := emulator.Open(emulator.Config{Fixture: f})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +76,7 @@ func TestFixtureRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if e, err := emulator.Start(emulator.Config{Fixture: f}); err == nil {
+	if e, err := emulator.Open(emulator.Config{Fixture: f}); err == nil {
 		e.Close()
 		t.Error("a consent to an application that is not registered")
 	}
@@ -93,7 +93,7 @@ func TestLargeFixture(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, err := emulator.Start(emulator.Config{Fixture: f})
+	e, err := emulator.Open(emulator.Config{Fixture: f})
 	if err != nil {
 		t.Fatal(err)
 	}

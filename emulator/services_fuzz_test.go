@@ -15,7 +15,7 @@ import (
 // is, the answer is one of the service's own: JSON, never a 500, and no word
 // of what went wrong inside.
 func FuzzServices(f *testing.F) {
-	e, err := emulator.Start(emulator.Config{Seed: 1})
+	e, err := emulator.Open(emulator.Config{Seed: 1})
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -107,7 +107,7 @@ func TestPortInUse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if other, err := emulator.Start(emulator.Config{Ports: emulator.Ports{ARM: n}}); err == nil {
+	if other, err := emulator.Open(emulator.Config{Ports: emulator.Ports{ARM: n}}); err == nil {
 		other.Close()
 		t.Error("two emulators share a port")
 	}
@@ -118,7 +118,7 @@ func TestGivenCA(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, err := emulator.Start(emulator.Config{CA: ca})
+	e, err := emulator.Open(emulator.Config{CA: ca})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -147,11 +147,11 @@ func (e *Emulator) AddVault(name string) (string, error) {
 	if e.servers.ctx.Err() != nil {
 		return "", errors.New("add vault: the emulator was closed")
 	}
-	l, err := listen(0)
+	l, err := e.address(0)
 	if err != nil {
 		return "", fmt.Errorf("add vault: %w", err)
 	}
-	e.servers.serve(l, e.vaults.cert, e.delayed("keyvault", e.addVault(n, l.url).Handler()))
+	e.answer(l, e.vaults.cert, e.delayed("keyvault", e.addVault(n, l.url).Handler()))
 	return l.url, nil
 }
 

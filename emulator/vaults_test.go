@@ -11,7 +11,7 @@ import (
 const vaultQuery = "?api-version=2025-07-01"
 
 func TestVaults(t *testing.T) {
-	e, err := emulator.Start(emulator.Config{Vaults: []string{"first-vault", "second-vault@fabrikam.example"}})
+	e, err := emulator.Open(emulator.Config{Vaults: []string{"first-vault", "second-vault@fabrikam.example"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +46,7 @@ func TestVaults(t *testing.T) {
 
 func TestVaultNames(t *testing.T) {
 	for _, names := range [][]string{{"ok-vault", "OK-vault"}, {"-"}, {"ok-vault@nobody.example"}} {
-		if e, err := emulator.Start(emulator.Config{Vaults: names}); err == nil {
+		if e, err := emulator.Open(emulator.Config{Vaults: names}); err == nil {
 			e.Close()
 			t.Errorf("started with vaults %q", names)
 		}

@@ -20,7 +20,7 @@ const redirect = "https://127.0.0.1:8443/callback"
 // start starts an emulator that ends with the test.
 func start(t *testing.T) *emulator.Emulator {
 	t.Helper()
-	e, err := emulator.Start(emulator.Config{Seed: 1})
+	e, err := emulator.Open(emulator.Config{Seed: 1})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -46,7 +46,7 @@ type world struct {
 
 func start(t *testing.T) *world {
 	t.Helper()
-	e := must(emulator.Start(emulator.Config{}))(t)
+	e := must(emulator.Open(emulator.Config{}))(t)
 	t.Cleanup(func() { e.Close() })
 	w := &world{t: t, e: e, http: e.Client(), cloud: mandate.Cloud{Name: "emulator", Authority: e.Endpoints().Login, Custom: true}}
 	for id, secret := range map[string]string{ours: oursSecret, theirs: adminSecret} {

@@ -97,7 +97,7 @@ func run(ctx context.Context, o options, out, errOut io.Writer) error {
 	if err != nil {
 		return err
 	}
-	e, err := emulator.Start(emulator.Config{Seed: o.seed, Ports: o.ports, Fixture: fixture, Vaults: o.vaults, Log: log})
+	e, err := emulator.Open(emulator.Config{Seed: o.seed, Ports: o.ports, Fixture: fixture, Vaults: o.vaults, Log: log})
 	if err != nil {
 		return err
 	}

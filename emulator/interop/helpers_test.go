@@ -54,7 +54,7 @@ func TestMain(m *testing.M) {
 // start starts an emulator that ends with the test.
 func start(t *testing.T) *emulator.Emulator {
 	t.Helper()
-	e, err := emulator.Start(emulator.Config{})
+	e, err := emulator.Open(emulator.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}

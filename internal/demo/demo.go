@@ -100,7 +100,7 @@ func Start(ctx context.Context, cfg Config) (_ *Demo, err error) {
 	if err := d.directory(); err != nil {
 		return nil, err
 	}
-	if d.Emulator, err = emulator.Start(emulator.Config{Ports: cfg.Ports.Emulator, Log: cfg.Log}); err != nil {
+	if d.Emulator, err = emulator.Open(emulator.Config{Ports: cfg.Ports.Emulator, Log: cfg.Log}); err != nil {
 		return nil, fmt.Errorf("start emulator: %w", err)
 	}
 	for tries := 5; ; tries-- {

@@ -19,7 +19,7 @@ type panel struct {
 
 func openPanel(t *testing.T) *panel {
 	t.Helper()
-	e, err := emulator.Start(emulator.Config{})
+	e, err := emulator.Open(emulator.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
