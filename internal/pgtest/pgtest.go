@@ -202,9 +202,20 @@ func freePort() (int, error) {
 	return l.Addr().(*net.TCPAddr).Port, l.Close()
 }
 
-// Version returns the major version of the programs, or 0 if their path does
-// not tell.
-func (c *Cluster) Version() int { return version(c.bin) }
+// Version returns the major version of the server.
+func (c *Cluster) Version(t testing.TB) int {
+	t.Helper()
+	out, err := exec.Command(filepath.Join(c.bin, "initdb"), "--version").Output() // initdb (PostgreSQL) 15.18 (Debian …)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(out), ") ")
+	n, err := strconv.Atoi(rest[:strings.IndexFunc(rest+" ", func(r rune) bool { return r < '0' || r > '9' })])
+	if err != nil {
+		t.Fatalf("%s: %v", out, err)
+	}
+	return n
+}
 
 // Data returns the directory of the cluster's data.
 func (c *Cluster) Data() string { return c.data() }
