@@ -281,7 +281,7 @@ func (d *DB) Exec(ctx context.Context, query string, args ...any) (n int64, err 
 // wait for itself.
 //
 // On SQLite the commit may be shared with others, who wait while fn runs. On
-// PostgreSQL fn runs again, at most [tries] times in all, if the database
+// PostgreSQL fn runs again, a few times at most, if the database
 // undid it because of a deadlock or a conflict: what fn does beside the
 // transaction must come out the same.
 func (d *DB) Tx(ctx context.Context, fn func(*Tx) error) error {
