@@ -58,14 +58,14 @@ type msal struct {
 	calls  int64 // upstream, the most in any round
 }
 
-func newMSAL() (*msal, error) {
+func newMSAL(more ...confidential.Option) (*msal, error) {
 	m := &msal{entra: new(msalEntra)}
 	cred, err := confidential.NewCredFromSecret("secret")
 	if err != nil {
 		return nil, err
 	}
-	m.client, err = confidential.New("https://"+msalHost+"/"+msalTenant, appID.String(), cred,
-		confidential.WithHTTPClient(m.entra), confidential.WithInstanceDiscovery(false))
+	options := append(more, confidential.WithHTTPClient(m.entra), confidential.WithInstanceDiscovery(false))
+	m.client, err = confidential.New("https://"+msalHost+"/"+msalTenant, appID.String(), cred, options...)
 	return m, err
 }
 
@@ -74,25 +74,24 @@ func newMSAL() (*msal, error) {
 func (m *msal) expired(ctx context.Context) (float64, error) {
 	m.round++
 	m.entra.delay.Store(0)
-	in, err := m.client.AcquireTokenByAuthCode(ctx, fmt.Sprintf("user-%d", m.round), msalRedirect, []string{msalScope})
+	account, err := m.signIn(ctx, fmt.Sprintf("user-%d", m.round), msalScope)
 	if err != nil {
-		return 0, fmt.Errorf("MSAL sign-in: %w", err)
+		return 0, err
 	}
 	m.entra.delay.Store(int64(upstreamDelay))
 	m.entra.redeemed.Store(0)
-	late, err := wait(upstreamDelay, func() error {
-		_, err := m.client.AcquireTokenSilent(ctx, []string{msalScope}, confidential.WithSilentAccount(in.Account))
-		return err
-	})
+	late, err := wait(upstreamDelay, func() error { return m.silent(ctx, account, msalScope, msalTenant) })
 	m.calls = max(m.calls, m.entra.redeemed.Load())
 	return late, err
 }
 
 // msalEntra answers MSAL in memory: discovery, authorization codes with
-// tokens that end after a second, and refresh tokens, after a delay, with
-// tokens that live an hour.
+// tokens that end after a second or after codeLife, and refresh tokens, after a
+// delay, with tokens that live an hour.
 type msalEntra struct {
 	delay    atomic.Int64 // nanoseconds
+	codeLife atomic.Int64 // nanoseconds
+	requests atomic.Int64
 	redeemed atomic.Int64 // refresh tokens
 }
 
@@ -101,7 +100,9 @@ func (e *msalEntra) CloseIdleConnections() {}
 
 // Do answers a request.
 func (e *msalEntra) Do(r *http.Request) (*http.Response, error) {
-	base := "https://" + msalHost + "/" + msalTenant
+	e.requests.Add(1)
+	tenant, _, _ := strings.Cut(r.URL.Path[1:], "/")
+	base := "https://" + msalHost + "/" + tenant
 	if r.Body == nil || r.Method != http.MethodPost {
 		return answer(map[string]any{
 			"authorization_endpoint": base + "/oauth2/v2.0/authorize", "token_endpoint": base + "/oauth2/v2.0/token", "issuer": base + "/v2.0",
@@ -117,7 +118,7 @@ func (e *msalEntra) Do(r *http.Request) (*http.Response, error) {
 	}
 	user, life := strings.TrimPrefix(form.Get("refresh_token"), "rt-"), time.Hour
 	if form.Get("grant_type") == "authorization_code" {
-		user, life = form.Get("code"), time.Second
+		user, life = form.Get("code"), max(time.Second, time.Duration(e.codeLife.Load()))
 	} else {
 		e.redeemed.Add(1)
 	}
@@ -125,7 +126,7 @@ func (e *msalEntra) Do(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	return answer(map[string]any{
-		"token_type": "Bearer", "scope": msalScope, "expires_in": int(life.Seconds()),
+		"token_type": "Bearer", "scope": scopeOf(form), "expires_in": int(life.Seconds()),
 		"access_token": strings.Repeat("a", tokenSize), "refresh_token": "rt-" + user,
 		"client_info": encode(map[string]any{"uid": user, "utid": msalTenant}),
 		"id_token": encode(map[string]any{"alg": "none"}) + "." + encode(map[string]any{
@@ -133,6 +134,16 @@ func (e *msalEntra) Do(r *http.Request) (*http.Response, error) {
 			"exp": time.Now().Add(time.Hour).Unix(), "iat": time.Now().Unix(),
 		}) + ".",
 	})
+}
+
+// scopeOf returns the permission that is asked for beside OpenID Connect's.
+func scopeOf(form url.Values) string {
+	for _, s := range strings.Fields(form.Get("scope")) {
+		if strings.HasPrefix(s, "https://") {
+			return s
+		}
+	}
+	return msalScope
 }
 
 func answer(v any) (*http.Response, error) {

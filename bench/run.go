@@ -19,8 +19,8 @@ type benchCase struct {
 
 // cases are all there are.
 var cases = []benchCase{
-	cacheCase, tokenCase, tokenDiskCase, handleCase, hotCase, growthCase, stampedeCase, msalCase,
-	memoryCase, wheelCase, httpCase, emulatorCase,
+	cacheCase, tokenCase, tokenDiskCase, msalHitCase, handleCase, hotCase, growthCase, stampedeCase, msalCase,
+	warmCase, memoryCase, wheelCase, pipelineCase, postgresCase, coldCase, httpCase, emulatorCase,
 }
 
 // pick returns the cases that have rows whose names match, to show only those.
