@@ -39,7 +39,9 @@ func labelOfToken(k mandate.TokenKey, epoch, expires int64) label {
 }
 
 // shareable seals the token of k for others. Its end is stored by the
-// database's clock, so that no replica's clock matters.
+// database's clock, so that no replica's clock matters. If it cannot be sealed
+// it is not shared, and others redeem for themselves: that is no reason to
+// refuse it to those who wait here.
 func (v *SQL) shareable(ctx context.Context, k *mandate.Keep) (shareable, error) {
 	s := shareable{keep: k, id: idOf(k.Turn.Key)}
 	if k.Token == nil || v.shared == nil {
@@ -59,8 +61,11 @@ func (v *SQL) shareable(ctx context.Context, k *mandate.Keep) (shareable, error)
 	if err != nil {
 		return s, err
 	}
-	s.token, err = seal(ctx, v.shared, labelOfToken(k.Turn.Key, k.Epoch, s.expires), mandate.NewSecret(string(text)))
-	return s, err
+	token, err := seal(ctx, v.shared, labelOfToken(k.Turn.Key, k.Epoch, s.expires), mandate.NewSecret(string(text)))
+	if err == nil {
+		s.token = token
+	}
+	return s, nil
 }
 
 // databaseClock returns the last reading of the database's clock. Every turn

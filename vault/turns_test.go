@@ -11,6 +11,7 @@ import (
 
 	"github.com/mandate-sam/mandate"
 	"github.com/mandate-sam/mandate/internal/database"
+	"github.com/mandate-sam/mandate/internal/pgtest"
 )
 
 // holding returns a grant that is active, with a check whose methods speak of
@@ -331,5 +332,64 @@ func TestTokenIDsAreDistinct(t *testing.T) {
 	sorted.Scopes = []mandate.Scope{"c", "b"}
 	if string(idOf(sorted)) != string(idOf(k)) {
 		t.Error("the order of scopes makes another ID")
+	}
+}
+
+// TestWhatCannotBeSharedIsKept: while the keeper of the key for shared tokens is
+// down, a redemption still counts, and its turn ends.
+func TestWhatCannotBeSharedIsKept(t *testing.T) {
+	ctx := t.Context()
+	v, db, _ := openVault(t)
+	v.shared = &fakeWrapper{id: "k", err: errors.New("down")}
+	c, g := holding(t, v)
+	w := c.wanted(g, "https://example.com")
+	turn, err := c.take(ctx, w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := mandate.Keep{Grant: g, Epoch: epochOf(t, db), Turn: turn, Next: mandate.NewSecret("next"), Token: c.accessToken(g, w, "access")}
+	if err := v.Keep(ctx, k); err != nil {
+		t.Fatal(err)
+	}
+	if g, err := v.Open(ctx, contoso); err != nil || g.Refresh.Reveal() != "next" {
+		t.Errorf("Open: got error %v, want the token that was kept", err)
+	}
+	if _, err := c.take(ctx, w); err != nil {
+		t.Errorf("the turn is not over: %v", err)
+	}
+}
+
+// BenchmarkRedemption is what a redemption costs the database: a turn taken, a
+// refresh token and an access token kept.
+func BenchmarkRedemption(b *testing.B) {
+	for _, engine := range []string{"SQLite", "PostgreSQL"} {
+		b.Run(engine, func(b *testing.B) {
+			cfg := database.Config{Schemas: []database.Schema{Schema()}}
+			if cfg.File = b.TempDir() + "/mandate.db"; engine == "PostgreSQL" {
+				cfg.File, cfg.URL = "", pgtest.Shared(b).Database(b)
+			}
+			db, err := database.Open(b.Context(), cfg)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer db.Close()
+			go db.Run(b.Context())
+			keys, err := OpenKeyFile(b.TempDir() + "/keys")
+			if err != nil {
+				b.Fatal(err)
+			}
+			v, err := New(Config{DB: db, Key: keys, SharedKey: keys.Shared()})
+			if err != nil {
+				b.Fatal(err)
+			}
+			if err := v.Activate(b.Context(), candidate(db, contoso, 1, "refresh")); err != nil {
+				b.Fatal(err)
+			}
+			for i := 0; b.Loop(); i++ {
+				if err := redeem(v, fmt.Sprint("https://", i), fmt.Sprint(i)); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
