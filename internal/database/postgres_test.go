@@ -138,6 +138,28 @@ func TestPasswordIsNotInErrors(t *testing.T) {
 	open(t, Config{URL: good}, notes()) // with the right password it is opened
 }
 
+// TestPrimaryOfSeveral: of several servers the one that writes is looked for.
+func TestPrimaryOfSeveral(t *testing.T) {
+	for url, want := range map[string]bool{
+		"postgres://h/x":                            false, // which is tried with and without TLS
+		"postgres://h1:5432,h2:5433/x":              true,
+		"postgres://h1,h2/x":                        true,
+		"postgres:///x?host=/a,/b&port=1,2":         true,
+		"postgres://h:1/x?target_session_attrs=any": false,
+	} {
+		c, err := parseURL(url, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := c.ValidateConnect != nil; got != want {
+			t.Errorf("%s: the primary is looked for: %v, want %v", url, got, want)
+		}
+	}
+	// Two addresses, and nobody at the first.
+	u := pgtest.Shared(t).TCP(pgtest.Shared(t).Database(t))
+	open(t, Config{URL: strings.Replace(u, "@", "@127.0.0.1:1,", 1)}, notes())
+}
+
 // TestEightReplicasMigrateAtOnce, of an empty database.
 func TestEightReplicasMigrateAtOnce(t *testing.T) {
 	u := pgtest.Shared(t).Database(t)
