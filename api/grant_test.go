@@ -100,8 +100,8 @@ func (l *fakeLife) Forecast(context.Context) ([]mandate.Trouble, error) {
 	return []mandate.Trouble{{Time: time.Now(), Kind: mandate.TroubleEnd, Partner: "contoso", What: "it ends", Move: mandate.MovePartner, Do: "renew"}}, l.err
 }
 
-func (l *fakeLife) Secret(_ context.Context, cloud, url, name string) (mandate.Secret, error) {
-	if v, ok := l.secrets[name]; ok && url == "https://vault.test" && cloud == "test" {
+func (l *fakeLife) Secret(_ context.Context, cloud string, k *KeyVaultSource, name string) (mandate.Secret, error) {
+	if v, ok := l.secrets[name]; ok && k.URL == "https://vault.test" && k.Identity == "reader" && cloud == "test" {
 		return mandate.NewSecret(v), nil
 	}
 	return mandate.Secret{}, fmt.Errorf("%w: no secret %q", mandate.ErrNotFound, name)
@@ -279,7 +279,7 @@ func TestImportFromKeyVault(t *testing.T) {
 		if tt.secrets != nil {
 			w.life.secrets = tt.secrets
 		}
-		_, err := w.operator.Import(t.Context(), "contoso", ImportRequest{KeyVault: &KeyVaultSource{URL: "https://vault.test", Layout: tt.layout}})
+		_, err := w.operator.Import(t.Context(), "contoso", ImportRequest{KeyVault: &KeyVaultSource{URL: "https://vault.test", Layout: tt.layout, Identity: "reader"}})
 		if !errors.Is(err, tt.err) {
 			t.Errorf("%s: got %v, want %v", name, err, tt.err)
 		}

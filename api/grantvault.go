@@ -24,6 +24,10 @@ const (
 type KeyVaultSource struct {
 	URL    string `json:"url"`              // https://NAME.vault.azure.net
 	Layout string `json:"layout,omitempty"` // "samples" (default) or "cipp"
+
+	// Identity names as whom the server reads it; it may be left out if there
+	// is only one.
+	Identity string `json:"identity,omitempty"`
 }
 
 // String names the source for the record.
@@ -41,10 +45,10 @@ func (k *KeyVaultSource) layout() string {
 // Secrets reads other programs' secrets out of a Key Vault, with the identity
 // that this server has there.
 type Secrets interface {
-	// Secret returns the current value of a secret of the vault at url, in the
-	// given cloud. The error wraps [mandate.ErrNotFound] if there is none, and
-	// [mandate.ErrInvalid] if the URL is not one of a vault in that cloud.
-	Secret(ctx context.Context, cloud, url, name string) (mandate.Secret, error)
+	// Secret returns the current value of a secret of k's vault, for a partner
+	// in the given cloud. The error wraps [mandate.ErrNotFound] if there is
+	// none, and [mandate.ErrInvalid] if k is at fault.
+	Secret(ctx context.Context, cloud string, k *KeyVaultSource, name string) (mandate.Secret, error)
 }
 
 // readKeyVault returns the partner's refresh token from where another program
@@ -53,7 +57,7 @@ func (s *Server) readKeyVault(ctx context.Context, k *KeyVaultSource, p mandate.
 	if s.cfg.Secrets == nil {
 		return mandate.Secret{}, mandate.Invalid("key_vault", "this server has no identity for Azure Key Vault; pipe the refresh token to standard input instead")
 	}
-	read := func(name string) (mandate.Secret, error) { return s.cfg.Secrets.Secret(ctx, p.Key.Cloud, k.URL, name) }
+	read := func(name string) (mandate.Secret, error) { return s.cfg.Secrets.Secret(ctx, p.Key.Cloud, k, name) }
 	switch k.layout() {
 	case LayoutSamples:
 		return read(p.Key.Partner.String())

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/api"
 )
 
 // The grants of the small world: contoso's is active, with a candidate that
@@ -76,11 +77,11 @@ func (w *smallWorld) Import(ctx context.Context, in mandate.Import) (mandate.Gra
 	return mandate.Grant{Generation: 5, State: mandate.StateActive, Origin: mandate.OriginImport, UserName: "ada@contoso.test", Until: in.Until}, r, err
 }
 
-func (w *smallWorld) Secret(_ context.Context, _, url, name string) (mandate.Secret, error) {
-	if url == "https://old.vault.test" && name == tenant.String() {
+func (w *smallWorld) Secret(_ context.Context, _ string, k *api.KeyVaultSource, name string) (mandate.Secret, error) {
+	if k.URL == "https://old.vault.test" && (k.Identity == "" || k.Identity == "reader") && name == tenant.String() {
 		return mandate.NewSecret("rt-good"), nil
 	}
-	return mandate.Secret{}, fmt.Errorf("%w: no secret %s in %s", mandate.ErrNotFound, name, url)
+	return mandate.Secret{}, fmt.Errorf("%w: no secret %s in %s", mandate.ErrNotFound, name, k.URL)
 }
 
 func (w *smallWorld) Forecast(context.Context) ([]mandate.Trouble, error) {

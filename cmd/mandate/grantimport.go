@@ -24,6 +24,7 @@ type importRun struct {
 	in  api.ImportRequest
 	url string // of a Key Vault; "" for standard input
 	as  string // the layout there
+	who string // the server's identity there
 	all bool
 }
 
@@ -49,7 +50,7 @@ its place. If the partner has a grant already, it waits for "mandate grant appro
 With --dry-run everything is proven and nothing is stored. Redeeming a token does not
 make it useless to the program that it comes from.`,
 		Example: `  mandate grant import contoso - --user ada@contoso.example --dry-run < refresh-token.txt
-  mandate grant import contoso --from-key-vault https://old.vault.azure.net
+  mandate grant import contoso --from-key-vault https://old.vault.azure.net --identity importer
   mandate grant import --all --from-key-vault https://cipp.vault.azure.net --layout cipp --json`,
 		Args:              run.args,
 		ValidArgsFunction: c.complete(0, partnerNames),
@@ -65,6 +66,7 @@ make it useless to the program that it comes from.`,
 	f := cmd.Flags()
 	f.StringVar(&run.url, "from-key-vault", "", "URL of the vault that has the refresh tokens, such as https://old.vault.azure.net")
 	f.StringVar(&run.as, "layout", "", "whose layout the vault has: samples (default) or cipp")
+	f.StringVar(&run.who, "identity", "", "as whom the server reads the vault: a name of identities in its configuration (default: the only one)")
 	f.BoolVar(&run.all, "all", false, "all partners, out of a vault")
 	f.StringVar(&run.in.User, "user", "", "whose it must be: a user name (UPN) or object id (default: any user of the tenant)")
 	f.StringVar(&term, "term", "", "how long the grant may last, at most and by default 30d")
@@ -86,8 +88,8 @@ func (r *importRun) args(cmd *cobra.Command, args []string) error {
 		return words()(cmd, args)
 	case r.url != "":
 		return words("PARTNER")(cmd, args)
-	case r.as != "":
-		return usage("--layout goes with --from-key-vault")
+	case r.as != "" || r.who != "":
+		return usage("--layout and --identity go with --from-key-vault")
 	}
 	if err := words("PARTNER", "-")(cmd, args); err != nil {
 		return err
@@ -104,7 +106,7 @@ func (c *cli) importGrants(ctx context.Context, run *importRun, args []string) (
 		return err
 	}
 	if run.url != "" {
-		run.in.KeyVault = &api.KeyVaultSource{URL: run.url, Layout: run.as}
+		run.in.KeyVault = &api.KeyVaultSource{URL: run.url, Layout: run.as, Identity: run.who}
 	} else if run.in.RefreshToken, err = c.readRefresh(); err != nil {
 		return err
 	}

@@ -34,7 +34,7 @@ func (p *parts) api(a *App, c *Config, o Options, proxies web.Proxies) (*api.Ser
 	}
 	return api.New(api.Config{
 		Broker: a.broker, Authenticator: p.store, Partners: p.store, Registry: r, Tenants: p.upstream, Callers: r, Grants: p.vault,
-		Life: a.broker, Forecaster: &forecaster{p, a.broker}, Metrics: metrics,
+		Life: a.broker, Forecaster: &forecaster{p, a.broker}, Metrics: metrics, Secrets: &sources{a.outside},
 		Audit: a.audit, Recorder: a.audit, Epoch: p.epoch, Clouds: p.clouds, Applications: apps,
 		Transport: p.upstream.transport(p.clouds), Ready: p.ready, Stopping: a.stopping, TrustedProxies: proxies, Version: o.Version, Log: a.log.With("door", "api"),
 	})

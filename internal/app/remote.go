@@ -50,6 +50,15 @@ func (o *outside) vault(ref *VaultRef) (*keyvault.Vault, error) {
 	if v := o.vaults[*ref]; v != nil {
 		return v, nil
 	}
+	v, err := o.open(ref)
+	if err == nil {
+		o.vaults[*ref] = v
+	}
+	return v, err
+}
+
+// open returns a key vault, with a budget of its own.
+func (o *outside) open(ref *VaultRef) (*keyvault.Vault, error) {
 	cloud, err := o.config.vaultCloud(ref, o.clouds)
 	if err != nil {
 		return nil, err
@@ -66,11 +75,7 @@ func (o *outside) vault(ref *VaultRef) (*keyvault.Vault, error) {
 	if err != nil {
 		return nil, err
 	}
-	v, err := keyvault.New(keyvault.Config{URL: ref.Vault, Cloud: cloud, Identity: identity, HTTP: h})
-	if err == nil {
-		o.vaults[*ref] = v
-	}
-	return v, err
+	return keyvault.New(keyvault.Config{URL: ref.Vault, Cloud: cloud, Identity: identity, HTTP: h})
 }
 
 // load reads the files of an identity.

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/azsecrets"
+
 	"github.com/mandate-sam/mandate"
 	"github.com/mandate-sam/mandate/api"
 	"github.com/mandate-sam/mandate/emulator"
@@ -396,5 +398,63 @@ func TestForecastAndMetrics(t *testing.T) {
 		if !strings.Contains(string(body), want) {
 			t.Errorf("the metrics lack %s:\n%.2000s", want, body)
 		}
+	}
+}
+
+// A refresh token is read out of the vault of another program, in either
+// layout.
+func TestImportFromKeyVault(t *testing.T) {
+	t.Parallel()
+	for name, secrets := range map[string]func(token string) map[string]string{
+		"samples": func(token string) map[string]string { return map[string]string{emulator.ContosoTenant: token} },
+		"cipp": func(token string) map[string]string {
+			return map[string]string{"ApplicationID": emulator.ApplicationID, "TenantID": emulator.ContosoTenant, "RefreshToken": token}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d, _ := begin(t, Config{Idle: true, Secret: true})
+			ctx := t.Context()
+			v := &vaulted{Demo: d, grants: d.Emulator.Endpoints().KeyVault}
+			v.register(t, vaultAdmin, "administrator-not-a-secret")
+			v.register(t, identities[0].id, "reader-not-a-secret")
+			v.write(t, "reader.secret", "reader-not-a-secret")
+			if err := d.Emulator.SetVaultPolicies(emulator.DefaultVault, emulator.VaultPolicy{Principal: vaultAdmin, Secrets: []string{"all"}}); err != nil {
+				t.Fatal(err)
+			}
+			config, err := os.ReadFile(d.File("mandate.yaml"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			v.write(t, "mandate.yaml", string(config)+"identities:\n  - {name: reader, tenant: "+emulator.ContosoTenant+", client_id: "+identities[0].id+", secret: reader.secret}\n")
+			if err := d.serve(context.WithoutCancel(ctx)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := d.Invite(ctx); err != nil {
+				t.Fatal(err)
+			}
+			c, err := azsecrets.NewClient(v.grants, v.admin(t), &azsecrets.ClientOptions{ClientOptions: v.options(), DisableChallengeResourceVerification: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for name, value := range secrets(d.elsewhere(t, emulator.ContosoTenant, User)) {
+				if _, err := c.SetSecret(ctx, name, azsecrets.SetSecretParameters{Value: &value}, nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+			in := api.ImportRequest{KeyVault: &api.KeyVaultSource{URL: v.grants, Layout: name}, User: User}
+			if _, err := d.Operator.Import(ctx, Partner, in); !errors.Is(err, mandate.ErrInvalid) || contains(err.Error(), "secrets get") != nil {
+				t.Errorf("without permission: %v", err)
+			}
+			if err := d.Emulator.SetVaultPolicies(emulator.DefaultVault, emulator.VaultPolicy{Principal: identities[0].id, Secrets: []string{"get"}}); err != nil {
+				t.Fatal(err)
+			}
+			out, err := d.Operator.Import(ctx, Partner, in)
+			if err != nil || out.Grant.UserName != User || out.Grant.Origin != mandate.OriginImport || out.Waits != "" {
+				t.Fatalf("%+v, %v", out, err)
+			}
+			if _, err := d.token(ctx, "graph"); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
