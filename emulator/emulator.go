@@ -35,6 +35,17 @@ type Config struct {
 	// Ports says where to listen.
 	Ports Ports
 
+	// Listen is the address to listen on instead of loopback, such as
+	// "0.0.0.0" in a container. It is refused without OffLoopback: whoever
+	// reaches the emulator can sign in as anybody in it, and turn its dials.
+	Listen      string
+	OffLoopback bool
+
+	// Name is the host in the services' URLs; empty means localhost. It must
+	// be what clients call the machine by, and is the only other name that
+	// the CA is for.
+	Name string
+
 	// InMemory opens no port: the services can be reached through
 	// [Emulator.Client] alone, which calls them in process, and names them
 	// as if they listened. Nothing runs in between then, so a test in a bubble
@@ -98,6 +109,7 @@ type Emulator struct {
 	chance    *seed.Source
 	entra     *entra.Server
 
+	place     place
 	servers   *servers
 	transport http.RoundTripper
 	memory    *memory // nil unless it was opened so
@@ -128,8 +140,12 @@ func Start(t TB, cfg ...Config) *Emulator {
 // caller closes it.
 func Open(cfg Config) (*Emulator, error) {
 	e := &Emulator{seed: cfg.Seed, fixture: cfg.Fixture, ca: cfg.CA, log: cfg.Log, dials: &fault.Panel{}, ledger: &token.Ledger{}}
+	var err error
+	if e.place, err = cfg.place(); err != nil {
+		return nil, fmt.Errorf("start emulator: %w", err)
+	}
 	if cfg.InMemory {
-		e.memory = newMemory()
+		e.memory = newMemory(e.place.name)
 	}
 	e.directory = directory.New(e.dials.Now)
 	if err := e.fill(); err != nil {
@@ -178,7 +194,7 @@ func (e *Emulator) fill() (err error) {
 	}
 	e.chance = seed.New(e.seed)
 	if e.ca == nil {
-		if e.ca, err = NewCA(); err != nil {
+		if e.ca, err = NewCA(e.place.names()...); err != nil {
 			return err
 		}
 	}
@@ -189,7 +205,7 @@ func (e *Emulator) fill() (err error) {
 // listen opens all ports and only then serves, so that an emulator that
 // cannot start leaves nothing behind.
 func (e *Emulator) listen(ports Ports, key *token.Key, vault vaultName) error {
-	cert, err := e.ca.Issue("localhost", "*.vault.localhost", "127.0.0.1", "::1")
+	cert, err := e.ca.Issue(append(e.place.names(), "localhost", "*.vault.localhost", "127.0.0.1", "::1")...)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package emulator
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -9,13 +10,63 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
 )
 
-// A listener is one service's address: a port of the loopback interface.
+// A place is where the emulator listens, and by which name it is called.
+type place struct {
+	address string // "" for loopback
+	name    string
+}
+
+// place reports what of the configuration would open the emulator to others
+// unasked, or lend it a name that is not its own.
+func (c *Config) place() (place, error) {
+	p := place{c.Listen, strings.ToLower(cmp.Or(c.Name, "localhost"))}
+	if strings.ContainsAny(p.name, "/:*? ") || len(p.name) > 253 {
+		return p, fmt.Errorf("%.80q is not a host's name", c.Name)
+	}
+	if microsofts(p.name) {
+		return p, fmt.Errorf("%s is a name of Microsoft's, and the emulator never pretends to be Microsoft", p.name)
+	}
+	if p.address == "" {
+		return p, nil
+	}
+	ip := net.ParseIP(p.address)
+	if ip == nil {
+		return p, fmt.Errorf("%.80q is not an address to listen on", p.address)
+	}
+	if !ip.IsLoopback() && !c.OffLoopback {
+		return p, fmt.Errorf("%s is not loopback: whoever reaches the emulator there can sign in as anybody and turn its dials; say so a second time (--off-loopback) if that is wanted", p.address)
+	}
+	return p, nil
+}
+
+// microsofts reports whether a host name lies in a domain of Microsoft's.
+func microsofts(host string) bool {
+	return slices.ContainsFunc([]string{
+		"microsoft.com", "microsoft.us", "microsoftonline.com", "microsoftonline.us", "microsoftonline.cn", "microsoftonline.de",
+		"windows.net", "azure.com", "azure.us", "azure.cn", "azure.net", "live.com", "office.com", "chinacloudapi.cn", "usgovcloudapi.net",
+	}, func(d string) bool { return host == d || strings.HasSuffix(host, "."+d) })
+}
+
+// names are the names beside localhost.
+func (p place) names() []string {
+	if p.name == "localhost" {
+		return nil
+	}
+	return []string{p.name}
+}
+
+func (p place) url(port int) string { return "https://" + net.JoinHostPort(p.name, strconv.Itoa(port)) }
+
+// A listener is one service's address: a port of the loopback interface, or of
+// another that was asked for.
 type listener struct {
 	sockets []net.Listener
 	url     string
@@ -23,23 +74,30 @@ type listener struct {
 
 // listen opens the port on 127.0.0.1 and, where there is IPv6, on ::1, since
 // localhost may mean either. Port 0 is any port that is free on both.
-func listen(port int) (*listener, error) {
+func (p place) listen(port int) (*listener, error) {
+	if p.address != "" {
+		l, err := net.Listen("tcp", net.JoinHostPort(p.address, strconv.Itoa(port)))
+		if err != nil {
+			return nil, fmt.Errorf("listen: %w", err)
+		}
+		return &listener{sockets: []net.Listener{l}, url: p.url(l.Addr().(*net.TCPAddr).Port)}, nil
+	}
 	const tries = 20
 	for try := 1; ; try++ {
-		l, err := listenBoth(port)
+		l, err := p.listenBoth(port)
 		if err == nil || port != 0 || try == tries {
 			return l, err
 		}
 	}
 }
 
-func listenBoth(port int) (*listener, error) {
+func (p place) listenBoth(port int) (*listener, error) {
 	v4, err := net.Listen("tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 	if err != nil {
 		return nil, fmt.Errorf("listen: %w", err)
 	}
 	port = v4.Addr().(*net.TCPAddr).Port
-	l := &listener{sockets: []net.Listener{v4}, url: "https://localhost:" + strconv.Itoa(port)}
+	l := &listener{sockets: []net.Listener{v4}, url: p.url(port)}
 	v6, err := net.Listen("tcp6", net.JoinHostPort("::1", strconv.Itoa(port)))
 	switch {
 	case err == nil:

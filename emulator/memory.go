@@ -17,17 +17,21 @@ type memory struct {
 	mu    sync.Mutex // guards next and hosts
 	next  int        // port of the next host that may have any
 	hosts map[string]http.Handler
+
+	place string // the name of all of them
 }
 
 // firstName is the port in the names of services in memory.
 const firstName = 40000
 
-func newMemory() *memory { return &memory{next: firstName, hosts: make(map[string]http.Handler)} }
+func newMemory(name string) *memory {
+	return &memory{next: firstName, hosts: make(map[string]http.Handler), place: name}
+}
 
 // address opens a port, or takes a name in memory.
 func (e *Emulator) address(port int) (*listener, error) {
 	if e.memory == nil {
-		return listen(port)
+		return e.place.listen(port)
 	}
 	return e.memory.name(port), nil
 }
@@ -48,7 +52,7 @@ func (m *memory) name(port int) *listener {
 		port = m.next
 		m.next++
 	}
-	return &listener{url: "https://localhost:" + strconv.Itoa(port)}
+	return &listener{url: "https://" + m.place + ":" + strconv.Itoa(port)}
 }
 
 func (m *memory) add(host string, h http.Handler) {

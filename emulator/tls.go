@@ -30,8 +30,8 @@ type CA struct {
 }
 
 // NewCA makes a certificate authority with a new P-256 key, valid for a week,
-// for localhost, 127.0.0.1 and ::1 only.
-func NewCA() (*CA, error) {
+// for localhost, 127.0.0.1, ::1 and the names only.
+func NewCA(names ...string) (*CA, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("generate CA key: %w", err)
@@ -45,7 +45,7 @@ func NewCA() (*CA, error) {
 		MaxPathLenZero:              true,
 		KeyUsage:                    x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
 		PermittedDNSDomainsCritical: true,
-		PermittedDNSDomains:         []string{"localhost"},
+		PermittedDNSDomains:         append([]string{"localhost"}, names...),
 		PermittedIPRanges: []*net.IPNet{
 			{IP: net.IPv4(127, 0, 0, 1).To4(), Mask: net.CIDRMask(32, 32)},
 			{IP: net.IPv6loopback, Mask: net.CIDRMask(128, 128)},

@@ -37,15 +37,18 @@ type options struct {
 	caOut   string
 	fixture string
 	vaults  []string
+	listen  string
+	off     bool
+	name    string
 	json    bool
 	verbose bool
 }
 
 const long = `Emulator runs a stand-in for the Microsoft side of the Secure Application Model
 on this machine: Entra ID with real sign-in pages, Partner Center, Graph,
-Azure Resource Manager and Key Vault. It listens on loopback, and nothing makes
-it listen elsewhere. Everything it knows is lost when it ends, and its keys are
-new at every start.
+Azure Resource Manager and Key Vault. It listens on loopback, and elsewhere only
+if it is told so twice. Everything it knows is lost when it ends, and its keys
+are new at every start.
 
 It is not made by or for Microsoft. Never type a real password into its pages.`
 
@@ -55,6 +58,9 @@ const example = `  # Start on the usual ports, and write down which CA to trust.
   # Then, in another terminal:
   curl --cacert /tmp/emulator-ca.pem \
     https://localhost:9443/contoso.example/v2.0/.well-known/openid-configuration
+
+  # In a container, for others of the same network, which call it "entra".
+  emulator --listen 0.0.0.0 --off-loopback --name entra --ca-out /shared/ca.pem
 
   # Any free ports, a repeatable run, and a description for a program to read.
   emulator --login-port 0 --partner-center-port 0 --graph-port 0 --arm-port 0 --key-vault-port 0 --admin-port 0 --seed 7 --json`
@@ -81,6 +87,9 @@ func command(out, errOut io.Writer) *cobra.Command {
 	f.Uint64Var(&o.seed, "seed", 0, "make ids and choices repeatable; 0: random")
 	f.StringVar(&o.fixture, "fixture", "", "YAML or JSON file that says who exists, instead of the built-in tenants (see cmd/emulator/tenants.yaml)")
 	f.StringArrayVar(&o.vaults, "vault", nil, "make a vault, NAME or NAME@TENANT (id or domain); may be repeated; none: "+emulator.DefaultVault)
+	f.StringVar(&o.listen, "listen", "", "address to listen on instead of loopback; needs --off-loopback too")
+	f.BoolVar(&o.off, "off-loopback", false, "yes, let others reach it: they can sign in as anybody in it and turn its dials")
+	f.StringVar(&o.name, "name", "", "host name in all URLs, instead of localhost; the CA is for that name too")
 	f.StringVar(&o.caOut, "ca-out", "", "write the CA's certificate (PEM) to this file, with mode 0600")
 	f.BoolVar(&o.json, "json", false, "describe the emulator as one JSON object")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log requests to standard error")
@@ -97,7 +106,7 @@ func run(ctx context.Context, o options, out, errOut io.Writer) error {
 	if err != nil {
 		return err
 	}
-	e, err := emulator.Open(emulator.Config{Seed: o.seed, Ports: o.ports, Fixture: fixture, Vaults: o.vaults, Log: log})
+	e, err := emulator.Open(emulator.Config{Seed: o.seed, Ports: o.ports, Fixture: fixture, Vaults: o.vaults, Log: log, Listen: o.listen, OffLoopback: o.off, Name: o.name})
 	if err != nil {
 		return err
 	}
