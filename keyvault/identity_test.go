@@ -3,6 +3,7 @@ package keyvault_test
 import (
 	"crypto/x509"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -151,5 +152,56 @@ func TestBadChallenge(t *testing.T) {
 		if err := works(w, w.identity()); err == nil {
 			t.Errorf("%q: accepted", h)
 		}
+	}
+}
+
+// A vault of Microsoft's that asks for a token for anything but a vault gets
+// none: with one for Graph it could be us there.
+func TestTokenOnlyForVaults(t *testing.T) {
+	for resource, signsIn := range map[string]bool{"https://vault.azure.net": true, "https://graph.microsoft.com": false, "https://vault.azure.net.evil.test": false} {
+		asked := 0
+		h := &http.Client{Transport: middleman{reply: func(r *http.Request) *http.Response {
+			if r.URL.Host == "a.vault.azure.net" {
+				c := fmt.Sprintf(`Bearer authorization="https://login.microsoftonline.com/%s", resource="%s"`, emulator.ContosoTenant, resource)
+				return &http.Response{StatusCode: 401, Header: http.Header{"Www-Authenticate": {c}}, Body: http.NoBody}
+			}
+			asked++
+			return &http.Response{StatusCode: 400, Body: io.NopCloser(strings.NewReader(`{"error":"invalid_request"}`))}
+		}}}
+		i := keyvault.Identity{
+			Tenant: must(mandate.ParseTenantID(emulator.ContosoTenant))(t), Client: must(mandate.ParseAppID(ours))(t), Secret: mandate.NewSecret("CANARY"),
+		}
+		v := must(keyvault.New(keyvault.Config{URL: "https://a.vault.azure.net", Cloud: mandate.Clouds()["global"], Identity: i, HTTP: h}))(t)
+		_, _, err := must(v.Wrapper("kek"))(t).Wrap(t.Context(), []byte("CANARY"))
+		wantError(t, err, nil)
+		_, gerr := v.Secrets().Get(t.Context(), "n", "v")
+		wantError(t, gerr, nil)
+		if (asked > 0) != signsIn {
+			t.Errorf("resource %s: signed in %v, want %v: %v", resource, asked > 0, signsIn, err)
+		}
+	}
+}
+
+// Zeros never end.
+type zeros struct{ read int }
+
+func (z *zeros) Read(p []byte) (int, error) {
+	clear(p)
+	z.read += len(p)
+	if z.read > 64<<20 {
+		return 0, io.EOF
+	}
+	return len(p), nil
+}
+
+func TestAnswersAreBounded(t *testing.T) {
+	w := start(t)
+	z := new(zeros)
+	w.http.Transport = middleman{reply: func(*http.Request) *http.Response {
+		return &http.Response{StatusCode: 404, Header: http.Header{}, Body: io.NopCloser(z)}
+	}}
+	wantError(t, works(w, w.identity()), mandate.ErrNotFound)
+	if z.read > 2<<20 {
+		t.Errorf("read %d bytes of an answer", z.read)
 	}
 }
