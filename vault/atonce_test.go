@@ -111,3 +111,54 @@ func renewNow(ctx context.Context, v *SQL) error {
 	}
 	return v.Activate(ctx, candidate(v.db, contoso, g.Last+1, "renewed"))
 }
+
+// TestNothingIsKeptOverAChangeUnderWay: a Keep that began before a renewal was
+// committed, and waited for it, stores nothing, though the generation may still
+// stand in, and though what the statement had read is of before.
+func TestNothingIsKeptOverAChangeUnderWay(t *testing.T) {
+	onBoth(t, func(t *testing.T, cfg database.Config) {
+		ctx := t.Context()
+		all := replicas(t, cfg)
+		v, other := all[0], all[len(all)-1]
+		c, g := holding(t, v)
+		w := c.wanted(g, "https://example.com")
+		turn, err := c.take(ctx, w)
+		if err != nil {
+			t.Fatal(err)
+		}
+		next := candidate(v.db, contoso, 2, "renewed")
+		s, err := v.seal(ctx, "", labelOf(next), next.Refresh)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := rowOf(next, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		epoch := epochOf(t, v.db)
+		var kept [2]error
+		var wg sync.WaitGroup
+		err = v.db.Change(ctx, func(tx *database.Tx) error {
+			_, err := succeed(ctx, tx, next, r)
+			for i, turn := range []mandate.Turn{{}, turn} {
+				wg.Go(func() {
+					kept[i] = other.Keep(ctx, mandate.Keep{Grant: g, Epoch: epoch, Turn: turn, Next: mandate.NewSecret("late"), Token: c.accessToken(g, w, "late")})
+				})
+			}
+			time.Sleep(200 * time.Millisecond) // so that they have begun
+			return err
+		})
+		wg.Wait()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, err := range kept {
+			if !errors.Is(err, mandate.ErrSuperseded) {
+				t.Errorf("Keep %d: got error %v, want %v", i, err, mandate.ErrSuperseded)
+			}
+		}
+		if f, err := v.Fallback(ctx, contoso); err != nil || f.Refresh.Reveal() != "refresh" {
+			t.Errorf("Fallback: got %q, %v, want the token of before", f.Refresh.Reveal(), err)
+		}
+	})
+}
