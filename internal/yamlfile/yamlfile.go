@@ -11,6 +11,7 @@ import (
 	"os"
 	"reflect"
 	"regexp"
+	"sort"
 	"strings"
 
 	"github.com/goccy/go-yaml"
@@ -44,13 +45,40 @@ func Decode(name string, data []byte, v any) error {
 		return fmt.Errorf("%s: longer than %d bytes", name, MaxSize)
 	}
 	d := yaml.NewDecoder(bytes.NewReader(data), yaml.Strict())
-	if err := d.Decode(v); err != nil && !errors.Is(err, io.EOF) {
+	panicked, err := decode(d, v)
+	switch {
+	case panicked:
+		return fmt.Errorf("%s:%d: cannot be read as YAML", name, panicLine(data, v))
+	case err != nil && !errors.Is(err, io.EOF):
 		return describe(name, err, v)
 	}
-	if err := d.Decode(new(any)); !errors.Is(err, io.EOF) {
+	if _, err := decode(d, new(any)); !errors.Is(err, io.EOF) {
 		return fmt.Errorf("%s: has more than one YAML document", name)
 	}
 	return nil
+}
+
+// decode decodes one document. The parser panics on some texts that are no
+// YAML, such as a tag where a list is wanted; a file must not end a server.
+func decode(d *yaml.Decoder, v any) (panicked bool, err error) {
+	defer func() {
+		if recover() != nil {
+			panicked = true
+		}
+	}()
+	return false, d.Decode(v)
+}
+
+// panicLine returns the last line of the shortest beginning of data, in whole
+// lines, on which the parser panics. That reads the file once for every
+// doubling of its length, since what panics once goes on doing so.
+func panicLine(data []byte, v any) int {
+	lines := bytes.SplitAfter(data, []byte("\n"))
+	return 1 + sort.Search(len(lines)-1, func(n int) bool {
+		beginning := bytes.Join(lines[:n+1], nil)
+		panicked, _ := decode(yaml.NewDecoder(bytes.NewReader(beginning), yaml.Strict()), reflect.New(reflect.TypeOf(v).Elem()).Interface())
+		return panicked
+	})
 }
 
 var unknownField = regexp.MustCompile(`unknown field "([^"]*)"`)

@@ -13,7 +13,8 @@ type doc struct {
 		PublicURL string `yaml:"public_url"`
 	} `yaml:"portal"`
 	Rules []struct {
-		Name string `yaml:"name"`
+		Name    string   `yaml:"name"`
+		Callers []string `yaml:"callers"`
 	} `yaml:"rules"`
 }
 
@@ -28,6 +29,7 @@ func TestDecode(t *testing.T) {
 		{"wrong type", "rules: 7\n", "f.yaml:1:8: "},
 		{"two documents", "listen: a\n---\nlisten: b\n", "more than one YAML document"},
 		{"not YAML", "listen: [", "f.yaml:1:"},
+		{"a tag for a list, on which the parser panics", "listen: a\nrules:\n  - name: a\n    callers:\n      ! 0\nportal: {}\n", "f.yaml:5: cannot be read"},
 		{"too long", strings.Repeat("#", MaxSize+1), "longer than"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -76,6 +78,7 @@ func TestSuggestion(t *testing.T) {
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte("listen: a\nportal: {public_url: b}\n"))
 	f.Add([]byte("a: &a [*a]"))
+	f.Add([]byte("rules:\n  - name: a\n    callers:\n      ! 0"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var d doc
 		Decode("f", data, &d)
