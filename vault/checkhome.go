@@ -44,10 +44,10 @@ type checkedHome struct {
 
 func (c *checkedHome) absent(ctx context.Context) error {
 	if b, err := c.home.Get(ctx, c.name+"-absent", "1"); err == nil {
-		return fmt.Errorf("Get of a name that is not there returned %d bytes and no error", len(b))
+		return fmt.Errorf("for a name that is not there Get returned %d bytes and no error", len(b))
 	}
 	if remains, _, err := c.home.Destroy(ctx, c.name+"-absent"); err != nil || remains != "" {
-		return fmt.Errorf("Destroy of a name that is not there: got %q and error %w, want nothing", remains, err)
+		return fmt.Errorf("after Destroy of a name that is not there: got %q and error %w, want nothing", remains, err)
 	}
 	return nil
 }
@@ -64,7 +64,7 @@ func (c *checkedHome) versions(ctx context.Context) error {
 			return err
 		}
 		if refs[ref] != nil {
-			return fmt.Errorf("Put returned the ref %q twice", ref)
+			return fmt.Errorf("the ref %q was returned by Put twice", ref)
 		}
 		refs[ref] = blob
 	}
@@ -73,12 +73,12 @@ func (c *checkedHome) versions(ctx context.Context) error {
 			return err
 		}
 		if b, err := c.home.Get(ctx, c.name+"-absent", ref); err == nil {
-			return fmt.Errorf("Get of another name with the same ref returned %d bytes and no error", len(b))
+			return fmt.Errorf("for another name with the same ref Get returned %d bytes and no error", len(b))
 		}
 	}
 	for _, ref := range []string{"", "no-such-version", "00000000000000000000000000000000"} {
 		if b, err := c.home.Get(ctx, c.name, ref); err == nil {
-			return fmt.Errorf("Get of the ref %q, which no Put returned, returned %d bytes and no error", ref, len(b))
+			return fmt.Errorf("for the ref %q, which no Put returned, Get returned %d bytes and no error", ref, len(b))
 		}
 	}
 	return nil
@@ -90,10 +90,10 @@ func (c *checkedHome) put(ctx context.Context, name string, blob []byte) (string
 	ref, err := c.home.Put(ctx, name, given)
 	clear(given)
 	if err != nil {
-		return "", fmt.Errorf("Put: %w", err)
+		return "", fmt.Errorf("in Put: %w", err)
 	}
 	if ref == "" {
-		return "", errors.New("Put returned no ref")
+		return "", errors.New("no ref was returned by Put")
 	}
 	return ref, nil
 }
@@ -101,10 +101,10 @@ func (c *checkedHome) put(ctx context.Context, name string, blob []byte) (string
 func (c *checkedHome) has(ctx context.Context, name, ref string, want []byte) error {
 	got, err := c.home.Get(ctx, name, ref)
 	if err != nil {
-		return fmt.Errorf("Get: %w", err)
+		return fmt.Errorf("in Get: %w", err)
 	}
 	if !bytes.Equal(got, want) {
-		return fmt.Errorf("Get returned %d other bytes than the %d that were put", len(got), len(want))
+		return fmt.Errorf("from Get came %d other bytes than the %d that were put", len(got), len(want))
 	}
 	return nil
 }
@@ -162,10 +162,10 @@ func (c *checkedHome) destruction(ctx context.Context) error {
 	}
 	for range 2 { // again does no harm
 		if _, _, err := c.home.Destroy(ctx, c.name); err != nil {
-			return fmt.Errorf("Destroy: %w", err)
+			return fmt.Errorf("in Destroy: %w", err)
 		}
 		if _, err := c.home.Get(ctx, c.name, ref); err == nil {
-			return errors.New("Get returned what was destroyed")
+			return errors.New("what was destroyed was returned by Get")
 		}
 	}
 	if err := c.has(ctx, name, other, []byte("another")); err != nil {
