@@ -23,6 +23,9 @@ type Config struct {
 	Audit     Recorder  // required
 	Epoch     Epoch     // required
 
+	// Lock knows whether everything is shut. Nil means that it never is.
+	Lock Lock
+
 	// Custody is required by what operators do with grants; [Broker.Suspend]
 	// and what is beside it.
 	Custody Custody
@@ -174,6 +177,9 @@ func (a *attempt) run(ctx context.Context) (Token, error) {
 	var err error
 	if a.epoch, err = a.cfg.Epoch.Epoch(); err != nil {
 		return Token{}, err
+	}
+	if err := a.locked(); err != nil {
+		return Token{}, a.fail(ctx, err)
 	}
 	a.decision = a.cfg.Policy.Decide(a.req)
 	if !a.decision.Allowed {

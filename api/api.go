@@ -138,6 +138,9 @@ type Config struct {
 	// cannot.
 	Secrets Secrets
 
+	// Custodian has the keys and makes backups. Nil has none.
+	Custodian Custodian
+
 	// Metrics answers for /metrics on the operator socket. Nil has none.
 	Metrics http.Handler
 
@@ -272,7 +275,7 @@ func (s *Server) Handler() http.Handler {
 // Operator returns what the operator socket serves: a server of its own, with
 // [ConnContext] set and a listener of [ListenSocket].
 func (s *Server) Operator() http.Handler {
-	return s.handler(s.peer, slices.Concat(callerRoutes, operatorRoutes))
+	return s.handler(s.peer, slices.Concat(callerRoutes, operatorRoutes, custodyRoutes))
 }
 
 // handler serves routes to whom who admits.

@@ -54,6 +54,7 @@ type snapshot struct {
 	byTenant map[mandate.TenantID][]mandate.Partner
 	callers  []Caller // by ID
 	keys     map[mandate.CallerID][]callerKey
+	lockdown *mandate.Lockdown // nil if there is none
 }
 
 // reloadTimeout bounds the one read that a change of epoch costs those who
@@ -97,7 +98,7 @@ func (s *Store) read(ctx context.Context) (*snapshot, error) {
 		if err := tx.QueryRow(ctx, `SELECT epoch FROM head`).Scan(&snap.epoch); err != nil {
 			return err
 		}
-		return errors.Join(snap.readPartners(ctx, tx), snap.readCallers(ctx, tx))
+		return errors.Join(snap.readPartners(ctx, tx), snap.readCallers(ctx, tx), snap.readLockdown(ctx, tx))
 	})
 	if err != nil {
 		return nil, unavailable(ctx, err)

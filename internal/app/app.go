@@ -49,6 +49,8 @@ type App struct {
 	doors  []door
 
 	outside *outside
+	rings   rings
+	epochs  string // the file that remembers them
 
 	stopping chan struct{} // closed when shutdown begins
 }
@@ -148,6 +150,7 @@ func (a *App) open(ctx context.Context, c *Config) (*parts, error) {
 		return nil, err
 	}
 	data := c.file(c.Data)
+	a.epochs = c.epochFile()
 	if err := os.MkdirAll(data, 0o700); err != nil {
 		return nil, err
 	}
@@ -173,7 +176,7 @@ func (a *App) open(ctx context.Context, c *Config) (*parts, error) {
 		return nil, err
 	}
 	broker := mandate.Config{
-		Authority: p.upstream, Prober: p.upstream, Vault: p.vault, Policy: rules, Audit: a.audit, Epoch: p.epoch, Log: a.log,
+		Authority: p.upstream, Prober: p.upstream, Vault: p.vault, Policy: rules, Audit: a.audit, Epoch: p.epoch, Lock: p.store, Log: a.log,
 		Custody: p.vault, Sessions: p.upstream, Issued: a.audit, KeepAlive: c.KeepAlive.config(p.vault),
 	}
 	if c.Database.URL != "" {
@@ -198,6 +201,7 @@ func (a *App) vaultConfig(ctx context.Context, c *Config) (v vault.Config, err e
 	} else if v.Key, err = a.outside.wrapper(&c.Key); err != nil {
 		return v, fmt.Errorf("key: %w", err)
 	}
+	a.rings.current = v.Key
 	if v.Key, err = a.outside.keyring(v.Key); err != nil {
 		return v, err
 	}
@@ -206,6 +210,7 @@ func (a *App) vaultConfig(ctx context.Context, c *Config) (v vault.Config, err e
 			return v, fmt.Errorf("shared_key: %w", err)
 		}
 	}
+	a.rings.grants, a.rings.shared, a.rings.sharedFile = v.Key, v.SharedKey, v.SharedKey
 	v.Homes, err = a.outside.homes()
 	return v, err
 }
@@ -279,7 +284,7 @@ func (p *parts) checkClouds() error {
 	return nil
 }
 
-// serve makes the three doors.
+// serve makes the doors.
 func (p *parts) serve(_ context.Context, a *App, c *Config, o Options) error {
 	proxies, err := c.proxies()
 	if err != nil {
@@ -297,6 +302,9 @@ func (p *parts) serve(_ context.Context, a *App, c *Config, o Options) error {
 		return err
 	}
 	if err := a.addDoor("api", c, c.API, server.Handler()); err != nil {
+		return err
+	}
+	if err := p.metricsDoor(a, c); err != nil {
 		return err
 	}
 	ln, err := api.ListenSocket(c.socket())
@@ -371,6 +379,8 @@ func (a *App) Run(ctx context.Context) error {
 	group.Go(func() error { return a.outside.Run(served) })
 	group.Go(func() error { return a.broker.Run(served) })
 	group.Go(func() error { return a.sweep(served) })
+	group.Go(func() error { return a.watchKeys(served) })
+	group.Go(func() error { return a.rememberEpochs(served) })
 	group.Go(func() error {
 		defer stop()
 		<-ctx.Done()

@@ -32,9 +32,11 @@ func (p *parts) api(a *App, c *Config, o Options, proxies web.Proxies) (*api.Ser
 	if err != nil {
 		return nil, err
 	}
+	keeper := &custodian{p.store, c, a.db, p.vault, a.broker, a.rings}
 	return api.New(api.Config{
-		Broker: a.broker, Authenticator: p.store, Partners: p.store, Registry: r, Tenants: p.upstream, Callers: r, Grants: p.vault,
-		Life: a.broker, Forecaster: &forecaster{p, a.broker}, Metrics: metrics, Secrets: &sources{a.outside},
+		Custodian: keeper,
+		Broker:    a.broker, Authenticator: p.store, Partners: p.store, Registry: r, Tenants: p.upstream, Callers: r, Grants: p.vault,
+		Life: guard{a.broker, keeper}, Forecaster: &forecaster{p, a.broker}, Metrics: metrics, Secrets: &sources{a.outside},
 		Audit: a.audit, Recorder: a.audit, Epoch: p.epoch, Clouds: p.clouds, Applications: apps,
 		Transport: p.upstream.transport(p.clouds), Ready: p.ready, Stopping: a.stopping, TrustedProxies: proxies, Version: o.Version, Log: a.log.With("door", "api"),
 	})

@@ -35,6 +35,7 @@ var table = []row{
 	{mandate.ErrInvalid, http.StatusBadRequest, "invalid", true, 0},
 	{mandate.ErrUnauthenticated, http.StatusUnauthorized, "unauthenticated", false, 0},
 	{mandate.ErrDenied, http.StatusForbidden, "denied", true, 0},
+	{mandate.ErrLocked, http.StatusForbidden, "locked_down", true, 0},
 	{mandate.ErrWiderThanRule, http.StatusForbidden, "wider_than_rule", true, 0},
 	{mandate.ErrUnknownPartner, http.StatusNotFound, "unknown_partner", true, 0},
 	{mandate.ErrNotFound, http.StatusNotFound, "not_found", true, 0},

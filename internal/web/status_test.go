@@ -33,6 +33,7 @@ var sentinels = map[string]struct {
 	"ErrInvalid":         {mandate.ErrInvalid, 400, "invalid"},
 	"ErrUnauthenticated": {mandate.ErrUnauthenticated, 401, "unauthenticated"},
 	"ErrDenied":          {mandate.ErrDenied, 403, "denied"},
+	"ErrLocked":          {mandate.ErrLocked, 403, "locked_down"},
 	"ErrWiderThanRule":   {mandate.ErrWiderThanRule, 403, "wider_than_rule"},
 	"ErrUnknownPartner":  {mandate.ErrUnknownPartner, 404, "unknown_partner"},
 	"ErrNotFound":        {mandate.ErrNotFound, 404, "not_found"},

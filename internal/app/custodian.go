@@ -1,0 +1,283 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/api"
+	"github.com/mandate-sam/mandate/internal/database"
+	"github.com/mandate-sam/mandate/store"
+	"github.com/mandate-sam/mandate/vault"
+)
+
+// A custodian implements [api.Custodian]. The lockdown is the store's.
+type custodian struct {
+	*store.Store
+	config *Config
+	db     *database.DB
+	vault  *vault.SQL
+	broker *mandate.Broker
+	rings
+}
+
+// rings are the keys of a server.
+type rings struct {
+	grants, shared      vault.KeyWrapper // with those of earlier
+	current, sharedFile vault.KeyWrapper // that wrap now
+}
+
+// topicKeys is the notice that key files are to be read again.
+const topicKeys = "keys"
+
+// Keys implements [api.Keys].
+func (c *custodian) Keys(ctx context.Context) (api.KeyStatus, error) {
+	st := api.KeyStatus{Where: c.config.current().String(), Keys: []api.KeyUse{}}
+	uses, err := c.vault.Keys(ctx)
+	if err != nil {
+		return st, err
+	}
+	if st.Current, _, err = c.grants.Wrap(ctx, make([]byte, 64)); err != nil {
+		return st, err
+	}
+	found := false
+	for _, u := range uses {
+		found = found || u.KeyID == st.Current
+		st.Keys = append(st.Keys, api.KeyUse{ID: u.KeyID, Grants: u.Grants, Tokens: u.Tokens, Here: c.has(u.KeyID)})
+	}
+	if !found {
+		st.Keys = append(st.Keys, api.KeyUse{ID: st.Current, Here: true})
+	}
+	return st, nil
+}
+
+// has reports whether a key of that ID is here, or may be.
+func (r *rings) has(keyID string) bool {
+	for _, w := range []vault.KeyWrapper{r.grants, r.shared} {
+		if h, ok := w.(interface{ Has(string) bool }); w != nil && (!ok || h.Has(keyID)) {
+			return true
+		}
+	}
+	return false
+}
+
+// errCopies: rotating one copy of a key file would leave the others without
+// the key that this replica then seals with.
+var errCopies = errors.New("replicas share this database, and each may have a copy of the key file: " +
+	"make the new key with \"mandate key rotate --file PATH\", bring that file to every replica, and then say \"mandate key reload\" once; " +
+	"or, if all of them read this very file, say --shared-file")
+
+// RotateKey implements [api.Keys].
+func (c *custodian) RotateKey(ctx context.Context, shared bool) (string, error) {
+	path := c.config.keyFile()
+	if path != "" {
+		if c.config.Database.URL != "" && !shared {
+			return "", mandate.Invalid("shared", "%v", errCopies)
+		}
+		file, err := vault.OpenKeyFile(path)
+		if err != nil {
+			return "", err
+		}
+		id, err := file.Rotate()
+		if err != nil {
+			return "", err
+		}
+		return id, c.ReloadKeys(ctx)
+	}
+	w, ok := c.current.(interface {
+		Rotate(context.Context) (string, error)
+	})
+	if !ok {
+		return "", mandate.Invalid("key", "where the key is, it cannot be rotated from here")
+	}
+	return w.Rotate(ctx)
+}
+
+// ReloadKeys implements [api.Keys]. This replica has read them when it returns,
+// the others a moment later.
+func (c *custodian) ReloadKeys(ctx context.Context) error {
+	if err := c.reload(); err != nil {
+		return err
+	}
+	return c.db.Notify(ctx, topicKeys, "reload")
+}
+
+// reload reads the key files again.
+func (r *rings) reload() error {
+	var errs []error
+	for _, w := range []vault.KeyWrapper{r.current, r.sharedFile} {
+		if f, ok := w.(*vault.KeyFile); ok {
+			errs = append(errs, f.Reload())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// RetireKey implements [api.Keys].
+func (c *custodian) RetireKey(ctx context.Context, keyID string) error {
+	path := c.config.keyFile()
+	if path == "" {
+		return mandate.Invalid("key_id", "is of a key that is not in a file: disable that version where it is kept, once nothing is sealed with it any more")
+	}
+	uses, err := c.vault.Keys(ctx)
+	if err != nil {
+		return err
+	}
+	for _, u := range uses {
+		if u.KeyID == keyID && u.Grants+u.Tokens > 0 {
+			return mandate.Invalid("key_id", "%d grant(s) and %d shared token(s) are sealed with it: mandate key rewrap brings them under the current key", u.Grants, u.Tokens)
+		}
+	}
+	file, err := vault.OpenKeyFile(path)
+	if err != nil {
+		return err
+	}
+	if err := file.Remove(keyID); err != nil {
+		return mandate.Invalid("key_id", "%v", err)
+	}
+	return c.ReloadKeys(ctx)
+}
+
+// Rewrap implements [api.Keys].
+func (c *custodian) Rewrap(ctx context.Context, compromised bool, progress func(done, total int)) error {
+	return c.vault.Rewrap(ctx, compromised, progress)
+}
+
+// Backup implements [api.Backups]. The copy is made before any of it is sent,
+// so that whoever reads slowly holds nothing up in the database.
+func (c *custodian) Backup(ctx context.Context, directory string) (io.ReadCloser, error) {
+	if err := c.config.apart(directory); err != nil {
+		return nil, err
+	}
+	f, err := os.CreateTemp(c.config.file(c.config.Data), ".backup-*") // 0600
+	if err != nil {
+		return nil, err
+	}
+	os.Remove(f.Name()) // it goes when it is closed, however that comes to be
+	_, err = c.db.Dump(ctx, append(store.Tables(), c.vault.Table()), f)
+	if err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("back up: %w", err)
+	}
+	return f, nil
+}
+
+// apart refuses a directory in which a key file is: whoever takes a copy of
+// that would have both.
+func (c *Config) apart(directory string) error {
+	if !filepath.IsAbs(directory) {
+		return mandate.Invalid("directory", "must be an absolute path")
+	}
+	there, err := os.Stat(directory)
+	if err != nil {
+		return nil // elsewhere, as this process sees it
+	}
+	files := []string{c.keyFile()}
+	for _, k := range c.keys() {
+		files = append(files, c.file(k.File))
+	}
+	for _, file := range files {
+		if file == "" {
+			continue
+		}
+		if info, err := os.Stat(filepath.Dir(file)); err == nil && os.SameFile(info, there) {
+			return mandate.Invalid("directory", "%s has the key file in it: a backup beside the key that opens it protects nothing; name another directory, and keep the key elsewhere", directory)
+		}
+	}
+	return nil
+}
+
+// Release implements [api.Backups].
+func (c *custodian) Release(ctx context.Context, by mandate.By, each func(api.ReleasedGrant)) error {
+	all, err := c.Restored(ctx)
+	if err != nil {
+		return err
+	}
+	left := 0
+	for _, r := range all {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		name := nameOf(c.Store, r.Key)
+		if !r.Served {
+			each(api.ReleasedGrant{Partner: name, Text: "was suspended when the backup was made, and stays so; mandate grant resume probes it"})
+			continue
+		}
+		if err := c.release(ctx, r, name, by); err != nil {
+			left++
+			each(api.ReleasedGrant{Partner: name, Text: "stays suspended: " + err.Error()})
+			continue
+		}
+		each(api.ReleasedGrant{Partner: name, Serves: true, Text: "was probed, and serves once there is no lockdown"})
+	}
+	if left > 0 {
+		return fmt.Errorf("%d grant(s) did not pass: ask again later, or invite those partners again", left)
+	}
+	return nil
+}
+
+// release probes one grant. One that is not suspended any more needs none: the
+// probe was the last that this server did, or a new consent has come.
+func (c *custodian) release(ctx context.Context, r store.Restored, name string, by mandate.By) error {
+	p, err := c.Partner(name)
+	if err != nil {
+		return err
+	}
+	_, err = c.broker.Release(ctx, p, by)
+	var none *mandate.NoGrantError
+	if err == nil || errors.Is(err, mandate.ErrNotFound) {
+		return c.Proven(ctx, r.Key)
+	}
+	if errors.As(err, &none) { // withdrawn meanwhile
+		return errors.Join(err, c.Proven(ctx, r.Key))
+	}
+	return err
+}
+
+// A guard is the broker as operators change grants with it: one that came out
+// of a backup is probed before it serves.
+type guard struct {
+	api.Life
+	*custodian
+}
+
+// Resume implements [api.Life].
+func (g guard) Resume(ctx context.Context, p mandate.Partner, by mandate.By) (mandate.Receipt, error) {
+	all, err := g.Restored(ctx)
+	if err != nil {
+		return mandate.Receipt{}, err
+	}
+	for _, r := range all {
+		if r.Key == p.Key {
+			receipt, err := g.broker.Release(ctx, p, by)
+			if err == nil {
+				err = g.Proven(ctx, p.Key)
+			}
+			return receipt, err
+		}
+	}
+	return g.Life.Resume(ctx, p, by)
+}
+
+// watchKeys reads key files again when another replica says so.
+func (a *App) watchKeys(ctx context.Context) error {
+	told, cancel := a.db.Subscribe(topicKeys)
+	defer cancel()
+	for {
+		select {
+		case <-told:
+			if err := a.rings.reload(); err != nil {
+				a.log.Warn("read the key files again", "err", err)
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
