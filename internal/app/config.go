@@ -58,6 +58,11 @@ type Config struct {
 	Portal Portal   `yaml:"portal"`
 	API    Listener `yaml:"api"`
 
+	// Metrics is where Prometheus finds /metrics, beside the operator socket.
+	// Nobody has to say who they are there, and the answer names partners:
+	// who can reach it is for the network to decide. Empty is nowhere.
+	Metrics Listener `yaml:"metrics"`
+
 	// TrustedProxies are the addresses or networks whose X-Forwarded-For
 	// counts.
 	TrustedProxies []string `yaml:"trusted_proxies"`
@@ -238,6 +243,11 @@ func (c *Config) Check() error {
 	}
 	if err := c.API.check("api"); err != nil {
 		return err
+	}
+	if c.Metrics != (Listener{}) {
+		if err := c.Metrics.check("metrics"); err != nil {
+			return err
+		}
 	}
 	if _, err := c.proxies(); err != nil {
 		return err

@@ -13,12 +13,18 @@ import (
 // A Credential proves to Entra that we are the application. Exactly one of
 // Certificate, Secret, KeyVault and Federated is set.
 type Credential struct {
-	Certificate  Path       `yaml:"certificate"`   // PEM file with the certificate, or PFX file
-	Key          Path       `yaml:"key"`           // PEM file with its RSA key; default: the certificate's file
-	PasswordFile Path       `yaml:"password_file"` // with the password of a PFX file
-	Secret       Path       `yaml:"secret"`        // file with a client secret; a certificate is better
-	KeyVault     *Signer    `yaml:"key_vault"`     // the key stays in a vault, which signs
-	Federated    *Federated `yaml:"federated"`     // the token of another issuer
+	Certificate  Path `yaml:"certificate"`   // PEM file with the certificate, or PFX file
+	Key          Path `yaml:"key"`           // PEM file with its RSA key; default: the certificate's file
+	PasswordFile Path `yaml:"password_file"` // with the password of a PFX file
+	Secret       Path `yaml:"secret"`        // file with a client secret; a certificate is better
+
+	// SecretExpires is the day on which the secret ends, as Entra shows it,
+	// such as 2027-01-31: a secret does not say that itself. It is for
+	// forecasts.
+	SecretExpires string `yaml:"secret_expires"`
+
+	KeyVault  *Signer    `yaml:"key_vault"` // the key stays in a vault, which signs
+	Federated *Federated `yaml:"federated"` // the token of another issuer
 }
 
 // A Signer is the key of a certificate in Key Vault.
@@ -55,6 +61,10 @@ func (cr *Credential) check(c *Config, clouds map[string]mandate.Cloud) error {
 		return mandate.Invalid("credential", "needs a certificate, a key_vault or federated (better) or a secret")
 	case set > 1:
 		return mandate.Invalid("credential", "has more than one of certificate, secret, key_vault and federated")
+	case cr.SecretExpires != "" && cr.Secret == "":
+		return mandate.Invalid("secret_expires", "goes with secret")
+	case cr.SecretExpires != "" && cr.expires().IsZero():
+		return mandate.Invalid("secret_expires", "%.40q is not a day such as 2027-01-31", cr.SecretExpires)
 	case cr.Certificate == "" && (cr.Key != "" || cr.PasswordFile != ""):
 		return mandate.Invalid("credential", "has a key or password_file, and no certificate that it is of")
 	case cr.KeyVault != nil:
@@ -63,6 +73,12 @@ func (cr *Credential) check(c *Config, clouds map[string]mandate.Cloud) error {
 		return at("credential.federated", cr.Federated.check())
 	}
 	return nil
+}
+
+// expires is when the secret ends, as far as the configuration says.
+func (cr *Credential) expires() time.Time {
+	t, _ := time.Parse(time.DateOnly, cr.SecretExpires) // the zero time if it is no day; see check
+	return t
 }
 
 func (s *Signer) check(c *Config, clouds map[string]mandate.Cloud) error {

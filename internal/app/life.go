@@ -93,6 +93,20 @@ func (c credentialEnd) trouble(now time.Time) mandate.Trouble {
 	return t
 }
 
+// metricsDoor makes the door for Prometheus, if there is to be one.
+func (p *parts) metricsDoor(a *App, c *Config) error {
+	if c.Metrics.Listen == "" {
+		return nil
+	}
+	h, err := p.metrics(a)
+	if err != nil {
+		return err
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", h)
+	return a.addDoor("metrics", c, c.Metrics, mux)
+}
+
 // metrics answers for /metrics.
 func (p *parts) metrics(a *App) (http.Handler, error) {
 	h, err := metrics.Handler(metrics.Source{

@@ -58,7 +58,7 @@ func (u *upstream) add(ctx context.Context, o *outside, a *Application) error {
 	if err != nil {
 		return err
 	}
-	u.note(a.Name, credential, time.Time{})
+	u.note(a.Name, credential, a.Credential.expires())
 	if err := u.addCloud(c, cloud); err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/azsecrets"
 
@@ -365,11 +366,24 @@ func TestImportWaitsAndIsReplaced(t *testing.T) {
 	}
 }
 
-// What breaks next, and the metrics, over the operator's socket.
+// What breaks next, and the metrics, over the operator's socket and at the door
+// that is configured for them.
 func TestForecastAndMetrics(t *testing.T) {
 	t.Parallel()
-	d := consented(t)
+	d, _ := begin(t, Config{Idle: true, Secret: true})
 	ctx := t.Context()
+	config, err := os.ReadFile(d.File("mandate.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Replace(string(config), "secret: application.secret", "secret: application.secret, secret_expires: "+time.Now().AddDate(0, 1, 0).Format(time.DateOnly), 1)
+	if err := os.WriteFile(d.File("mandate.yaml"), []byte(text+"metrics: {listen: \"127.0.0.1:0\"}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.serve(context.WithoutCancel(ctx)); err != nil {
+		t.Fatal(err)
+	}
+	d.attempt(t, attempt{invited: User, user: User})
 	if _, err := d.token(ctx, "graph"); err != nil {
 		t.Fatal(err)
 	}
@@ -381,22 +395,24 @@ func TestForecastAndMetrics(t *testing.T) {
 	for _, f := range all {
 		kinds = append(kinds, f.Kind)
 	}
-	// The invitation lasts three days, the certificate a month, the grant a year.
+	// The invitation lasts three days, the secret a month, the grant a year.
 	if want := []string{mandate.TroubleInvitation, mandate.TroubleCredential, mandate.TroubleEnd}; err != nil || !slices.Equal(kinds, want) {
 		t.Errorf("forecast %v, %v, want %v", kinds, err, want)
 	}
-	c := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	overSocket := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", d.Socket)
 	}}}
-	res, err := c.Get("http://mandate/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	body, _ := io.ReadAll(res.Body)
-	for _, want := range []string{"mandate_ready 1", `mandate_grants{state="active"} 1`, `mandate_token_requests_total{outcome="issued"} 1`, `mandate_grant_end_timestamp_seconds{partner="contoso"}`} {
-		if !strings.Contains(string(body), want) {
-			t.Errorf("the metrics lack %s:\n%.2000s", want, body)
+	for url, c := range map[string]*http.Client{"http://mandate/metrics": &overSocket, "http://" + d.app.Address("metrics").String() + "/metrics": http.DefaultClient} {
+		res, err := c.Get(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		body, _ := io.ReadAll(res.Body)
+		for _, want := range []string{"mandate_ready 1", `mandate_grants{state="active"} 1`, `mandate_token_requests_total{outcome="issued"} 1`, `mandate_grant_end_timestamp_seconds{partner="contoso"}`} {
+			if !strings.Contains(string(body), want) {
+				t.Errorf("%s lacks %s:\n%.2000s", url, want, body)
+			}
 		}
 	}
 }
