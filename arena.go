@@ -190,11 +190,8 @@ func (a *arena) write(h header, sh *shared, text ...string) ref {
 	list := s.written.Load().shared
 	i := slices.IndexFunc(list, sh.equal)
 	if i < 0 {
-		if i := slices.IndexFunc(a.before, sh.equal); i >= 0 {
-			sh = a.before[i] // so that equal ones are there once
-		}
 		i = len(list)
-		list = append(list, sh)
+		list = append(list, a.known(sh))
 	}
 	h.shared, h.at = uint16(i), uint32(s.text.Len())
 	for _, t := range text {
@@ -204,6 +201,17 @@ func (a *arena) write(h header, sh *shared, text ...string) ref {
 	s.count++
 	s.written.Store(&written{s.text.String(), list})
 	return newRef(s.number, s.count-1)
+}
+
+// known returns what equals sh and is there already, or a copy that is the
+// arena's own.
+func (a *arena) known(sh *shared) *shared {
+	if i := slices.IndexFunc(a.before, sh.equal); i >= 0 {
+		return a.before[i]
+	}
+	own := *sh
+	own.scopes = slices.Clone(sh.scopes)
+	return &own
 }
 
 // forget counts the record that r leads to as dead.

@@ -51,6 +51,26 @@ func TestCacheKeepsAllOfAToken(t *testing.T) {
 	}
 }
 
+// Tokens share their scopes, and callers can change what they are given.
+func TestCacheScopesAreItsOwn(t *testing.T) {
+	c := newTokenCache(10)
+	now := time.Now()
+	scopes := []Scope{"User.Read"}
+	for n := range 2 {
+		tok := lives(time.Hour, now)
+		tok.Scopes = scopes
+		c.put(cacheKey{tenant: tenantN(n)}, tok, now)
+	}
+	one, other := &cacheKey{tenant: tenantN(0)}, &cacheKey{tenant: tenantN(1)}
+	scopes[0] = "stored with"
+	c.get(one, now, 0).Scopes[0] = "handed out"
+	for _, k := range []*cacheKey{one, other} {
+		if got := c.get(k, now, 0).Scopes[0]; got != "User.Read" {
+			t.Errorf("somebody changed the scopes to %q", got)
+		}
+	}
+}
+
 // Whatever part of the key differs, it is another token.
 func TestCacheComparesAllOfTheKey(t *testing.T) {
 	base := cacheKey{partner: contoso, tenant: adatum, application: testApp, generation: 1, cloud: "global", audience: graph, asked: "User.Read\n\n"}

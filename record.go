@@ -2,6 +2,7 @@ package mandate
 
 import (
 	"encoding/hex"
+	"slices"
 	"time"
 )
 
@@ -168,11 +169,12 @@ func fingerprint(sum string) string {
 	return hex.EncodeToString(b[:])
 }
 
-// copy returns what was stored.
+// copy returns what was stored. Its scopes are a copy too: others share them,
+// and a caller can change what it is given.
 func (e entry) copy() Token {
 	before, sum, uti, correlation := e.known()
 	return Token{
 		Access: NewSecret(e.access()), Expires: time.Unix(0, e.expires), Tenant: TenantID{e.tenant}, Audience: e.shared.audience,
-		Scopes: e.shared.scopes, Generation: int64(e.generation) - before, Fingerprint: fingerprint(sum), UTI: uti, CorrelationID: correlation,
+		Scopes: slices.Clone(e.shared.scopes), Generation: int64(e.generation) - before, Fingerprint: fingerprint(sum), UTI: uti, CorrelationID: correlation,
 	}
 }
