@@ -64,7 +64,7 @@ func unexpected(err error) bool {
 // redeem does what a broker does, for a token that others may want too.
 func redeem(v *SQL, audience, what string) error {
 	ctx := context.Background()
-	epoch, err := v.db.Epoch()
+	epoch, err := patient{v.db}.Epoch()
 	if err != nil {
 		return err
 	}
@@ -72,7 +72,7 @@ func redeem(v *SQL, audience, what string) error {
 	if err != nil {
 		return err
 	}
-	c := &check{vault: v, epoch: v.db, turns: v, key: contoso}
+	c := &check{vault: v, epoch: patient{v.db}, turns: v, key: contoso}
 	w := c.wanted(g, mandate.Audience(audience))
 	w.Not = "of " + what
 	turn, token, err := v.Take(ctx, w)

@@ -168,8 +168,9 @@ func checkWrapper(ctx context.Context, w KeyWrapper) error {
 	return nil
 }
 
-// maxCheckMoved bounds how many values CheckMoved puts into each other's places.
-const maxCheckMoved = 32
+// maxCheckMoved bounds how many values CheckMoved puts into each other's
+// places: each is unwrapped for every other, perhaps by a Key Vault.
+const maxCheckMoved = 12
 
 // CheckMoved takes what v has sealed, as it is stored, and reports the first
 // value that opens in the place of another row, as another kind, or with the

@@ -112,7 +112,7 @@ func TestSweep(t *testing.T) {
 		v := replicas(t, cfg)[0]
 		activate(t, v, candidate(v.db, contoso, 1, "first"))
 		activate(t, v, candidate(v.db, contoso, 2, "second"))
-		c := &check{vault: v, epoch: v.db, turns: v, key: contoso}
+		c := &check{vault: v, epoch: patient{v.db}, turns: v, key: contoso}
 		if err := v.Stage(ctx, c.staged(3, "third")); err != nil {
 			t.Fatal(err)
 		}
@@ -210,7 +210,7 @@ func TestASuspendedGrantIsReplacedOnlyByACandidate(t *testing.T) {
 	ctx := t.Context()
 	v, db, _ := openVault(t)
 	activate(t, v, candidate(db, contoso, 1, "first"))
-	c := &check{vault: v, epoch: db, key: contoso}
+	c := &check{vault: v, epoch: patient{db}, key: contoso}
 	if err := errors.Join(v.Suspend(ctx, contoso), v.Stage(ctx, c.staged(2, "second"))); err != nil {
 		t.Fatal(err)
 	}

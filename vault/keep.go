@@ -21,7 +21,8 @@ const live = `(state = 'active' OR (state = 'fallback' AND fallback_until > ` + 
 // by a statement that began before a change which it then waited for.
 //
 // The version is part of what a token is sealed for, so the next version's row
-// opens only the next token.
+// opens only the next token. Where no refresh token is to be stored the version
+// does not matter: what was redeemed with an earlier one is as good.
 func (v *SQL) Keep(ctx context.Context, k mandate.Keep) error {
 	rotates := !k.Next.IsZero() && k.Next.Reveal() != k.Grant.Refresh.Reveal()
 	var share *shareable

@@ -31,14 +31,11 @@ type flights struct{ group singleflight.Group }
 // a partner's thousand customers asks the key's keeper once. What is
 // remembered is found by every byte of the blob and of its label, so a row that
 // was altered since opens no more than if nothing were remembered; and it is
-// forgotten when the epoch moves.
+// forgotten when the epoch moves. While the epoch is uncertain nothing is.
 func (v *SQL) secret(ctx context.Context, keyID string, blob []byte, l label) (mandate.Secret, error) {
 	name := nameOf(keyID, blob, l)
-	epoch, err := v.db.Epoch()
-	if err != nil {
-		return mandate.Secret{}, unavailable(ctx, err)
-	}
-	if s, ok := v.opened.get(epoch, name); ok {
+	epoch, unsure := v.db.Epoch()
+	if s, ok := v.opened.get(epoch, name); ok && unsure == nil {
 		return s, nil
 	}
 	// The unwrapping outlives whoever began it: others may wait for it.
@@ -57,7 +54,9 @@ func (v *SQL) secret(ctx context.Context, keyID string, blob []byte, l label) (m
 			return mandate.Secret{}, r.Err
 		}
 		s := r.Val.(mandate.Secret)
-		v.opened.put(epoch, name, s)
+		if unsure == nil {
+			v.opened.put(epoch, name, s)
+		}
 		return s, nil
 	case <-ctx.Done():
 		return mandate.Secret{}, ctx.Err()

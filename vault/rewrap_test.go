@@ -141,7 +141,7 @@ func TestRewrapOfSharedTokens(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := check{vault: v, epoch: v.db, turns: v, key: contoso}
+		c := check{vault: v, epoch: patient{v.db}, turns: v, key: contoso}
 		w := c.wanted(g, "https://example.com")
 		token := c.accessToken(g, w, "access")
 		if err := c.share(t.Context(), g, w, token, mandate.Secret{}); err != nil {

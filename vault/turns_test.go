@@ -25,7 +25,7 @@ func holdingOf(t *testing.T, v *SQL, k mandate.GrantKey) (*check, mandate.Grant)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &check{vault: v, epoch: v.db, turns: v, schedule: v, key: k}, g
+	return &check{vault: v, epoch: patient{v.db}, turns: v, schedule: v, key: k}, g
 }
 
 // knows waits until a replica has heard of an epoch.
@@ -65,7 +65,7 @@ func TestReplicasRedeemOnce(t *testing.T) {
 				}
 				redeemed[n].Add(1)
 				time.Sleep(30 * time.Millisecond)
-				epoch, err := v.db.Epoch()
+				epoch, err := patient{v.db}.Epoch()
 				if err != nil {
 					t.Error(err)
 				}
@@ -179,7 +179,7 @@ func TestNothingSharedOutlivesItsGrant(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			c := &check{vault: v, epoch: v.db, turns: v, key: k}
+			c := &check{vault: v, epoch: patient{v.db}, turns: v, key: k}
 			w, late := c.wanted(g, "https://shared"), c.wanted(g, "https://late")
 			if err := c.share(ctx, g, w, c.accessToken(g, w, "shared"), mandate.Secret{}); err != nil {
 				t.Fatal(err)

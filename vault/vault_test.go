@@ -51,12 +51,12 @@ func newVault(t *testing.T, db *database.DB, keys *KeyFile) *SQL {
 }
 
 func subject(v *SQL) Subject {
-	return Subject{Vault: v, Epoch: v.db, Turns: v, Schedule: v, Custody: v}
+	return Subject{Vault: v, Epoch: patient{v.db}, Turns: v, Schedule: v, Custody: v}
 }
 
 // rotate keeps a refresh token under the current epoch.
 func rotate(ctx context.Context, v *SQL, g mandate.Grant, next string) error {
-	c := check{vault: v, epoch: v.db}
+	c := check{vault: v, epoch: patient{v.db}}
 	return c.rotate(ctx, g, next)
 }
 
@@ -81,7 +81,7 @@ func TestSQL(t *testing.T) {
 
 // candidate is a grant that can be activated.
 func candidate(db *database.DB, k mandate.GrantKey, generation int64, refresh string) mandate.Grant {
-	c := check{epoch: db, key: k}
+	c := check{epoch: patient{db}, key: k}
 	return c.candidate(generation, refresh)
 }
 
@@ -95,7 +95,7 @@ func activate(t *testing.T, v *SQL, g mandate.Grant) mandate.Grant {
 
 func epochOf(t *testing.T, db *database.DB) int64 {
 	t.Helper()
-	e, err := db.Epoch()
+	e, err := patient{db}.Epoch()
 	if err != nil {
 		t.Fatal(err)
 	}
