@@ -109,6 +109,7 @@ func TestCertificateOfVaultAtEntra(t *testing.T) {
 // Without the permission to sign it is the operator's move, and while the vault
 // is down nobody's.
 func TestSignerFaults(t *testing.T) {
+	t.Parallel()
 	w := start(t)
 	w.makeKey("app", 2048)
 	pub, _ := w.public("app")

@@ -64,7 +64,8 @@ type Config struct {
 	HTTP     *http.Client // trusts the certificate authorities of the cloud's hosts
 
 	// Rate is how many operations a second this vault may be asked for, beyond
-	// a burst of five times as many. Zero means 100.
+	// a burst of five times as many, and for a tenth of it to make versions of
+	// secrets. Zero means 100.
 	Rate int
 }
 
@@ -144,7 +145,7 @@ func New(c Config) (*Vault, error) {
 	v := &Vault{
 		url: u.String(), name: u.Host, identity: c.Identity.String(), options: clientOptions(c.Cloud, c.HTTP),
 		budget:   rate.NewLimiter(rate.Limit(operations), max(operations*budgetBurst/budgetRate, 8)), // the costliest operation is 8
-		versions: rate.NewLimiter(versionRate, versionBurst),
+		versions: rate.NewLimiter(rate.Limit(operations)*versionRate/budgetRate, max(operations*versionBurst/budgetRate, 1)),
 	}
 	v.scope = "https://vault.azure.net/.default"
 	if d := domain(c.Cloud.Name, v.url); d != "" && !c.Cloud.Custom {
