@@ -114,7 +114,7 @@ func (b *Broker) withdrawUpstream(ctx context.Context, w *Withdrawal, g Grant, h
 	case !endSessions:
 		return Line{ResultNotAsked, "Entra was told nothing, and would go on accepting the token that was destroyed here if somebody else had it." + byPartner, lapse(g)}
 	case held != nil:
-		return Line{ResultFailed, "The stored token could not be opened, so that nothing could be asked of Entra with it: " + held.Error() + "." + byPartner, lapse(g)}
+		return Line{ResultFailed, "The stored token could not be opened, so that nothing could be asked of Entra with it: " + said(held) + "." + byPartner, lapse(g)}
 	case b.cfg.Sessions == nil || len(g.Audiences) < 2:
 		return Line{ResultNotPermitted, "This server has no way to end sessions with this grant." + byPartner, lapse(g)}
 	}
@@ -122,22 +122,22 @@ func (b *Broker) withdrawUpstream(ctx context.Context, w *Withdrawal, g Grant, h
 		var f *Fault
 		if refusesToken(err) {
 			w.Revoked = true
-			return Line{ResultDone, "Entra refuses the refresh token already: it is revoked or has lapsed. Other sessions of " + who(g) + " were not ended: only a token that is good can ask for that. (" + err.Error() + ")", time.Time{}}
+			return Line{ResultDone, "Entra refuses the refresh token already: it is revoked or has lapsed. Other sessions of " + who(g) + " were not ended: only a token that is good can ask for that. Entra said: " + said(err), time.Time{}}
 		}
 		result := ResultFailed
 		if errors.As(err, &f) && f.Status == 403 {
 			result = ResultNotPermitted
 		}
-		return Line{result, "The sessions of " + who(g) + " were not ended: " + err.Error() + "." + byPartner, lapse(g)}
+		return Line{result, "The sessions of " + who(g) + " were not ended: " + said(err) + "." + byPartner, lapse(g)}
 	}
 	ended := "Entra took the request to end the sessions of " + who(g) + "; that user is signed out everywhere."
 	refused, err := b.refusedByEntra(ctx, g)
 	switch {
 	case refused:
 		w.Revoked = true
-		return Line{ResultDone, ended + " A redemption of the refresh token was refused afterwards: it is revoked. (" + err.Error() + ")", time.Time{}}
+		return Line{ResultDone, ended + " A redemption of the refresh token was refused afterwards: it is revoked. Entra said: " + said(err), time.Time{}}
 	case err != nil:
-		return Line{ResultFailed, ended + " Whether the refresh token is refused is not known: " + err.Error() + ".", lapse(g)}
+		return Line{ResultFailed, ended + " Whether the refresh token is refused is not known: " + said(err) + ".", lapse(g)}
 	}
 	return Line{ResultFailed, ended + " But the refresh token was still accepted afterwards; it may take Entra some minutes." + byPartner, lapse(g)}
 }
@@ -242,6 +242,16 @@ func (b *Broker) recordWithdrawal(ctx context.Context, p Partner, by By, w *With
 		return receipt, fmt.Errorf("the grant is withdrawn; record report: %w", err)
 	}
 	return receipt, nil
+}
+
+// said is what Entra or Graph said, if it was one of them, without what was
+// put around it for a consent.
+func said(err error) string {
+	var f *Fault
+	if errors.As(err, &f) {
+		return f.Error()
+	}
+	return err.Error()
 }
 
 // who names the user of a grant for people.

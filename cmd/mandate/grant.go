@@ -67,8 +67,24 @@ func grantRow(p *api.PartnerGrant, now time.Time) []cell {
 	if g == nil {
 		g = &api.Grant{}
 	}
-	return append(row, cell{text: distance(g.Consented, now)}, cell{text: distance(g.Redeemed, now)}, deadline(g.Lapses, now),
-		deadline(g.Until, now), cell{text: distance(g.Due, now)}, toDo(p, now))
+	return append(row, cell{text: age(g.Consented, now)}, cell{text: distance(g.Redeemed, now)}, deadline(g.Lapses, now),
+		deadline(g.Until, now), cell{text: next(g, now)}, toDo(p, now))
+}
+
+func age(t, now time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return span(now.Sub(t))
+}
+
+// next is when a grant is redeemed next. One that is new, or was just claimed
+// by nobody, has its turn within minutes.
+func next(g *api.Grant, now time.Time) string {
+	if g.State == mandate.StateActive && !g.Due.After(now) {
+		return "soon"
+	}
+	return distance(g.Due, now)
 }
 
 // toDo says what of a partner waits for somebody, the most urgent thing first.
@@ -100,14 +116,16 @@ func distance(t, now time.Time) string {
 	return "in " + span(d)
 }
 
+// span writes a duration in the largest unit of which it has two or more,
+// rounded.
 func span(d time.Duration) string {
 	switch {
-	case d >= 48*time.Hour:
-		return fmt.Sprintf("%dd", int(d.Hours()/24))
-	case d >= time.Hour:
-		return fmt.Sprintf("%dh", int(d.Hours()))
+	case d >= 47*time.Hour:
+		return fmt.Sprintf("%.0fd", d.Hours()/24)
+	case d >= 90*time.Minute:
+		return fmt.Sprintf("%.0fh", d.Hours())
 	}
-	return fmt.Sprintf("%dm", int(d.Minutes()))
+	return fmt.Sprintf("%.0fm", d.Minutes())
 }
 
 // deadline is a distance, with a colour when it is close.

@@ -94,8 +94,8 @@ func (w *smallWorld) Forecast(context.Context) ([]mandate.Trouble, error) {
 func TestDistance(t *testing.T) {
 	now := time.Now()
 	for want, at := range map[string]time.Time{
-		"-": {}, "in 5d": now.Add(5*24*time.Hour + time.Minute), "in 47h": now.Add(47*time.Hour + time.Minute), "in 3m": now.Add(3*time.Minute + time.Second),
-		"3d ago": now.Add(-80 * time.Hour), "0m ago": now.Add(-time.Second),
+		"-": {}, "in 5d": now.Add(5*24*time.Hour + time.Minute), "in 46h": now.Add(46*time.Hour + time.Minute), "in 90d": now.Add(90*24*time.Hour - time.Minute), "in 2h": now.Add(95 * time.Minute), "in 3m": now.Add(3*time.Minute + time.Second),
+		"3d ago": now.Add(-70 * time.Hour), "0m ago": now.Add(-time.Second), "in 89m": now.Add(89 * time.Minute),
 	} {
 		if got := distance(at, now); got != want {
 			t.Errorf("%v: got %q, want %q", at, got, want)

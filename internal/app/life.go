@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/mandate-sam/mandate"
 	"github.com/mandate-sam/mandate/internal/metrics"
+	"github.com/mandate-sam/mandate/store"
 )
 
 // EndSessions implements [mandate.Sessions].
@@ -41,7 +43,7 @@ func (f *forecaster) Forecast(ctx context.Context) ([]mandate.Trouble, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, i := range invitations {
+	for _, i := range last(invitations) {
 		all = append(all, mandate.Trouble{
 			Time: i.Expires, Kind: mandate.TroubleInvitation, Partner: i.Partner.Name, Move: mandate.MovePartner,
 			What: "an invitation ends unused", Do: "whoever has the link opens it and consents; or invite them again: mandate partner invite " + i.Partner.Name,
@@ -58,6 +60,18 @@ func (f *forecaster) Forecast(ctx context.Context) ([]mandate.Trouble, error) {
 	}
 	mandate.SortTroubles(all)
 	return all, nil
+}
+
+// last returns each partner's last open invitation: one that ends before
+// another of the same partner keeps nobody from consenting.
+func last(all []store.Invitation) []store.Invitation {
+	var out []store.Invitation
+	for n, i := range all { // sorted by their ends
+		if !slices.ContainsFunc(all[n+1:], func(later store.Invitation) bool { return later.Partner.Name == i.Partner.Name }) {
+			out = append(out, i)
+		}
+	}
+	return out
 }
 
 // A credentialEnd is when the credential of an application ends, as far as

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/store"
 )
 
 func TestMetricsAndSecretExpiry(t *testing.T) {
@@ -57,5 +58,19 @@ func TestCredentialTrouble(t *testing.T) {
 	}
 	if !strings.Contains(second.What, "application b has ended") {
 		t.Errorf("%+v", second)
+	}
+}
+
+// Of several invitations of a partner only the last to end is worth a word.
+func TestLastInvitations(t *testing.T) {
+	invitation := func(id, partner string) store.Invitation {
+		return store.Invitation{ID: id, Partner: mandate.Partner{Name: partner}}
+	}
+	var ids []string
+	for _, i := range last([]store.Invitation{invitation("1", "a"), invitation("2", "b"), invitation("3", "a"), invitation("4", "c")}) {
+		ids = append(ids, i.ID)
+	}
+	if got := strings.Join(ids, " "); got != "2 3 4" {
+		t.Errorf("got %s, want 2 3 4", got)
 	}
 }
