@@ -393,3 +393,28 @@ func BenchmarkRedemption(b *testing.B) {
 		})
 	}
 }
+
+// TestAnExtendedTurnIsNotTaken: not even by one who saw it end a moment before.
+func TestAnExtendedTurnIsNotTaken(t *testing.T) {
+	ctx := t.Context()
+	v, db, _ := openVault(t)
+	c, g := holding(t, v)
+	w := c.wanted(g, "https://example.com")
+	turn, err := c.take(ctx, w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Exec(ctx, `UPDATE turns SET lease = now_ms() - 1`); err != nil {
+		t.Fatal(err)
+	}
+	seen, err := v.turn(ctx, idOf(w.Key), w.Key)
+	if err != nil || seen.lease > seen.now {
+		t.Fatal(seen.lease, seen.now, err)
+	}
+	if err := v.Extend(ctx, turn); err != nil {
+		t.Fatal(err)
+	}
+	if late, err := v.take(ctx, idOf(w.Key), w.Key, &seen); err != nil || late.Owner != "" {
+		t.Errorf("got the turn of %q, %v, want none: it was extended", late.Owner, err)
+	}
+}
