@@ -57,7 +57,7 @@ func runPipeline(ctx context.Context, e *env) (rows []row, err error) {
 		return nil, err
 	}
 	raw := &rawPosts{identity: d, http: d.client()}
-	v, err := e.interleave(ctx, "G12", choose(e, 15, 7), raw.redeem, memory.redeem, sqlite.redeem)
+	v, err := e.interleave(ctx, "G12", choose(e, 15, 3), raw.redeem, memory.redeem, sqlite.redeem)
 	if err != nil {
 		return nil, err
 	}

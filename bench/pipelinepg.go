@@ -68,7 +68,7 @@ func measurePostgres(ctx context.Context, e *env, address string) ([]row, error)
 		return nil, err
 	}
 	defer floor.db.Close()
-	v, err := e.interleave(ctx, "G12/redeem-postgresql", choose(e, 15, 5), ours.redeem, floor.redeem)
+	v, err := e.interleave(ctx, "G12/redeem-postgresql", choose(e, 15, 3), ours.redeem, floor.redeem)
 	if err != nil {
 		return nil, err
 	}
