@@ -61,3 +61,19 @@ func MarkRestored(ctx context.Context, tx *database.Tx, r Restored) error {
 		r.Key.Cloud, r.Key.Application.String(), r.Key.Partner.String(), served)
 	return err
 }
+
+// Follow raises the epoch of one database to beyond that of another, which it
+// takes the place of, and takes over a lockdown.
+func Follow(ctx context.Context, from, to *database.DB, epoch int64) error {
+	var s snapshot
+	if err := from.View(ctx, func(tx *database.Tx) error { return s.readLockdown(ctx, tx) }); err != nil {
+		return wrap("read lockdown", unavailable(ctx, err))
+	}
+	err := to.ChangeTo(ctx, epoch+1, func(tx *database.Tx) error {
+		if s.lockdown == nil {
+			return nil
+		}
+		return setLock(ctx, tx, *s.lockdown)
+	})
+	return wrap("raise epoch", unavailable(ctx, err))
+}

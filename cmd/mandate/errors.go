@@ -53,7 +53,7 @@ func verdict(err error) (exit int, code string) {
 		return exitUsage, code
 	case mandate.ErrDenied, mandate.ErrWiderThanRule, mandate.ErrUnauthenticated:
 		return exitDenied, code
-	case mandate.ErrNoGrant, mandate.ErrRefused:
+	case mandate.ErrNoGrant, mandate.ErrRefused, mandate.ErrLocked:
 		return exitAct, code
 	case mandate.ErrUnavailable, mandate.ErrRateLimited, mandate.ErrSuperseded, mandate.ErrRotated:
 		return exitLater, code

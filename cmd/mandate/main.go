@@ -30,6 +30,18 @@ type program struct {
 	// Example and Rules return commented files to begin with.
 	Example, Rules func() string
 
+	// NewKey makes a key file, and RotateKey puts a new key into one.
+	NewKey, RotateKey func(path string) (keyID string, err error)
+
+	// Restore brings a backup into the database of a configuration.
+	Restore func(ctx context.Context, config, backup string, logs []string) (app.Restoration, error)
+
+	// Move brings everything from one configuration's places to another's.
+	Move func(ctx context.Context, from, to string, progress func(done, total int)) error
+
+	// Conform tests what keeps a configuration's grants.
+	Conform func(ctx context.Context, config string, found func(app.Finding)) error
+
 	Version string
 }
 
@@ -57,6 +69,32 @@ func wired() program {
 				return nil, err
 			}
 			return app.CheckFiles(c), nil
+		},
+		NewKey: app.NewKeyFile, RotateKey: app.RotateKeyFile,
+		Restore: func(ctx context.Context, config, backup string, logs []string) (app.Restoration, error) {
+			c, err := app.LoadConfig(config)
+			if err != nil {
+				return app.Restoration{}, err
+			}
+			return app.Restore(ctx, c, backup, logs)
+		},
+		Move: func(ctx context.Context, from, to string, progress func(done, total int)) error {
+			source, err := app.LoadConfig(from)
+			if err != nil {
+				return err
+			}
+			target, err := app.LoadConfig(to)
+			if err != nil {
+				return err
+			}
+			return app.Move(ctx, source, target, progress)
+		},
+		Conform: func(ctx context.Context, config string, found func(app.Finding)) error {
+			c, err := app.LoadConfig(config)
+			if err != nil {
+				return err
+			}
+			return app.CheckVaults(ctx, c, found)
 		},
 		Example: app.Example, Rules: app.ExampleRules, Version: v,
 	}

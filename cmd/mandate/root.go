@@ -79,6 +79,7 @@ func (c *cli) root() *cobra.Command {
 	group(root)
 	root.AddCommand(c.serveCommand(), c.configCommand(), c.partnerCommand(), c.grantCommand(), c.callerCommand(),
 		c.tokenCommand(), c.callCommand(), c.auditCommand(), c.forecastCommand(), c.versionCommand())
+	root.AddCommand(c.keyCommand(), c.lockdownCommand(), c.backupCommand(), c.restoreCommand(), c.vaultCommand())
 	return root
 }
 

@@ -1,10 +1,8 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"runtime"
-	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -60,25 +58,7 @@ func (c *cli) checkConfig(path string) error {
 	if err != nil {
 		return err
 	}
-	var wrong []string
-	rows := make([][]cell, 0, len(findings))
-	for _, f := range findings {
-		mark := cell{"ok", green}
-		if !f.OK {
-			mark = cell{"WRONG", red}
-			wrong = append(wrong, f.Subject)
-		}
-		rows = append(rows, []cell{mark, {text: f.Subject}, {text: f.Message}})
-	}
-	if c.json {
-		err = c.printJSON(map[string]any{"ok": len(wrong) == 0, "findings": findings})
-	} else {
-		err = table(c.out, []string{"", "WHAT", ""}, rows)
-	}
-	if err == nil && len(wrong) > 0 {
-		err = errors.New("wrong: " + strings.Join(wrong, ", "))
-	}
-	return err
+	return c.printFindings(findings)
 }
 
 func (c *cli) configExampleCommand() *cobra.Command {

@@ -83,21 +83,26 @@ func checkPostgres(field, s string) error {
 // openDatabase opens what the configuration names, with the tables of every
 // package.
 func (c *Config) openDatabase(ctx context.Context, log *slog.Logger) (*database.DB, error) {
-	cfg := database.Config{Log: log, Schemas: []database.Schema{store.Schema(), vault.Schema()}}
-	if c.Database.URL == "" {
-		cfg.File = filepath.Join(c.file(c.Data), "mandate.db")
-		return database.Open(ctx, cfg)
-	}
-	host, _ := os.Hostname() // "" will do
-	cfg.Connections, cfg.Replica = c.Database.Connections, cmp.Or(c.Database.Replica, host)
-	var err error
-	if cfg.URL, err = c.withPassword(c.Database.URL); err != nil {
-		return nil, err
-	}
-	if cfg.ListenURL, err = c.withPassword(c.Database.ListenURL); err != nil {
+	cfg, err := c.databaseConfig(log)
+	if err != nil {
 		return nil, err
 	}
 	return database.Open(ctx, cfg)
+}
+
+func (c *Config) databaseConfig(log *slog.Logger) (cfg database.Config, err error) {
+	cfg = database.Config{Log: log, Schemas: []database.Schema{store.Schema(), vault.Schema()}}
+	if c.Database.URL == "" {
+		cfg.File = filepath.Join(c.file(c.Data), "mandate.db")
+		return cfg, nil
+	}
+	host, _ := os.Hostname() // "" will do
+	cfg.Connections, cfg.Replica = c.Database.Connections, cmp.Or(c.Database.Replica, host)
+	if cfg.URL, err = c.withPassword(c.Database.URL); err != nil {
+		return cfg, err
+	}
+	cfg.ListenURL, err = c.withPassword(c.Database.ListenURL)
+	return cfg, err
 }
 
 // maxPassword is the longest password of a database, in bytes.

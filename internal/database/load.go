@@ -148,3 +148,23 @@ func (t *Tx) Insert(ctx context.Context, table Table, row map[string]any) (bool,
 	n, err := t.Exec(ctx, `INSERT INTO `+table.Name+` (`+strings.Join(columns, ", ")+`) VALUES (`+strings.Join(places, ", ")+`) ON CONFLICT DO NOTHING`, args...)
 	return n > 0, err
 }
+
+// Has reports whether the table has just that row.
+func (t *Tx) Has(ctx context.Context, table Table, row map[string]any) (bool, error) {
+	var where []string
+	var args []any
+	for _, c := range table.Columns {
+		v, ok := row[c]
+		switch {
+		case !ok:
+		case v == nil:
+			where = append(where, c+` IS NULL`)
+		default:
+			args = append(args, v)
+			where = append(where, fmt.Sprintf("%s = $%d", c, len(args)))
+		}
+	}
+	var n int64
+	err := t.QueryRow(ctx, `SELECT count(*) FROM `+table.Name+` WHERE `+strings.Join(where, " AND "), args...).Scan(&n)
+	return n > 0, err
+}
