@@ -90,6 +90,7 @@ func TestImportRefused(t *testing.T) {
 		"no ID token":      {func(w *world) { w.entra.noUser = true }, nil, ReasonToken},
 		"no MFA":           {func(w *world) { w.prober.ok = false }, nil, ReasonMFA},
 		"amr without mfa":  {func(w *world) { w.entra.amr = []string{"pwd"} }, nil, ReasonMFA},
+		"ID token's amr":   {func(w *world) { w.entra.idAMR = []string{"pwd"} }, nil, ReasonMFA},
 		"no agent":         {func(w *world) { w.prober.groups = nil }, nil, ReasonRole},
 		"the token is bad": {func(w *world) { w.entra.hook = func(Redemption) error { return &Fault{Domain: DomainGrant} } }, nil, ReasonEntra},
 		"not stored":       {func(w *world) { w.vault.rotateErr = ErrSuperseded }, nil, ReasonSiteProblem},

@@ -295,6 +295,7 @@ func TestWithdraw(t *testing.T) {
 		"Entra is silent":  {refuseAfterEnd(&Fault{Domain: DomainTransient, Description: "Busy."}), true, ResultFailed, false, "not known"},
 		"not permitted":    {func(w *world) { w.prober.endErr = &Fault{Domain: DomainAudience, Status: 403} }, true, ResultNotPermitted, false, "were not ended"},
 		"fails":            {func(w *world) { w.prober.endErr = &Fault{Domain: DomainTransient} }, true, ResultFailed, false, "were not ended"},
+		"Graph refuses":    {func(w *world) { w.prober.endErr = &Fault{Domain: DomainGrant, Status: 401} }, true, ResultFailed, false, "were not ended"},
 		"dead before":      {func(w *world) { w.entra.hook = func(Redemption) error { return revoked } }, true, ResultDone, true, "already"},
 		"one audience":     {func(w *world) { w.vault.grants[0].Audiences = twoAudiences[:1] }, true, ResultNotPermitted, false, "no way"},
 		"suspended before": {func(w *world) { w.vault.grants[0].State = StateSuspended; refuseAfterEnd(revoked)(w) }, true, ResultDone, true, "it is revoked"},
