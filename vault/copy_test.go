@@ -248,3 +248,17 @@ func rotating(t *testing.T, v *SQL, k mandate.GrantKey) (stop func() string) {
 	}()
 	return func() string { cancel(); return <-last }
 }
+
+func TestCopyResumesNothing(t *testing.T) {
+	ctx := t.Context()
+	from := newVault(t, openDB(t, sqlite(t)), openKeys(t, t.TempDir()+"/keys"))
+	to := newVault(t, openDB(t, sqlite(t)), openKeys(t, t.TempDir()+"/keys"))
+	activate(t, from, candidate(from.db, contoso, 1, "refresh"))
+	if err := errors.Join(Copy(ctx, from, to, nil), to.Suspend(ctx, contoso)); err != nil {
+		t.Fatal(err)
+	}
+	if err := Copy(ctx, from, to, nil); !errors.Is(err, ErrNewer) {
+		t.Errorf("got error %v, want %v", err, ErrNewer)
+	}
+	want(t, to, mandate.StateSuspended)
+}

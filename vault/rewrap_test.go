@@ -335,3 +335,58 @@ func TestOneUnwrap(t *testing.T) {
 		t.Errorf("after a change of security state: %d unwrappings, want one more", slow.n-1)
 	}
 }
+
+// hookWrapper does something before it wraps.
+type hookWrapper struct {
+	KeyWrapper
+	before func()
+}
+
+func (w *hookWrapper) Wrap(ctx context.Context, plain []byte) (string, []byte, error) {
+	w.before()
+	return w.KeyWrapper.Wrap(ctx, plain)
+}
+
+// TestRewrapLosesToARotation: a replica that still has the old key alone stores
+// a refresh token while the one before is being rewrapped.
+func TestRewrapLosesToARotation(t *testing.T) {
+	ctx := t.Context()
+	old, db, _ := openVault(t)
+	activate(t, old, candidate(db, contoso, 1, "refresh"))
+	wraps := 0
+	hook := &hookWrapper{KeyWrapper: NewKeyring(openKeys(t, t.TempDir()+"/keys"), old.key)}
+	hook.before = func() {
+		if wraps++; wraps != 2 { // the first finds out which key is current
+			return
+		}
+		g, err := old.Open(ctx, contoso)
+		if err != nil {
+			t.Error(err)
+		}
+		if err := rotate(ctx, old, g, "rotated"); err != nil {
+			t.Error(err)
+		}
+	}
+	v, err := New(Config{DB: db, Key: hook})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := v.Rewrap(ctx, false, nil); err != nil {
+		t.Error(err)
+	}
+	if g, err := v.Open(ctx, contoso); err != nil || g.Refresh.Reveal() != "rotated" {
+		t.Errorf("Open: got %q, %v, want the token that was kept meanwhile", g.Refresh.Reveal(), err)
+	}
+	if uses, err := v.Keys(ctx); err != nil || len(uses) != 1 || uses[0].KeyID == old.key.(*KeyFile).KeyID() {
+		t.Errorf("Keys: got %v, %v, want nothing under the old key", uses, err)
+	}
+}
+
+// TestRewrapMakesNoDataKeys: what unwraps to something else stays what it is.
+func TestRewrapMakesNoDataKeys(t *testing.T) {
+	w := &fakeWrapper{id: "k", forget: true}
+	s := sealed{format, "k", make([]byte, wrappedSize), nil}
+	if _, err := renew(t.Context(), w, s, label{}, false); !errors.Is(err, errMoved) {
+		t.Errorf("got error %v, want %v", err, errMoved)
+	}
+}

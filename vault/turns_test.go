@@ -418,3 +418,24 @@ func TestAnExtendedTurnIsNotTaken(t *testing.T) {
 		t.Errorf("got the turn of %q, %v, want none: it was extended", late.Owner, err)
 	}
 }
+
+// TestATokenOfBeforeAChangeIsNotServed: even if it is still there, and even to
+// one who has not heard of the change.
+func TestATokenOfBeforeAChangeIsNotServed(t *testing.T) {
+	ctx := t.Context()
+	for _, change := range []string{`since = since + 1000`, `state = 'suspended'`} {
+		v, db, _ := openVault(t)
+		c, g := holding(t, v)
+		w := c.wanted(g, "https://example.com")
+		token := c.accessToken(g, w, "access")
+		if err := errors.Join(c.share(ctx, g, w, token, mandate.Secret{}), c.got(ctx, w, token)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := db.Exec(ctx, `UPDATE grants SET `+change); err != nil {
+			t.Fatal(err)
+		}
+		if _, got, err := v.Take(ctx, w); err != nil || got != nil {
+			t.Errorf("after %s: the token was served (error %v)", change, err)
+		}
+	}
+}
