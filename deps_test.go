@@ -48,6 +48,7 @@ var ranks = map[string]int{
 
 	"":                      0,
 	"/internal/database":    0,
+	"/internal/keyset":      0,
 	"/internal/privatefile": 0,
 	"/internal/upstream":    0,
 	"/internal/yamlfile":    0,
@@ -59,6 +60,7 @@ var ranks = map[string]int{
 	"/graph":            1,
 	"/vault":            1,
 	"/audit":            1,
+	"/callers":          1,
 	"/policy":           1,
 	"/store":            1,
 	"/internal/metrics": 1,

@@ -14,6 +14,8 @@ func Tables() []database.Table {
 	return []database.Table{
 		{Name: "partners", Order: "name", Columns: []string{"name", "cloud", "application", "partner", "display_name", "created"}},
 		{Name: "callers", Order: "id, key_id", Columns: []string{"id", "key_id", "hash", "created", "expires"}},
+		{Name: "caller_registry", Order: "id", Columns: []string{"id", "owner", "created", "binding"}},
+		{Name: "caller_credentials", Order: "caller, id", Columns: []string{"caller", "id", "kind", "detail", "created", "expires"}},
 		{Name: "invitations", Order: "id", Columns: []string{"id", "hash", "partner", "user_name", "term", "created", "created_by", "expires", "used", "generation"}},
 	}
 }

@@ -48,7 +48,7 @@ func testCallers(t *testing.T, cfg database.Config) {
 		}
 	}
 	all, err := s.Callers()
-	if err != nil || len(all) != 2 || all[0].ID != "billing" || all[0].KeyID != billing[4:12] || !all[0].Expires.IsZero() {
+	if err != nil || len(all) != 2 || all[0].ID != "billing" || all[0].Credentials[0].ID != billing[4:12] || !all[0].Credentials[0].Expires.IsZero() {
 		t.Errorf("Callers: got %+v, %v", all, err)
 	}
 	all[0].ID = "changed"

@@ -52,7 +52,7 @@ type snapshot struct {
 	partners []mandate.Partner // by name
 	byName   map[string]mandate.Partner
 	byTenant map[mandate.TenantID][]mandate.Partner
-	callers  []Caller // by ID
+	callers  []mandate.Caller // by ID
 	keys     map[mandate.CallerID][]callerKey
 	lockdown *mandate.Lockdown // nil if there is none
 }
@@ -110,7 +110,7 @@ func (s *Store) read(ctx context.Context) (*snapshot, error) {
 // unavailable says of an error of the database that it is one, unless it was
 // the caller who gave up, or it is one that callers branch on.
 func unavailable(ctx context.Context, err error) error {
-	for _, ours := range []error{mandate.ErrInvalid, mandate.ErrExists, mandate.ErrNotFound, mandate.ErrUnknownPartner, mandate.ErrRateLimited} {
+	for _, ours := range []error{mandate.ErrInvalid, mandate.ErrExists, mandate.ErrNotFound, mandate.ErrUnknownPartner, mandate.ErrRateLimited, mandate.ErrUnauthenticated} {
 		if errors.Is(err, ours) {
 			return err
 		}
