@@ -39,11 +39,11 @@ func (f *forecaster) Forecast(ctx context.Context) ([]mandate.Trouble, error) {
 	if err != nil {
 		return nil, err
 	}
-	invitations, err := f.store.OpenInvitations(ctx, now)
+	invitations, err := f.waiting(ctx, now)
 	if err != nil {
 		return nil, err
 	}
-	for _, i := range last(invitations) {
+	for _, i := range invitations {
 		all = append(all, mandate.Trouble{
 			Time: i.Expires, Kind: mandate.TroubleInvitation, Partner: i.Partner.Name, Move: mandate.MovePartner,
 			What: "an invitation ends unused", Do: "whoever has the link opens it and consents; or invite them again: mandate partner invite " + i.Partner.Name,
@@ -60,6 +60,26 @@ func (f *forecaster) Forecast(ctx context.Context) ([]mandate.Trouble, error) {
 	}
 	mandate.SortTroubles(all)
 	return all, nil
+}
+
+// waiting returns the invitations that somebody should use: of a partner that
+// has consented since it was invited, none does any more.
+func (f *forecaster) waiting(ctx context.Context, now time.Time) ([]store.Invitation, error) {
+	invitations, err := f.store.OpenInvitations(ctx, now)
+	if err != nil || len(invitations) == 0 {
+		return nil, err
+	}
+	grants, err := f.broker.Grants(ctx, mandate.TenantID{})
+	if err != nil {
+		return nil, err
+	}
+	consented := make(map[mandate.GrantKey]time.Time)
+	for _, g := range grants {
+		if g.State == mandate.StateActive && g.Origin == mandate.OriginConsent {
+			consented[g.Key] = g.Consented
+		}
+	}
+	return slices.DeleteFunc(last(invitations), func(i store.Invitation) bool { return i.Created.Before(consented[i.Partner.Key]) }), nil
 }
 
 // last returns each partner's last open invitation: one that ends before

@@ -97,6 +97,10 @@ func TestApproveAnotherUser(t *testing.T) {
 	if tok, err := d.token(ctx, "graph"); err != nil || tok.Access.Reveal() != old.Access.Reveal() {
 		t.Errorf("while it waits: %v, or another token", err)
 	}
+	troubles, err := d.Operator.Forecast(ctx)
+	if err != nil || !slices.ContainsFunc(troubles, func(f mandate.Trouble) bool { return f.Kind == mandate.TroubleCandidate && f.Move == mandate.MoveOperator }) {
+		t.Errorf("forecast while it waits: %+v, %v", troubles, err)
+	}
 	all, err := d.Operator.Grants(ctx)
 	if err != nil || len(all) != 1 || all[0].Candidate == nil || all[0].Candidate.UserName != secondUser || all[0].Grant.UserName != User {
 		t.Fatalf("%+v, %v", all, err)
@@ -107,6 +111,13 @@ func TestApproveAnotherUser(t *testing.T) {
 	a, err := d.Operator.Decide(ctx, Partner, "approve", api.DecideRequest{Generation: 2, Ticket: "CHG-1"})
 	if err != nil || a.Partner.Grant.UserName != secondUser || a.Partner.Candidate != nil || a.Partner.Fallback != nil {
 		t.Fatalf("%+v, %v", a, err)
+	}
+	// The invitation is still open, and nobody has to use it any more.
+	troubles, err = d.Operator.Forecast(ctx)
+	if err != nil || slices.ContainsFunc(troubles, func(f mandate.Trouble) bool {
+		return f.Kind == mandate.TroubleInvitation || f.Kind == mandate.TroubleCandidate
+	}) {
+		t.Errorf("forecast %+v, %v", troubles, err)
 	}
 	for range 3 {
 		tok, err := d.token(ctx, "graph")
