@@ -98,7 +98,9 @@ func TestApproveAnotherUser(t *testing.T) {
 		t.Errorf("while it waits: %v, or another token", err)
 	}
 	troubles, err := d.Operator.Forecast(ctx)
-	if err != nil || !slices.ContainsFunc(troubles, func(f mandate.Trouble) bool { return f.Kind == mandate.TroubleCandidate && f.Move == mandate.MoveOperator }) {
+	if err != nil || !slices.ContainsFunc(troubles, func(f mandate.Trouble) bool {
+		return f.Kind == mandate.TroubleCandidate && f.Move == mandate.MoveOperator
+	}) {
 		t.Errorf("forecast while it waits: %+v, %v", troubles, err)
 	}
 	all, err := d.Operator.Grants(ctx)
