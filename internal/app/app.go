@@ -307,9 +307,6 @@ func (p *parts) serve(_ context.Context, a *App, c *Config, o Options) error {
 	if err := p.metricsDoor(a, c); err != nil {
 		return err
 	}
-	if err := p.metricsDoor(a, c); err != nil {
-		return err
-	}
 	ln, err := api.ListenSocket(c.socket())
 	if err != nil {
 		return fmt.Errorf("operator socket: %w", err)
