@@ -81,9 +81,13 @@ func (f *fake) rotate(name string, aead bool) {
 	if f.keys[name] == nil {
 		f.keys[name] = &fakeKey{aead: aead, min: 1}
 	}
+	f.keys[name].versions = append(f.keys[name].versions, newCipher())
+}
+
+func newCipher() cipher.AEAD {
 	b, _ := aes.NewCipher([]byte(rand.Text() + "......")[:32])
 	g, _ := cipher.NewGCMWithRandomNonce(b)
-	f.keys[name].versions = append(f.keys[name].versions, g)
+	return g
 }
 
 // with changes the fake, as others change a server.
@@ -172,6 +176,12 @@ func (f *fake) serve(w http.ResponseWriter, r *http.Request, path []string, in m
 		reply(w, 200, map[string]any{"auth": map[string]any{"client_token": t, "lease_duration": f.lease, "renewable": f.lease > 10}})
 	case len(path) == 3 && path[0] == "transit" && r.Method == "POST":
 		f.transit(w, path[1], path[2], in)
+	case len(path) == 4 && path[0] == "transit" && path[1] == "keys" && path[3] == "rotate" && r.Method == "POST" && f.keys[path[2]] != nil:
+		k := f.keys[path[2]]
+		k.versions = append(k.versions, newCipher())
+		w.WriteHeader(http.StatusNoContent)
+	case len(path) == 3 && path[0] == "transit" && path[1] == "keys" && r.Method == "GET" && f.keys[path[2]] != nil:
+		data(w, map[string]any{"name": path[2], "latest_version": len(f.keys[path[2]].versions)})
 	case len(path) == 4 && path[0] == "kv" && path[2] == "grants":
 		f.kv(w, r, path[1], path[3], in)
 	default:

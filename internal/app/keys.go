@@ -79,8 +79,10 @@ func (c *Config) checkKeys(clouds map[string]mandate.Cloud) error {
 	if c.Database.URL != "" && c.keyFile() == "" && c.SharedKey.isZero() {
 		return mandate.Invalid("shared_key", "is required where replicas share a database and the key is not in a key file: the access tokens that they share are sealed with a key of their own, such as {file: keys/shared.key}")
 	}
-	if !c.SharedKey.isZero() && c.same(&c.SharedKey, c.current()) {
-		return mandate.Invalid("shared_key", "is the key of the grants: what replicas share is sealed with a key of its own")
+	for _, k := range append([]Key{*c.current()}, c.OldKeys...) {
+		if !c.SharedKey.isZero() && c.same(&c.SharedKey, &k) {
+			return mandate.Invalid("shared_key", "is a key of the grants, or was: what replicas share is sealed with a key of its own")
+		}
 	}
 	return nil
 }

@@ -113,7 +113,8 @@ func TestElsewhereRefuses(t *testing.T) {
 		{", token_file: bao.token", "", 14, "old_keys[0].transit.token_file: or login is required"},
 		{"token_file: bao.token", "token_file: hvs.CAESIJ0x1234567890abcdefghijklmnopqrstuvw", 14, "looks like a secret"},
 		{"roots: bao.pem", "roots: \"-----BEGIN CERTIFICATE-----\"", 14, "looks like a secret"},
-		{"shared_key: {file: keys/shared.key}", "shared_key: {key_vault: {vault: \"https://KEYS.vault.azure.net/\", key: mandate, identity: grants}}", 16, "shared_key: is the key of the grants"},
+		{"shared_key: {file: keys/shared.key}", "shared_key: {key_vault: {vault: \"https://KEYS.vault.azure.net/\", key: mandate, identity: grants}}", 16, "shared_key: is a key of the grants"},
+		{"shared_key: {file: keys/shared.key}", "shared_key: {file: keys/old.key}", 16, "shared_key: is a key of the grants, or was"},
 		{"shared_key: {file: keys/shared.key}", "database: {url: \"postgres://localhost/m\"}", 0, "shared_key: is required where replicas"},
 
 		{"identity: grants}", "identity: nobody}", 18, "grants.key_vault.identity: "},
