@@ -3,10 +3,12 @@ package mandate
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	mathrand "math/rand/v2"
+	"strconv"
 	"time"
 )
 
@@ -31,6 +33,31 @@ func (f *flight) cacheKey() cacheKey {
 	}
 }
 
+// name is the same for flights that are alike in everything. Every part has its
+// length in front, so that no other flight has the same.
+func (f *flight) name() string {
+	r := &f.redemption
+	b := make([]byte, 0, 256)
+	for _, id := range [][16]byte{r.Key.Application.guid, r.Key.Partner.guid, r.Tenant.guid} {
+		b = append(b, id[:]...)
+	}
+	for _, n := range []int64{f.generation, f.since, f.epoch, int64(f.atLeast), int64(len(r.Scopes))} {
+		b = binary.BigEndian.AppendUint64(b, uint64(n))
+	}
+	b = strconv.AppendBool(b, f.alive)
+	for _, s := range []string{r.Key.Cloud, string(r.Audience), r.Claims, f.renews} {
+		b = appendPart(b, s)
+	}
+	for _, s := range r.Scopes {
+		b = appendPart(b, s)
+	}
+	return string(b)
+}
+
+func appendPart(b []byte, s string) []byte {
+	return append(binary.BigEndian.AppendUint32(b, uint32(len(s))), s...)
+}
+
 // wanted says which token of another replica's will do.
 func (f *flight) wanted() Wanted {
 	r := &f.redemption
@@ -51,7 +78,7 @@ func (f *flight) wanted() Wanted {
 // could lose a refresh token that Entra has already replaced, and would fail
 // every other caller because one of them hung up.
 func (b *Broker) await(ctx context.Context, f flight) (*cached, error) {
-	done := b.flight.DoChan(fmt.Sprintf("%+v", f), func() (any, error) {
+	done := b.flight.DoChan(f.name(), func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), b.cfg.Timeout)
 		defer cancel()
 		return b.fly(ctx, f)

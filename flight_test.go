@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -292,4 +293,39 @@ func TestTurnsExtended(t *testing.T) {
 			t.Errorf("extended %d times after the end", n)
 		}
 	})
+}
+
+// TestFlightNames: flights that differ in anything are not one, and the name
+// knows every field there is.
+func TestFlightNames(t *testing.T) {
+	if f, r := reflect.TypeFor[flight]().NumField(), reflect.TypeFor[Redemption]().NumField(); f != 7 || r != 6 {
+		t.Errorf("a flight has %d fields and a redemption %d: are all of them in the name?", f, r)
+	}
+	names := map[string]int{}
+	for i, change := range []func(*flight){
+		func(*flight) {},
+		func(f *flight) { f.redemption.Key.Cloud = "x" },
+		func(f *flight) { f.redemption.Key.Application = AppID{guid{1}} },
+		func(f *flight) { f.redemption.Key.Partner = TenantID{guid{1}} },
+		func(f *flight) { f.redemption.Tenant = TenantID{guid{1}} },
+		func(f *flight) { f.redemption.Audience = "x" },
+		func(f *flight) { f.redemption.Claims = "x" },
+		func(f *flight) { f.redemption.Scopes = []Scope{""} },
+		func(f *flight) { f.redemption.Scopes = []Scope{"x"} },
+		func(f *flight) { f.redemption.Scopes = []Scope{"x", "y"} },
+		func(f *flight) { f.redemption.Scopes = []Scope{"xy"} },
+		func(f *flight) { f.generation = 1 },
+		func(f *flight) { f.since = 1 },
+		func(f *flight) { f.epoch = 1 },
+		func(f *flight) { f.atLeast = 1 },
+		func(f *flight) { f.renews = "x" },
+		func(f *flight) { f.alive = true },
+	} {
+		var f flight
+		change(&f)
+		if other, ok := names[f.name()]; ok {
+			t.Errorf("flights %d and %d have the same name", other, i)
+		}
+		names[f.name()] = i
+	}
 }
