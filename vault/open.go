@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
-	"sync"
 	"time"
 
 	"golang.org/x/sync/singleflight"
@@ -82,69 +81,6 @@ func nameOf(keyID string, blob []byte, l label) [sha256.Size]byte {
 
 func labelOf(g mandate.Grant) label {
 	return label{key: g.Key, kind: kindRefresh, generation: g.Generation, version: g.Version}
-}
-
-// recent remembers a bounded number of things for a bounded time, and only
-// within one epoch.
-type recent[K comparable, V any] struct {
-	max  int
-	life time.Duration
-
-	mu    sync.Mutex // guards epoch and all
-	epoch int64
-	all   map[K]remembered[V]
-}
-
-type remembered[V any] struct {
-	value V
-	until time.Time
-}
-
-func (r *recent[K, V]) get(epoch int64, k K) (V, bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.in(epoch)
-	e, ok := r.all[k]
-	if !ok || !time.Now().Before(e.until) {
-		delete(r.all, k)
-		var none V
-		return none, false
-	}
-	return e.value, true
-}
-
-func (r *recent[K, V]) put(epoch int64, k K, value V) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.in(epoch); r.epoch != epoch {
-		return // learned in an epoch that is over
-	}
-	if len(r.all) >= r.max {
-		r.shrink(time.Now())
-	}
-	r.all[k] = remembered[V]{value, time.Now().Add(r.life)}
-}
-
-// in forgets everything if epoch is a later one.
-func (r *recent[K, V]) in(epoch int64) {
-	if r.all == nil || epoch > r.epoch {
-		r.epoch, r.all = epoch, make(map[K]remembered[V])
-	}
-}
-
-// shrink makes room: first of what is over, then of anything.
-func (r *recent[K, V]) shrink(now time.Time) {
-	for k, e := range r.all {
-		if !now.Before(e.until) {
-			delete(r.all, k)
-		}
-	}
-	for k := range r.all {
-		if len(r.all) < r.max {
-			return
-		}
-		delete(r.all, k)
-	}
 }
 
 // A place is where a home keeps one blob, and what that was sealed for: a home
