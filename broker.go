@@ -293,6 +293,7 @@ func (a *attempt) newRecord(kind string) Record {
 		Partner: a.req.Partner.Name, Grant: &a.req.Partner.Key, Generation: a.head.Generation,
 		Tenant: a.req.Tenant, Audience: a.req.Audience, Asked: a.req.Scopes,
 		Rule: a.decision.Rule, Policy: a.decision.Policy, Reason: a.decision.Reason,
+		User: a.req.User, Bound: a.req.Bound,
 	}
 	if a.req.Address.IsValid() {
 		r.Address = a.req.Address.String()

@@ -68,7 +68,7 @@ const (
 // colon would end the name in HTTP Basic.
 func CheckCallerID(id CallerID) error {
 	if !Name(string(id)) || strings.Contains(string(id), ":") {
-		return Invalid("id", "%.80q must be a name of at most 64 letters, digits, '-', '_' or '.', such as billing", id)
+		return Invalid("id", "must be a name of at most 64 letters, digits, '-', '_' or '.', such as billing")
 	}
 	return nil
 }

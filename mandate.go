@@ -175,6 +175,8 @@ type Request struct {
 	Refused     string        // fingerprint of a token that the audience has just refused; another is wanted
 	Address     netip.Addr    // where the request came from; zero for a local one
 	Detail      string        // what is called with the token, for the record: "GET /v1/customers"
+	User        *Identity     // the partner's user on whose behalf it is, if one was proven
+	Bound       []string      // which of these fields the caller's registration has filled
 }
 
 // OwnTenant reports whether the token is for the partner's own tenant.
@@ -476,6 +478,7 @@ type Record struct {
 	User        *Identity `json:"user,omitempty"`
 	Evidence    *Evidence `json:"evidence,omitempty"`
 	Detail      string    `json:"detail,omitempty"` // what was changed or called, without query
+	Bound       []string  `json:"bound,omitempty"`  // fields that the caller's registration has filled
 }
 
 // openIDScopes are not permissions on an API; Entra lists them with the

@@ -2,7 +2,7 @@
 // package, tested against each other.
 //
 // There are two doors to the same operations. [Server.Handler] is for callers,
-// who authenticate with an id and a secret and may ask for tokens.
+// who prove who they are and may ask for tokens.
 // [Server.Operator] is for a Unix socket: the kernel says which user is at the
 // other end, and that user may also invite partners, add callers, make calls
 // and read the audit log. Neither door leads past policy: an operator's token
@@ -68,17 +68,6 @@ type Tenants interface {
 	Tenant(ctx context.Context, key mandate.GrantKey, domain string) (mandate.TenantID, error)
 }
 
-// Callers holds the registered workloads.
-type Callers interface {
-	// Callers returns all of them, sorted by id.
-	Callers(context.Context) ([]Caller, error)
-
-	// AddCaller registers a caller and returns its new secret, which is
-	// stored as a hash only. The error wraps [mandate.ErrExists] if there is
-	// one of that id.
-	AddCaller(context.Context, mandate.CallerID) (mandate.Secret, error)
-}
-
 // Grants tells the state of consents; [mandate.Vault] is one.
 type Grants interface {
 	// Head returns the active generation without its refresh token, or a
@@ -133,6 +122,19 @@ type Config struct {
 	// Operators are the user ids that may use the operator socket. Nil means
 	// the one this process runs as.
 	Operators []int
+
+	// Proofs tells callers by other things than secrets, and knows what their
+	// registrations bind. Nil knows secrets only.
+	Proofs Proofs
+
+	// Users verifies the ID tokens of end users that callers send along. Nil
+	// takes none.
+	Users Users
+
+	// CertificateProxies are the networks of reverse proxies that end TLS and
+	// tell which client certificate was shown, in a header that they let
+	// nobody else write. None by default.
+	CertificateProxies web.Proxies
 
 	// Secrets reads refresh tokens that are imported out of a Key Vault. Nil
 	// cannot.
@@ -253,11 +255,12 @@ var operatorRoutes = []route{
 	{"POST", "/v1/grants/{partner}/import", (*Server).importGrant},
 	{"GET", "/v1/forecast", (*Server).forecast},
 	{"GET", "/metrics", (*Server).metrics},
-	{"GET", "/v1/callers", (*Server).listCallers},
-	{"POST", "/v1/callers", (*Server).addCaller},
 	{"GET", "/v1/audit", (*Server).audit},
 	{"GET", "/v1/status", (*Server).status},
 }
+
+// operators returns all routes that are for operators only.
+func operators() []route { return slices.Concat(operatorRoutes, registrationRoutes, custodyRoutes) }
 
 // openRoutes ask nobody who they are.
 var openRoutes = []route{
@@ -269,13 +272,13 @@ var openRoutes = []route{
 // Handler returns what callers reach over the network. It wants to be at the
 // root of its host.
 func (s *Server) Handler() http.Handler {
-	return s.handler(s.basic, callerRoutes)
+	return s.handler(s.authenticate, callerRoutes)
 }
 
 // Operator returns what the operator socket serves: a server of its own, with
 // [ConnContext] set and a listener of [ListenSocket].
 func (s *Server) Operator() http.Handler {
-	return s.handler(s.peer, slices.Concat(callerRoutes, operatorRoutes, custodyRoutes))
+	return s.handler(s.peer, slices.Concat(callerRoutes, operators()))
 }
 
 // handler serves routes to whom who admits.

@@ -57,16 +57,18 @@ var responseHeaders = []string{
 
 // A CallRequest is the body of POST /v1/call.
 type CallRequest struct {
-	Partner  string            `json:"partner"`           // short name or tenant id
-	Tenant   string            `json:"tenant,omitempty"`  // the partner's own if empty
-	Audience string            `json:"audience"`          // alias or resource URI
-	Method   string            `json:"method"`            // GET, HEAD, POST, PUT, PATCH or DELETE
-	Path     string            `json:"path"`              // with query; or a URL at the audience's own host
-	Headers  map[string]string `json:"headers,omitempty"` // of a short list
+	Partner  string            `json:"partner,omitempty"`  // short name or tenant id
+	Tenant   string            `json:"tenant,omitempty"`   // the partner's own if empty
+	Audience string            `json:"audience,omitempty"` // alias or resource URI
+	Method   string            `json:"method"`             // GET, HEAD, POST, PUT, PATCH or DELETE
+	Path     string            `json:"path"`               // with query; or a URL at the audience's own host
+	Headers  map[string]string `json:"headers,omitempty"`  // of a short list
 	Body     string            `json:"body,omitempty"`
-	Purpose  string            `json:"purpose"`
+	Purpose  string            `json:"purpose,omitempty"`
 	Ticket   string            `json:"ticket,omitempty"`
 	All      bool              `json:"all,omitempty"` // follow pages; GET only
+
+	UserToken string `json:"user_token,omitempty"` // ID token of the partner's user on whose behalf it is
 }
 
 // A call is a [CallRequest] in the domain's terms.
@@ -96,12 +98,16 @@ func (s *Server) call(w http.ResponseWriter, r *http.Request, caller mandate.Cal
 	if err != nil {
 		return err
 	}
+	binding, bound, err := s.bind(caller, asks{&in.Partner, &in.Tenant, &in.Audience, &in.Purpose})
+	if err != nil {
+		return err
+	}
 	c, err := s.parseCall(in)
 	if err != nil {
 		return err
 	}
-	c.request.Caller, c.request.Address = caller, web.Address(r.Context())
-	if err := c.request.Check(); err != nil {
+	c.request.Detail = c.method + " " + c.target.path
+	if err := s.admit(r.Context(), &c.request, caller, binding, bound, in.UserToken); err != nil {
 		return err
 	}
 	if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(callTimeout + streamTimeout)); err != nil {

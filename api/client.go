@@ -114,22 +114,6 @@ func (c *Client) Invite(ctx context.Context, in InviteRequest) (Invited, error) 
 	return exchange[Invited](ctx, c, "POST", "/v1/partners", in)
 }
 
-// Callers returns all registered workloads.
-func (c *Client) Callers(ctx context.Context) ([]Caller, error) {
-	a, err := exchange[callersAnswer](ctx, c, "GET", "/v1/callers", nil)
-	return a.Callers, err
-}
-
-// AddCaller registers a workload and returns its secret, which cannot be had
-// again.
-func (c *Client) AddCaller(ctx context.Context, id string) (mandate.Secret, error) {
-	a, err := exchange[callerAnswer](ctx, c, "POST", "/v1/callers", callerRequest{id})
-	if err != nil {
-		return mandate.Secret{}, err
-	}
-	return mandate.NewSecret(a.Secret), nil
-}
-
 // Status returns what the server says of itself.
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	return exchange[Status](ctx, c, "GET", "/v1/status", nil)

@@ -89,7 +89,7 @@ type fakeStore struct {
 	err     error // of everything that can fail
 	headErr error // of Head alone
 	invited []Invitation
-	added   []mandate.CallerID
+	added   []mandate.Caller
 	events  *[]string // shared with the log, to see what came first
 }
 
@@ -131,16 +131,6 @@ func (s *fakeStore) Tenant(_ context.Context, k mandate.GrantKey, domain string)
 		return mandate.TenantID{}, mandate.Invalid("tenant", "no tenant has the domain %s", domain)
 	}
 	return adatumID, nil
-}
-
-func (s *fakeStore) Callers(context.Context) ([]Caller, error) {
-	return []Caller{{ID: "billing", Created: contoso.Created}}, s.err
-}
-
-func (s *fakeStore) AddCaller(_ context.Context, id mandate.CallerID) (mandate.Secret, error) {
-	*s.events = append(*s.events, "add "+string(id))
-	s.added = append(s.added, id)
-	return mandate.NewSecret("mdt_new"), s.err
 }
 
 func (s *fakeStore) Head(context.Context, mandate.GrantKey) (mandate.Grant, error) {

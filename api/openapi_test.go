@@ -63,7 +63,7 @@ func (d *document) resolve(s *schema) *schema {
 func TestOpenAPIRoutes(t *testing.T) {
 	d := readDocument(t)
 	want := map[string]string{}
-	for tag, routes := range map[string][]route{"caller": callerRoutes, "operator": slices.Concat(operatorRoutes, custodyRoutes), "open": openRoutes} {
+	for tag, routes := range map[string][]route{"caller": callerRoutes, "operator": operators(), "open": openRoutes} {
 		for _, rt := range routes {
 			want[rt.method+" "+rt.path] = tag
 		}
@@ -89,8 +89,9 @@ func TestOpenAPISchemas(t *testing.T) {
 		"Partners": reflect.TypeFor[partnersAnswer](), "Partner": reflect.TypeFor[Partner](), "Grant": reflect.TypeFor[Grant](),
 		"Identity": reflect.TypeFor[mandate.Identity](), "Evidence": reflect.TypeFor[mandate.Evidence](), "TokenAMR": reflect.TypeFor[mandate.TokenAMR](),
 		"GrantedAudience": reflect.TypeFor[mandate.GrantedAudience](), "InviteRequest": reflect.TypeFor[InviteRequest](), "Invited": reflect.TypeFor[Invited](),
-		"Callers": reflect.TypeFor[callersAnswer](), "Caller": reflect.TypeFor[Caller](), "CallerRequest": reflect.TypeFor[callerRequest](),
-		"CallerSecret": reflect.TypeFor[callerAnswer](), "Records": reflect.TypeFor[auditAnswer](), "Status": reflect.TypeFor[Status](),
+		"Callers": reflect.TypeFor[callersAnswer](), "Caller": reflect.TypeFor[Caller](), "CallerRequest": reflect.TypeFor[CallerRequest](), "Binding": reflect.TypeFor[mandate.Binding](), "CallerCredential": reflect.TypeFor[mandate.CallerCredential](),
+		"Show": reflect.TypeFor[Show](), "RotateCallerRequest": reflect.TypeFor[RotateCallerRequest](), "ExpireRequest": reflect.TypeFor[ExpireRequest](),
+		"CallerAnswer": reflect.TypeFor[CallerAnswer](), "Records": reflect.TypeFor[auditAnswer](), "Status": reflect.TypeFor[Status](),
 		"Health": reflect.TypeFor[struct {
 			OK bool `json:"ok"`
 		}](),
@@ -273,12 +274,6 @@ func scenes() []scene {
 		{op: "GET /v1/partners/{partner}", status: "400", path: "/v1/partners/a%20b"},
 		{op: "GET /v1/partners/{partner}", status: "404", path: "/v1/partners/nobody"},
 		{op: "GET /v1/partners/{partner}", status: "503", path: "/v1/partners/contoso", damage: store(mandate.ErrUnavailable)},
-		{op: "GET /v1/callers", status: "200"},
-		{op: "GET /v1/callers", status: "503", damage: store(mandate.ErrUnavailable)},
-		{op: "POST /v1/callers", status: "201", body: `{"id":"x"}`},
-		{op: "POST /v1/callers", status: "400", body: `{}`},
-		{op: "POST /v1/callers", status: "409", body: `{"id":"x"}`, damage: store(mandate.ErrExists)},
-		{op: "POST /v1/callers", status: "503", body: `{"id":"x"}`, damage: func(w *world) { w.epoch.err = mandate.ErrUnavailable }},
 		{op: "GET /v1/audit", status: "200", query: "?last=5", damage: func(w *world) {
 			k := contoso.Key
 			w.log.Record(context.Background(), mandate.Record{Kind: mandate.KindIssued, Grant: &k, Tenant: contosoID, Granted: []string{"a"}, Use: mandate.UseCall, User: &mandate.Identity{Tenant: contosoID}})
@@ -292,6 +287,7 @@ func scenes() []scene {
 	}
 	out = append(out, grantScenes()...)
 	out = append(out, custodyScenes()...)
+	out = append(out, registrationScenes()...)
 	for op, body := range map[string]string{"POST /v1/tokens": goodToken, "POST /v1/call": goodCallJSON} {
 		out = append(out,
 			scene{op: op, status: "400", body: merge(body, map[string]any{"purpose": nil})},
@@ -302,8 +298,8 @@ func scenes() []scene {
 			scene{op: op, status: "502", body: body, damage: broker(fault)},
 			scene{op: op, status: "503", body: body, damage: broker(mandate.ErrUnavailable)})
 	}
-	for _, rt := range slices.Concat(operatorRoutes, custodyRoutes) {
-		op, path := rt.method+" "+rt.path, strings.Replace(rt.path, "{partner}", "contoso", 1)
+	for _, rt := range operators() {
+		op, path := rt.method+" "+rt.path, strings.NewReplacer("{partner}", "contoso", "{caller}", "billing").Replace(rt.path)
 		out = append(out,
 			scene{op: op, status: "403", path: path, damage: func(w *world) { w.server.cfg.Operators = []int{1 << 30} }},
 			scene{op: op, status: "401", path: path, who: func(w *world) *Client { return must(NewClient(w.open.URL, nil, "billing", mandate.NewSecret("x"))) }})

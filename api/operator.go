@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/mandate-sam/mandate"
@@ -25,23 +24,6 @@ type Partner struct {
 	Grant           *Grant           `json:"grant,omitempty"` // nil if the partner never consented
 }
 
-// A Caller is a registered workload.
-type Caller struct {
-	ID      mandate.CallerID `json:"id"`
-	Created time.Time        `json:"created"`
-}
-
-// A callerRequest is the body of POST /v1/callers.
-type callerRequest struct {
-	ID string `json:"id"`
-}
-
-// A callerAnswer is the answer to it, as it goes over the wire.
-type callerAnswer struct {
-	ID     mandate.CallerID `json:"id"`
-	Secret string           `json:"secret"`
-}
-
 // A Status is what a server says of itself.
 type Status struct {
 	Version      string           `json:"version"`
@@ -56,10 +38,6 @@ type Status struct {
 
 type partnersAnswer struct {
 	Partners []Partner `json:"partners"`
-}
-
-type callersAnswer struct {
-	Callers []Caller `json:"callers"`
 }
 
 // cloud returns the cloud of a partner. One that is not there is a fault of
@@ -130,35 +108,6 @@ func (s *Server) describe(ctx context.Context, p mandate.Partner) (Partner, erro
 	}
 	v.Grant = s.view(&g)
 	return v, nil
-}
-
-func (s *Server) listCallers(w http.ResponseWriter, r *http.Request, _ mandate.CallerID) error {
-	all, err := s.cfg.Callers.Callers(r.Context())
-	if err != nil {
-		return err
-	}
-	return web.Write(w, http.StatusOK, callersAnswer{append([]Caller{}, all...)})
-}
-
-func (s *Server) addCaller(w http.ResponseWriter, r *http.Request, caller mandate.CallerID) error {
-	in, err := web.Read[callerRequest](w, r)
-	if err != nil {
-		return err
-	}
-	// A colon would end the id in HTTP Basic, and would let a workload pass
-	// for an operator: theirs are "uid:N".
-	if !mandate.Name(in.ID) || strings.Contains(in.ID, ":") {
-		return mandate.Invalid("id", "must be a name of at most 64 letters, digits, '-', '_' or '.', such as billing")
-	}
-	var secret mandate.Secret
-	rec := mandate.Record{Caller: caller, Detail: "add caller " + in.ID}
-	if err := s.change(r.Context(), rec, func() (err error) {
-		secret, err = s.cfg.Callers.AddCaller(r.Context(), mandate.CallerID(in.ID))
-		return err
-	}); err != nil {
-		return err
-	}
-	return web.Write(w, http.StatusCreated, callerAnswer{mandate.CallerID(in.ID), secret.Reveal()})
 }
 
 func (s *Server) status(w http.ResponseWriter, r *http.Request, caller mandate.CallerID) error {

@@ -10,16 +10,18 @@ import (
 	"github.com/mandate-sam/mandate/internal/web"
 )
 
-// A TokenRequest is the body of POST /v1/tokens.
+// A TokenRequest is the body of POST /v1/tokens. Partner, audience and purpose
+// are required, unless the caller's registration binds them.
 type TokenRequest struct {
-	Partner     string   `json:"partner"`                // short name or tenant id
+	Partner     string   `json:"partner,omitempty"`      // short name or tenant id
 	Tenant      string   `json:"tenant,omitempty"`       // a tenant id; the partner's own if empty
-	Audience    string   `json:"audience"`               // alias or resource URI
+	Audience    string   `json:"audience,omitempty"`     // alias or resource URI
 	Scopes      []string `json:"scopes,omitempty"`       // none, or RESOURCE/.default, for all that was consented
-	Purpose     string   `json:"purpose"`                // a name that policy knows
+	Purpose     string   `json:"purpose,omitempty"`      // a name that policy knows
 	Ticket      string   `json:"ticket,omitempty"`       // reference, for the record
 	Claims      string   `json:"claims,omitempty"`       // a claims challenge, as JSON
 	MinLifetime int64    `json:"min_lifetime,omitempty"` // seconds that the token must live at least
+	UserToken   string   `json:"user_token,omitempty"`   // ID token of the partner's user on whose behalf it is
 }
 
 // A tokenAnswer is the answer, as it goes over the wire.
@@ -41,12 +43,15 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request, caller mandate.Ca
 	if err != nil {
 		return err
 	}
+	binding, bound, err := s.bind(caller, asks{&in.Partner, &in.Tenant, &in.Audience, &in.Purpose})
+	if err != nil {
+		return err
+	}
 	req, err := s.parseToken(in)
 	if err != nil {
 		return err
 	}
-	req.Caller, req.Address = caller, web.Address(r.Context())
-	if err := req.Check(); err != nil {
+	if err := s.admit(r.Context(), &req, caller, binding, bound, in.UserToken); err != nil {
 		return err
 	}
 	tok, err := s.cfg.Broker.Token(r.Context(), req)

@@ -248,9 +248,27 @@ func (operatorsOnly) Tenant(context.Context, mandate.GrantKey, string) (mandate.
 func (operatorsOnly) Forecast(context.Context) ([]mandate.Trouble, error) { return nil, errOperators }
 
 // Callers implements [api.Callers].
-func (operatorsOnly) Callers(context.Context) ([]api.Caller, error) { return nil, errOperators }
+func (operatorsOnly) Callers(context.Context) ([]mandate.Caller, error) { return nil, errOperators }
 
-// AddCaller implements [api.Callers].
-func (operatorsOnly) AddCaller(context.Context, mandate.CallerID) (mandate.Secret, error) {
-	return mandate.Secret{}, errOperators
+// Register implements [api.Callers].
+func (operatorsOnly) Register(context.Context, mandate.Caller) (c mandate.Caller, s mandate.Secret, err error) {
+	return c, s, errOperators
 }
+
+// AddCredential implements [api.Callers].
+func (operatorsOnly) AddCredential(context.Context, mandate.CallerID, mandate.CallerCredential) (c mandate.CallerCredential, s mandate.Secret, err error) {
+	return c, s, errOperators
+}
+
+// Rotate implements [api.Callers].
+func (operatorsOnly) Rotate(context.Context, mandate.CallerID, time.Duration, time.Time) (c mandate.CallerCredential, s mandate.Secret, err error) {
+	return c, s, errOperators
+}
+
+// ExpireCredential implements [api.Callers].
+func (operatorsOnly) ExpireCredential(context.Context, mandate.CallerID, string, time.Time) error {
+	return errOperators
+}
+
+// RemoveCaller implements [api.Callers].
+func (operatorsOnly) RemoveCaller(context.Context, mandate.CallerID) error { return errOperators }

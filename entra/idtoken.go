@@ -81,25 +81,31 @@ func (c *Client) verifyCode(ctx context.Context, raw string, r mandate.CodeRedem
 // returns what it says and its nonce. The error is a [*tokenError], or a
 // [*mandate.Fault] if Entra's keys could not be fetched.
 func (c *Client) verify(ctx context.Context, raw string, tenant mandate.TenantID) (*mandate.IDToken, string, error) {
+	user, claims, err := c.verifyFor(ctx, raw, tenant, c.cfg.Application)
+	return user, claims.Nonce, err
+}
+
+// verifyFor is verify for a token whose audience is one of several.
+func (c *Client) verifyFor(ctx context.Context, raw string, tenant mandate.TenantID, audiences ...mandate.AppID) (*mandate.IDToken, idClaims, error) {
+	var claims idClaims
 	payload, keyIssuer, err := c.signature(ctx, raw)
 	if err != nil {
-		return nil, "", err
+		return nil, claims, err
 	}
-	var claims idClaims
 	if err := json.Unmarshal(payload, &claims); err != nil {
-		return nil, "", bad("its claims are malformed: %v", err)
+		return nil, claims, bad("its claims are malformed: %v", err)
 	}
-	if err := c.checkClaims(claims, tenant); err != nil {
-		return nil, "", err
+	if err := c.checkClaims(claims, tenant, audiences); err != nil {
+		return nil, claims, err
 	}
 	if err := c.checkKeyIssuer(keyIssuer, tenant); err != nil {
-		return nil, "", err
+		return nil, claims, err
 	}
 	if err := claims.checkTimes(time.Now()); err != nil {
-		return nil, "", err
+		return nil, claims, err
 	}
 	user, err := c.user(claims, tenant)
-	return user, claims.Nonce, err
+	return user, claims, err
 }
 
 // signature returns the payload if an RSA key of Entra's has signed it, and the
@@ -140,7 +146,7 @@ func algorithm(raw string) string {
 	return strings.ToLower(h.Algorithm)
 }
 
-func (c *Client) checkClaims(t idClaims, tenant mandate.TenantID) error {
+func (c *Client) checkClaims(t idClaims, tenant mandate.TenantID, audiences []mandate.AppID) error {
 	tid, err := mandate.ParseTenantID(t.Tenant)
 	version := "2.0"
 	if c.cfg.Version == V1 {
@@ -153,8 +159,8 @@ func (c *Client) checkClaims(t idClaims, tenant mandate.TenantID) error {
 		return &tokenError{reason: mandate.ReasonTenant, detail: fmt.Sprintf("it is of tenant %s, and %s was to sign in", tid, tenant)}
 	case t.Issuer != c.issuer(tenant):
 		return bad("its issuer is %.120q and not %q", t.Issuer, c.issuer(tenant))
-	case t.Audience != c.cfg.Application.String():
-		return bad("its audience is %.60q and not application %s", t.Audience, c.cfg.Application)
+	case !slices.ContainsFunc(audiences, func(a mandate.AppID) bool { return t.Audience == a.String() }):
+		return bad("its audience is %.60q and not application %s", t.Audience, audiences[0])
 	case t.Version != version:
 		return bad("its version is %.10q and not %q", t.Version, version)
 	}

@@ -184,17 +184,6 @@ func (registry) Tenant(_ context.Context, _ mandate.GrantKey, domain string) (ma
 	return mandate.TenantID{}, mandate.Invalid("tenant", "Entra knows no tenant that has the domain %s", domain)
 }
 
-func (w *smallWorld) Callers(context.Context) ([]api.Caller, error) {
-	return []api.Caller{{ID: "billing", Created: contoso.Created}}, nil
-}
-
-func (w *smallWorld) AddCaller(_ context.Context, id mandate.CallerID) (mandate.Secret, error) {
-	if id == "billing" {
-		return mandate.Secret{}, fmt.Errorf("%w: a caller named %q", mandate.ErrExists, id)
-	}
-	return mandate.NewSecret("mdt_secret_of_" + string(id)), nil
-}
-
 func (w *smallWorld) Head(_ context.Context, k mandate.GrantKey) (mandate.Grant, error) {
 	if k != contoso.Key {
 		return mandate.Grant{}, &mandate.NoGrantError{}

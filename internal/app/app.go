@@ -45,6 +45,7 @@ type App struct {
 	broker *mandate.Broker
 	db     *database.DB
 	vault  *vault.SQL
+	store  *store.Store
 	audit  *audit.Log
 	doors  []door
 
@@ -171,7 +172,7 @@ func (a *App) open(ctx context.Context, c *Config) (*parts, error) {
 	if p.vault, err = vault.New(vaults); err != nil {
 		return nil, err
 	}
-	a.vault, p.epoch = p.vault, epoch{a.db}
+	a.vault, a.store, p.epoch = p.vault, p.store, epoch{a.db}
 	if err := p.checkClouds(); err != nil {
 		return nil, err
 	}
@@ -301,7 +302,7 @@ func (p *parts) serve(_ context.Context, a *App, c *Config, o Options) error {
 	if err := a.addDoor("portal", c, c.Portal.Listener, site.Handler()); err != nil {
 		return err
 	}
-	if err := a.addDoor("api", c, c.API, server.Handler()); err != nil {
+	if err := a.addDoor("api", c, c.API.Listener, server.Handler()); err != nil {
 		return err
 	}
 	if err := p.metricsDoor(a, c); err != nil {
@@ -318,7 +319,7 @@ func (p *parts) serve(_ context.Context, a *App, c *Config, o Options) error {
 }
 
 func (a *App) addDoor(name string, c *Config, l Listener, h http.Handler) error {
-	ln, err := c.listen(l)
+	ln, err := c.listen(l, name == "api")
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
@@ -379,6 +380,7 @@ func (a *App) Run(ctx context.Context) error {
 	group.Go(func() error { return a.outside.Run(served) })
 	group.Go(func() error { return a.broker.Run(served) })
 	group.Go(func() error { return a.sweep(served) })
+	group.Go(func() error { return a.sweepCallers(served, a.store) })
 	group.Go(func() error { return a.watchKeys(served) })
 	group.Go(func() error { return a.rememberEpochs(served) })
 	group.Go(func() error {

@@ -55,8 +55,11 @@ type Config struct {
 	// $XDG_RUNTIME_DIR/mandate.sock, else /run/mandate/mandate.sock.
 	Socket Path `yaml:"socket"`
 
-	Portal Portal   `yaml:"portal"`
-	API    Listener `yaml:"api"`
+	Portal Portal `yaml:"portal"`
+	API    API    `yaml:"api"`
+
+	// Callers says whose tokens and certificates may stand for workloads.
+	Callers Callers `yaml:"callers"`
 
 	// Metrics is where Prometheus finds /metrics, beside the operator socket.
 	// Nobody has to say who they are there, and the answer names partners:
@@ -241,7 +244,7 @@ func (c *Config) Check() error {
 	if err := c.Portal.Listener.check("portal"); err != nil {
 		return err
 	}
-	if err := c.API.check("api"); err != nil {
+	if err := c.API.check(); err != nil {
 		return err
 	}
 	if c.Metrics != (Listener{}) {
@@ -266,6 +269,9 @@ func (c *Config) Check() error {
 		return err
 	}
 	if err := c.checkApplications(clouds); err != nil {
+		return err
+	}
+	if err := c.checkCallers(clouds); err != nil {
 		return err
 	}
 	if err := c.checkIdentities(); err != nil {

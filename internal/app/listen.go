@@ -10,8 +10,9 @@ import (
 )
 
 // listen opens a listener, which ends TLS if the configuration names a
-// certificate.
-func (c *Config) listen(l Listener) (net.Listener, error) {
+// certificate. Clients are asked for certificates where that is of use: which of
+// them count is for whoever tells callers apart to say.
+func (c *Config) listen(l Listener, clients bool) (net.Listener, error) {
 	ln, err := net.Listen("tcp", l.Listen)
 	if err != nil || l.TLS.Certificate == "" {
 		return ln, err
@@ -21,8 +22,12 @@ func (c *Config) listen(l Listener) (net.Listener, error) {
 		ln.Close()
 		return nil, err
 	}
+	asked := tls.NoClientCert
+	if clients {
+		asked = tls.RequestClientCert
+	}
 	return tls.NewListener(ln, &tls.Config{
-		MinVersion: tls.VersionTLS12, GetCertificate: certs.get, NextProtos: []string{"h2", "http/1.1"},
+		MinVersion: tls.VersionTLS12, GetCertificate: certs.get, NextProtos: []string{"h2", "http/1.1"}, ClientAuth: asked,
 	}), nil
 }
 

@@ -86,7 +86,7 @@ func TestCertificateIsReloaded(t *testing.T) {
 func TestListen(t *testing.T) {
 	cert, key := writePair(t, t.TempDir(), 7)
 	c := &Config{dir: "/"}
-	ln, err := c.listen(Listener{Listen: "127.0.0.1:0", TLS: TLS{cert, key}})
+	ln, err := c.listen(Listener{Listen: "127.0.0.1:0", TLS: TLS{cert, key}}, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,10 +97,10 @@ func TestListen(t *testing.T) {
 	if err != nil || res.TLS == nil || res.TLS.PeerCertificates[0].SerialNumber.Int64() != 7 {
 		t.Errorf("got %v", err)
 	}
-	if _, err := c.listen(Listener{Listen: "127.0.0.1:0", TLS: TLS{"/absent", "/absent"}}); err == nil {
+	if _, err := c.listen(Listener{Listen: "127.0.0.1:0", TLS: TLS{"/absent", "/absent"}}, false); err == nil {
 		t.Error("listening without the certificate")
 	}
-	if _, err := c.listen(Listener{Listen: ln.Addr().String()}); err == nil {
+	if _, err := c.listen(Listener{Listen: ln.Addr().String()}, false); err == nil {
 		t.Error("listening where somebody listens")
 	}
 }

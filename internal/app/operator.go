@@ -28,14 +28,25 @@ func (p *parts) api(a *App, c *Config, o Options, proxies web.Proxies) (*api.Ser
 		apps = append(apps, app)
 	}
 	r := &registry{p.store, c.Portal.PublicURL}
+	proofs, err := p.authenticator(c)
+	if err != nil {
+		return nil, err
+	}
+	if p.upstream.userClients, err = c.Callers.userClients(); err != nil {
+		return nil, err
+	}
+	certificates, err := networks("api.certificate_proxies", c.API.CertificateProxies)
+	if err != nil {
+		return nil, err
+	}
 	metrics, err := p.metrics(a)
 	if err != nil {
 		return nil, err
 	}
 	keeper := &custodian{p.store, c, a.db, p.vault, a.broker, a.rings}
 	return api.New(api.Config{
-		Custodian: keeper,
-		Broker:    a.broker, Authenticator: p.store, Partners: p.store, Registry: r, Tenants: p.upstream, Callers: r, Grants: p.vault,
+		Custodian: keeper, Proofs: proofs, Users: p.upstream, CertificateProxies: certificates,
+		Broker: a.broker, Authenticator: p.store, Partners: p.store, Registry: r, Tenants: p.upstream, Callers: register{p.store, proofs}, Grants: p.vault,
 		Life: guard{a.broker, keeper}, Forecaster: &forecaster{p, a.broker}, Metrics: metrics, Secrets: &sources{a.outside},
 		Audit: a.audit, Recorder: a.audit, Epoch: p.epoch, Clouds: p.clouds, Applications: apps,
 		Transport: p.upstream.transport(p.clouds), Ready: p.ready, Stopping: a.stopping, TrustedProxies: proxies, Version: o.Version, Log: a.log.With("door", "api"),
@@ -75,22 +86,6 @@ func (r *registry) Invite(ctx context.Context, i api.Invitation) (mandate.Partne
 		Partner: known, User: i.User, Term: i.Term, Expires: time.Now().Add(i.Expires), By: string(i.By),
 	})
 	return known, mandate.NewSecret(r.publicURL + "/i/" + token.Reveal()), err
-}
-
-// Callers implements [api.Callers].
-func (r *registry) Callers(context.Context) ([]api.Caller, error) {
-	all, err := r.store.Callers()
-	var out []api.Caller
-	for _, c := range all {
-		out = append(out, api.Caller{ID: c.ID, Created: c.Created})
-	}
-	return out, err
-}
-
-// AddCaller implements [api.Callers].
-func (r *registry) AddCaller(ctx context.Context, id mandate.CallerID) (mandate.Secret, error) {
-	_, secret, err := r.store.AddCaller(ctx, id, time.Time{})
-	return secret, err
 }
 
 // byHost makes each call with the certificate authorities of the host's cloud,

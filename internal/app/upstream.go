@@ -32,6 +32,7 @@ type upstream struct {
 	graph         map[string]*graph.Client
 	http          map[string]*http.Client // by cloud
 	ends          []credentialEnd
+	userClients   []mandate.AppID
 }
 
 func newUpstream(ctx context.Context, c *Config, o *outside) (*upstream, error) {
