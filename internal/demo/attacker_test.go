@@ -49,6 +49,7 @@ type loot struct {
 	opened int // refresh tokens that did
 	found  int // secrets in the clear
 	keys   int // key files
+	shared int // access tokens that replicas share, opened
 
 	// What answered about a partner or a customer: by what a partner has
 	// consented to, and to the application by itself.
@@ -189,11 +190,15 @@ func (a *attacker) openDatabase(file string, backup []byte) {
 	}
 	defer db.Close()
 	if backup != nil {
-		tables := append(store.Tables(), vault.Grants())
-		if _, err := database.ReadDump(bytes.NewReader(backup), tables, func(table string, row map[string]any) error {
+		tables := append(store.Tables(), vault.Grants(), turnsTable)
+		h, err := database.ReadDump(bytes.NewReader(backup), tables, func(table string, row map[string]any) error {
 			i := slices.IndexFunc(tables, func(t database.Table) bool { return t.Name == table })
 			return db.Tx(ctx, func(tx *database.Tx) error { _, err := tx.Insert(ctx, tables[i], row); return err })
-		}); err != nil {
+		})
+		if err == nil {
+			err = db.ChangeTo(ctx, h.Epoch, func(*database.Tx) error { return nil })
+		}
+		if err != nil {
 			a.t.Fatal(err)
 		}
 	}
@@ -202,13 +207,16 @@ func (a *attacker) openDatabase(file string, backup []byte) {
 	for i := range max(1, len(a.keys)) {
 		c := vault.Config{DB: db}
 		if len(a.keys) > 0 {
-			c.Key = a.keys[i]
+			c.Key, c.SharedKey = a.keys[i], a.keys[i].Shared()
 		}
 		v, err := vault.New(c)
 		if err != nil {
 			a.t.Fatal(err)
 		}
 		sealed = a.openGrants(ctx, v, opened)
+		if c.SharedKey != nil {
+			a.openShared(ctx, v)
+		}
 	}
 	for r := range opened {
 		a.refresh[r] = true
@@ -242,6 +250,34 @@ func (a *attacker) openGrants(ctx context.Context, v *vault.SQL, opened map[stri
 		}
 	}
 	return sealed
+}
+
+// turnsTable is what a copy of PostgreSQL has beside what a backup has.
+var turnsTable = database.Table{Name: "turns", Order: "id",
+	Columns: []string{"id", "cloud", "application", "partner", "owner", "fence", "lease", "epoch", "expires", "fingerprint", "key_id", "sealed"}}
+
+// openShared opens the access tokens that replicas share, of every tenant and
+// API that there may be one of.
+func (a *attacker) openShared(ctx context.Context, v *vault.SQL) {
+	all, err := v.Grants(ctx, mandate.TenantID{})
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	for _, g := range all {
+		for _, tenant := range sortedKeys(a.tenants) {
+			id, err := mandate.ParseTenantID(tenant)
+			if err != nil {
+				continue
+			}
+			for _, resource := range a.resources() {
+				k := mandate.TokenKey{Grant: g.Key, Generation: g.Generation, Tenant: id, Audience: mandate.Audience(resource)}
+				if _, tok, err := v.Take(ctx, mandate.Wanted{Key: k}); err == nil && tok != nil {
+					a.access[tok.Access.Reveal()] = ofGrant
+					a.loot.shared++
+				}
+			}
+		}
+	}
 }
 
 // redeem presents every refresh token, with every credential and with none, in

@@ -12,6 +12,11 @@ import (
 	"testing"
 
 	"github.com/mandate-sam/mandate/api"
+	"github.com/mandate-sam/mandate/internal/app"
+	"github.com/mandate-sam/mandate/internal/database"
+	"github.com/mandate-sam/mandate/internal/pgtest"
+	"github.com/mandate-sam/mandate/store"
+	"github.com/mandate-sam/mandate/vault"
 )
 
 var writeTheft = flag.Bool("theft", false, "write the table of the theft drill into SECURITY.md")
@@ -96,6 +101,8 @@ type outcome struct{ gets, until, recover string }
 var (
 	everything = outcome{"**every grant**: the refresh tokens open, and redeem with the application's credential", "until the credential is replaced; access tokens that were redeemed before, for some 90 minutes more",
 		"replace the application's credential in Entra and here; `mandate key rotate --compromised`; have every grant renewed"}
+	liveTokens = outcome{"the access tokens that replicas share, and refresh tokens in the clear, which redeem for nobody without the application's credential", "the access tokens until they expire, some 90 minutes at most; the refresh tokens 90 days after each was last redeemed, if the credential is stolen later",
+		"nothing takes the access tokens back; `mandate key rotate --compromised`, which lists the grants to renew; replace the application's credential"}
 	clearTokens = outcome{"refresh tokens in the clear, which redeem for nobody without the application's credential", "90 days after each was last redeemed, if the credential is stolen later",
 		"`mandate key rotate --compromised`, which lists the grants to renew; replace the application's credential"}
 	asApplication = outcome{"what Microsoft gives the application by itself, without any partner's token (app-only): a partner's customers and their orders at Partner Center, and names of tenants and subscriptions at ARM; no user, nothing of Graph or Key Vault", "until the credential is replaced; an access token for some 90 minutes more",
@@ -109,8 +116,10 @@ var (
 // outcome says which of them a loot is.
 func (l *loot) outcome() outcome {
 	switch {
-	case len(l.delegated) > 0:
+	case len(l.delegated) > 0 && len(l.appOnly) > 0:
 		return everything
+	case len(l.delegated) > 0:
+		return liveTokens
 	case l.opened > 0 || l.found > 0:
 		return clearTokens
 	case len(l.appOnly) > 0:
@@ -157,10 +166,12 @@ func (d *Demo) drill(t *testing.T, level int, all artefacts, whole map[string][]
 			maps.Copy(files, all[a])
 		}
 		l := d.attack(t, files)
-		if len(l.delegated) > 0 {
-			t.Errorf("%s alone: %v answered as a partner's user", strings.Join(c, " and "), l.delegated)
+		// Only what replicas share is usable by itself, while it lives.
+		live := level == replicated && slices.Contains(c, "key file") && slices.Contains(c, "database")
+		if live != (len(l.delegated) > 0) || live != (l.shared > 0) {
+			t.Errorf("%s alone: %v answered as a partner's user; %d shared tokens", strings.Join(c, " and "), l.delegated, l.shared)
 		}
-		if certificate := slices.Contains(c, "application certificate") && level == 1; certificate != (len(l.appOnly) > 0) {
+		if certificate := slices.Contains(c, "application certificate") && level != 2; certificate != (len(l.appOnly) > 0) {
 			t.Errorf("level %d, %s alone: %v answered the application", level, strings.Join(c, " and "), l.appOnly)
 		}
 		if l.found > 0 {
@@ -182,7 +193,7 @@ func (d *Demo) drill(t *testing.T, level int, all artefacts, whole map[string][]
 		t.Errorf("level 2: the whole directory gives %+v", l)
 	}
 	by[l.outcome()] = append(by[l.outcome()], "**the whole directory, with backup and logs**")
-	for _, o := range []outcome{everything, asApplication, clearTokens, aKey, sealedTokens, facts} {
+	for _, o := range []outcome{everything, liveTokens, asApplication, clearTokens, aKey, sealedTokens, facts} {
 		if len(by[o]) > 0 {
 			rows = append(rows, theftRow{o, by[o]})
 		}
@@ -197,16 +208,24 @@ func (d *Demo) drill(t *testing.T, level int, all artefacts, whole map[string][]
 // level 2, where both are in Key Vault, the whole directory gives nothing.
 func TestTheft(t *testing.T) {
 	var table strings.Builder
-	for level := 1; level <= 2; level++ {
+	for _, level := range []int{1, replicated, 2} {
 		d, log := begin(t, Config{Idle: true})
-		if level == 2 {
+		url := ""
+		switch level {
+		case 2:
 			d.raise(t)
+		case replicated:
+			url = d.share(t)
 		}
 		if err := d.serve(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		backup := d.runs(t)
 		all, whole := d.steal(t, log.String(), backup)
+		if url != "" {
+			whole["pg_dump"] = dumpPostgres(t, url)
+			all["database"] = map[string][]byte{"pg_dump": whole["pg_dump"]}
+		}
 		for _, a := range thefts {
 			if len(all[a]) == 0 && (level == 1 || a != "key file") {
 				t.Errorf("level %d: there is no %s to steal", level, a)
@@ -215,7 +234,7 @@ func TestTheft(t *testing.T) {
 		rows := d.drill(t, level, all, whole)
 		writeRows(&table, level, rows)
 		worst := rows[0].outcome
-		if level == 1 && worst != everything {
+		if level != 2 && worst != everything {
 			t.Errorf("level 1: the whole directory gives %q: the attacker does not know its trade", worst.gets)
 		}
 	}
@@ -223,9 +242,49 @@ func TestTheft(t *testing.T) {
 	documented(t, table.String())
 }
 
+// replicated is level 1 where replicas share a database.
+const replicated = 10
+
+// share brings a demonstration that is idle to PostgreSQL, where access tokens
+// are shared, too. It returns the database's URL.
+func (d *Demo) share(t *testing.T) (url string) {
+	t.Helper()
+	if _, err := app.NewKeyFile(d.File("keys/mandate.key")); err != nil {
+		t.Fatal(err)
+	}
+	url = pgtest.Start(t).Database(t)
+	replaceIn(t, d.File("mandate.yaml"), "data: data\n", "data: data\ndatabase: {url: \""+url+"\", replica: r}\n")
+	return url
+}
+
+// dumpPostgres is pg_dump, in our own format: every table that has anything of
+// a grant's in it.
+func dumpPostgres(t *testing.T, url string) []byte {
+	t.Helper()
+	db, err := database.Open(t.Context(), database.Config{URL: url, Schemas: []database.Schema{store.Schema(), vault.Schema()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	f, err := os.CreateTemp(t.TempDir(), "dump")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := db.Dump(t.Context(), append(store.Tables(), vault.Grants(), turnsTable), f); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(f.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
 var levels = map[int]string{
-	1: "Level 1, embedded: key file and certificate lie beside the data",
-	2: "Level 2: the key that wraps and the application's key are in Key Vault, and the server's identity there is the machine's (no credential in the directory)",
+	1:          "Level 1, embedded: key file and certificate lie beside the data",
+	replicated: "Level 1, with replicas that share PostgreSQL: the database is a copy of it, and the backup has no shared tokens",
+	2:          "Level 2: the key that wraps and the application's key are in Key Vault, and the server's identity there is the machine's (no credential in the directory)",
 }
 
 func writeRows(b *strings.Builder, level int, rows []theftRow) {
