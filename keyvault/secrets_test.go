@@ -185,16 +185,13 @@ func TestBudget(t *testing.T) {
 	t.Parallel()
 	w := start(t)
 	s, ctx := w.open().Secrets(), t.Context()
+	began := time.Now() // what a slow machine takes counts, too
 	ref := must(s.Put(ctx, "grant", []byte("x")))(t)
-	for range 49 { // the burst of new versions
-		must(s.Put(ctx, "grant", []byte("x")))(t)
-	}
-	began := time.Now()
-	for range 10 {
+	for range 59 { // the burst of new versions is 50
 		must(s.Put(ctx, "grant", []byte("x")))(t)
 	}
 	if took := time.Since(began); took < 400*time.Millisecond {
-		t.Errorf("ten more versions took %v", took)
+		t.Errorf("ten versions beyond the burst took %v", took)
 	}
 	if _, err := s.Get(ctx, "grant", ref); err != nil {
 		t.Error(err)
@@ -206,12 +203,9 @@ func TestRate(t *testing.T) {
 	t.Parallel()
 	w := start(t)
 	s, ctx := w.open(func(c *keyvault.Config) { c.Rate = 10 }).Secrets(), t.Context()
-	ref := must(s.Put(ctx, "grant", []byte("x")))(t)
-	for range 49 {
-		must(s.Get(ctx, "grant", ref))(t)
-	}
 	began := time.Now()
-	for range 5 {
+	ref := must(s.Put(ctx, "grant", []byte("x")))(t)
+	for range 54 {
 		must(s.Get(ctx, "grant", ref))(t)
 	}
 	if took := time.Since(began); took < 300*time.Millisecond {
