@@ -52,6 +52,12 @@ func (f *forecaster) Forecast(ctx context.Context) ([]mandate.Trouble, error) {
 	for _, c := range f.upstream.ends {
 		all = append(all, c.trouble(now))
 	}
+	if l, err := f.store.Lockdown(); err == nil && l != nil {
+		all = append(all, mandate.Trouble{
+			Time: l.Since, Kind: mandate.TroubleServer, Move: mandate.MoveOperator,
+			What: "no token is handed out: locked down by " + string(l.By) + " (" + l.Reason + ")", Do: "mandate lockdown off, when it is over",
+		})
+	}
 	if err := f.ready(ctx); err != nil {
 		all = append(all, mandate.Trouble{
 			Time: now, Kind: mandate.TroubleServer, Move: mandate.MoveOperator,
