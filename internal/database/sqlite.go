@@ -12,7 +12,7 @@ import (
 	"sync"
 	"time"
 
-	"modernc.org/sqlite" // also the driver "sqlite"
+	"modernc.org/sqlite"
 )
 
 // SQLite is the dialect of the embedded database.
@@ -37,12 +37,12 @@ func connect(file string) (*DB, error) {
 	if err := registerClock(); err != nil {
 		return nil, err
 	}
-	writer, err := sql.Open("sqlite", source(file, "_txlock=immediate"))
+	writer, err := openSource(source(file, "_txlock=immediate"))
 	if err != nil {
 		return nil, err
 	}
 	writer.SetMaxOpenConns(1)
-	reader, err := sql.Open("sqlite", source(file, "_query_only=1"))
+	reader, err := openSource(source(file, "_query_only=1"))
 	if err != nil {
 		writer.Close()
 		return nil, err
@@ -53,6 +53,14 @@ func connect(file string) (*DB, error) {
 	d := newDB(file, SQLite, nil)
 	d.reader, d.writer, d.slot = reader, writer, make(chan struct{}, 1)
 	return d, nil
+}
+
+func openSource(source string) (*sql.DB, error) {
+	c, err := sqlite.NewConnector(source)
+	if err != nil {
+		return nil, err
+	}
+	return sql.OpenDB(connector{c}), nil
 }
 
 // registerClock makes now_ms() known to every connection. The clock is this
