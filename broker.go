@@ -181,11 +181,15 @@ func (a *attempt) run(ctx context.Context) (Token, error) {
 	if err := a.locked(); err != nil {
 		return Token{}, a.fail(ctx, err)
 	}
+	// Policy asks how old the proof of MFA is. Without a grant it is too old
+	// for any rule, and a denial comes before the reason why there is none.
+	a.head, err = a.headOf(ctx, a.req.Partner.Key, a.epoch)
+	a.req.MFATime = a.head.Evidence.AuthTime
 	a.decision = a.cfg.Policy.Decide(a.req)
 	if !a.decision.Allowed {
 		return Token{}, a.deny(ctx)
 	}
-	if a.head, err = a.headOf(ctx, a.req.Partner.Key, a.epoch); err != nil {
+	if err != nil {
 		return Token{}, a.fail(ctx, err)
 	}
 	f := flight{
@@ -292,7 +296,7 @@ func (a *attempt) newRecord(kind string) Record {
 		Caller: a.req.Caller, Use: a.req.Use, Purpose: a.req.Purpose, Ticket: a.req.Ticket, Detail: a.req.Detail,
 		Partner: a.req.Partner.Name, Grant: &a.req.Partner.Key, Generation: a.head.Generation,
 		Tenant: a.req.Tenant, Audience: a.req.Audience, Asked: a.req.Scopes,
-		Rule: a.decision.Rule, Policy: a.decision.Policy, Reason: a.decision.Reason,
+		Rule: a.decision.Rule, Policy: a.decision.Policy, Reason: a.decision.Reason, Shadow: a.decision.Shadow, MFATime: a.req.MFATime,
 		User: a.req.User, Bound: a.req.Bound,
 	}
 	if a.req.Address.IsValid() {

@@ -177,6 +177,9 @@ type Request struct {
 	Detail      string        // what is called with the token, for the record: "GET /v1/customers"
 	User        *Identity     // the partner's user on whose behalf it is, if one was proven
 	Bound       []string      // which of these fields the caller's registration has filled
+	Method      string        // of the call, if it is one
+	Path        string        // of the call, in canonical form, without the query
+	MFATime     time.Time     // when the consent's user proved MFA, if that is known; set by the broker
 }
 
 // OwnTenant reports whether the token is for the partner's own tenant.
@@ -188,6 +191,10 @@ type Decision struct {
 	Rule    string // the rule's name, or "" if no rule speaks of the request
 	Reason  string // a sentence for the caller and the record
 	Policy  string // version of the policy that decided
+
+	// Shadow lists the rules in shadow mode that hold: what they would have
+	// done they did not do.
+	Shadow []string
 
 	// Consented allows whatever scopes the token carries; otherwise they must
 	// all be in Scopes.
@@ -469,6 +476,7 @@ type Record struct {
 	Granted     []Scope   `json:"granted,omitempty"`
 	Rule        string    `json:"rule,omitempty"`
 	Policy      string    `json:"policy,omitempty"`
+	Shadow      []string  `json:"shadow,omitempty"` // rules in shadow mode that hold
 	Reason      string    `json:"reason,omitempty"`
 	Fingerprint string    `json:"fingerprint,omitempty"`
 	UTI         string    `json:"uti,omitempty"`
@@ -477,8 +485,9 @@ type Record struct {
 	Cached      bool      `json:"cached,omitempty"`
 	User        *Identity `json:"user,omitempty"`
 	Evidence    *Evidence `json:"evidence,omitempty"`
-	Detail      string    `json:"detail,omitempty"` // what was changed or called, without query
-	Bound       []string  `json:"bound,omitempty"`  // fields that the caller's registration has filled
+	Detail      string    `json:"detail,omitempty"`  // what was changed or called, without query
+	Bound       []string  `json:"bound,omitempty"`   // fields that the caller's registration has filled
+	MFATime     time.Time `json:"mfa_time,omitzero"` // when the consent's user proved MFA, where that was known to policy
 }
 
 // openIDScopes are not permissions on an API; Entra lists them with the

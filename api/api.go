@@ -143,6 +143,9 @@ type Config struct {
 	// Custodian has the keys and makes backups. Nil has none.
 	Custodian Custodian
 
+	// Policies holds the policy in force. Nil has none that can be changed.
+	Policies Policies
+
 	// Metrics answers for /metrics on the operator socket. Nil has none.
 	Metrics http.Handler
 
@@ -260,7 +263,9 @@ var operatorRoutes = []route{
 }
 
 // operators returns all routes that are for operators only.
-func operators() []route { return slices.Concat(operatorRoutes, registrationRoutes, custodyRoutes) }
+func operators() []route {
+	return slices.Concat(operatorRoutes, registrationRoutes, custodyRoutes, policyRoutes)
+}
 
 // openRoutes ask nobody who they are.
 var openRoutes = []route{

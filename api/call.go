@@ -179,7 +179,7 @@ func (c *call) headers(in map[string]string) (http.Header, error) {
 // refused: a token can be revoked before it expires.
 func (s *Server) exchange(ctx context.Context, c *call) (*answer, error) {
 	req := c.request
-	req.Detail = c.method + " " + c.target.path
+	req.Detail, req.Method, req.Path = c.method+" "+c.target.path, c.method, c.target.path
 	a, err := s.attempt(ctx, c, req)
 	if err != nil || a.status != http.StatusUnauthorized || req.Claims != "" {
 		return a, err

@@ -14,6 +14,7 @@ import (
 
 	"github.com/mandate-sam/mandate"
 	"github.com/mandate-sam/mandate/internal/web"
+	"github.com/mandate-sam/mandate/policy"
 )
 
 // A document is as much of OpenAPI as openapi.json uses.
@@ -106,6 +107,10 @@ func TestOpenAPISchemas(t *testing.T) {
 		"KeyStatus": reflect.TypeFor[KeyStatus](), "KeyUse": reflect.TypeFor[KeyUse](), "RotateRequest": reflect.TypeFor[RotateRequest](), "Rotated": reflect.TypeFor[Rotated](),
 		"RetireRequest": reflect.TypeFor[RetireRequest](), "RewrapRequest": reflect.TypeFor[RewrapRequest](), "RewrapLine": reflect.TypeFor[RewrapLine](),
 		"LockRequest": reflect.TypeFor[LockRequest](), "LockStatus": reflect.TypeFor[LockStatus](), "Lockdown": reflect.TypeFor[mandate.Lockdown](), "ReleasedGrant": reflect.TypeFor[ReleasedGrant](),
+		"PolicyFile": reflect.TypeFor[policy.File](), "PolicyVersion": reflect.TypeFor[PolicyVersion](), "PolicyStatus": reflect.TypeFor[PolicyStatus](),
+		"PolicyApplyRequest": reflect.TypeFor[ApplyRequest](), "PolicyDiffRequest": reflect.TypeFor[DiffRequest](), "RuleChange": reflect.TypeFor[policy.RuleChange](),
+		"PolicyEffect": reflect.TypeFor[policy.Effect](), "PolicyDiff": reflect.TypeFor[PolicyDiff](), "HypotheticalRequest": reflect.TypeFor[policy.Hypothetical](),
+		"PolicyExplainRequest": reflect.TypeFor[ExplainRequest](), "PolicyView": reflect.TypeFor[policy.View](), "PolicyExplanation": reflect.TypeFor[PolicyExplanation](),
 		"Problem": reflect.TypeFor[web.Problem](), "GrantKey": reflect.TypeFor[mandate.GrantKey](),
 		"Record": reflect.TypeFor[struct {
 			Index int64 `json:"index"`
@@ -288,6 +293,7 @@ func scenes() []scene {
 	out = append(out, grantScenes()...)
 	out = append(out, custodyScenes()...)
 	out = append(out, registrationScenes()...)
+	out = append(out, policyScenes()...)
 	for op, body := range map[string]string{"POST /v1/tokens": goodToken, "POST /v1/call": goodCallJSON} {
 		out = append(out,
 			scene{op: op, status: "400", body: merge(body, map[string]any{"purpose": nil})},

@@ -58,40 +58,25 @@ func runHTTP(ctx context.Context, e *env) (rows []row, err error) {
 const httpPartners = 16
 
 // rules are a few, of which the last but one decides.
-const rules = `rules:
-  - name: desk
-    callers: [desk]
-    partners: [p0, p1, p2, p3]
-    customers: all
-    audiences: [graph]
-    scopes: [User.Read, Directory.Read.All]
-    purposes: [support]
-    until: 2099-01-01
-  - name: desk-calls
-    callers: [desk]
-    partners: [p0, p1, p2, p3]
-    customers: all
-    audiences: [partnercenter, arm]
-    scopes: consented
-    purposes: [support]
-    uses: [call]
-    until: 2099-01-01
-  - name: billing
-    callers: [billing, ledger]
-    partners: [p0, p1, p2, p3, p4, p5, p6, p7, p8, p9, p10, p11, p12, p13, p14, p15]
-    customers: all
-    audiences: [partnercenter, graph, arm]
-    scopes: consented
-    purposes: [invoice, audit]
-    until: 2099-01-01
-  - name: nightly
-    callers: [reports]
-    partners: [p0, p1]
-    customers: all
-    audiences: [partnercenter]
-    scopes: [user_impersonation]
-    purposes: [report]
-    until: 2099-01-01
+const rules = `@id("desk") @until("2099-01-01") @scopes("User.Read Directory.Read.All") @customers("all")
+permit (principal == Caller::"desk", action, resource in PartnerGroup::"first")
+when { context.audience in [Audience::"graph"] && context.purpose in [Purpose::"support"] };
+@id("desk-calls") @until("2099-01-01") @scopes("consented") @customers("all")
+permit (principal == Caller::"desk", action == Action::"call", resource in PartnerGroup::"first")
+when { context.audience in [Audience::"partnercenter", Audience::"arm"] && context.purpose in [Purpose::"support"] };
+@id("billing") @until("2099-01-01") @scopes("consented") @customers("all")
+permit (principal in CallerGroup::"billing", action, resource in PartnerGroup::"all")
+when { context.audience in [Audience::"partnercenter", Audience::"graph", Audience::"arm"] && context.purpose in [Purpose::"invoice", Purpose::"audit"] };
+@id("nightly") @until("2099-01-01") @scopes("user_impersonation") @customers("all")
+permit (principal == Caller::"reports", action, resource in PartnerGroup::"first")
+when { context.audience in [Audience::"partnercenter"] && context.purpose in [Purpose::"report"] };
+`
+
+const groups = `callers:
+  billing: [billing, ledger]
+partners:
+  first: [p0, p1, p2, p3]
+  all: [p0, p1, p2, p3, p4, p5, p6, p7, p8, p9, p10, p11, p12, p13, p14, p15]
 `
 
 // doors are the servers that are measured: bare net/http, and the API with its
@@ -144,7 +129,7 @@ func newDoors(ctx context.Context, dir string, log *audit.Log) (_ *doors, err er
 
 // serveAPI starts an API server whose records go to recorder.
 func (d *doors) serveAPI(st *store.Store, recorder mandate.Recorder, log *audit.Log) error {
-	p, err := policy.Parse("rules.yaml", []byte(rules), []mandate.Cloud{global})
+	p, err := policy.Compile(policy.Source{{Name: "policy.cedar", Text: rules}, {Name: policy.GroupsFile, Text: groups}}, []mandate.Cloud{global})
 	if err != nil {
 		return err
 	}

@@ -1,165 +1,214 @@
 package policy
 
 import (
+	"errors"
 	"fmt"
 	"slices"
-	"time"
+	"strings"
+
+	"github.com/cedar-policy/cedar-go"
+	"github.com/cedar-policy/cedar-go/types"
+	"github.com/cedar-policy/cedar-go/x/exp/ast"
+	"github.com/cedar-policy/cedar-go/x/exp/schema"
+	"github.com/cedar-policy/cedar-go/x/exp/schema/validate"
 
 	"github.com/mandate-sam/mandate"
 )
 
-// compile checks every field of the rule. The errors wrap
-// [mandate.ErrInvalid] and name the field.
-func (r *rule) compile(clouds []mandate.Cloud) (compiled, error) {
-	c := compiled{
-		name: r.Name, reason: fmt.Sprintf("allowed by rule %q", r.Name),
-		callers: make(map[mandate.CallerID]bool), partners: make(map[string]bool),
-		purposes: make(map[string]bool), uses: make(map[mandate.Use]bool),
+// A Set is a policy that was checked and can decide. It is never changed.
+type Set struct {
+	rules    []*rule // in the order of the files
+	byName   map[string]*rule
+	index    index
+	groups   groups
+	entities types.EntityMap
+	clouds   map[string]cloud
+	version  string
+}
+
+// A cloud is how audiences are called in one.
+type cloud struct {
+	name      types.String
+	audiences map[mandate.Audience]types.EntityUID
+}
+
+// Compile checks a policy and makes it ready to decide, for requests in the
+// clouds given. The error joins everything that is wrong, each with its file
+// and line.
+func Compile(src Source, clouds []mandate.Cloud) (_ *Set, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("policy: cannot be read: %v", p)
+		}
+	}()
+	src = slices.Clone(src)
+	if err := src.check(); err != nil {
+		return nil, err
 	}
-	if !mandate.Name(r.Name) {
-		return c, mandate.Invalid("name", "must be a name of letters, digits, '-', '_' or '.'")
+	s := &Set{version: src.Version(), byName: map[string]*rule{}, clouds: map[string]cloud{}}
+	for i := range clouds {
+		s.addCloud(&clouds[i])
 	}
-	for _, step := range []func() error{
-		func() error { return fill(c.callers, "callers", r.Callers, mandate.Name) },
-		func() error { return fill(c.partners, "partners", r.Partners, mandate.Name) },
-		func() error { return fill(c.purposes, "purposes", r.Purposes, mandate.Name) },
-		func() error { return c.compileUses(r.Uses) },
-		func() error { return c.compileCustomers(r.Customers) },
-		func() error { return c.compileAudiences(r.Audiences, clouds) },
-		func() error { return c.compileScopes(r.Scopes) },
-		func() error { return c.compileEnd(r.Until) },
-		func() error { return c.compileLife(r.MaxTokenLife) },
-	} {
-		if err := step(); err != nil {
-			return c, err
+	var errs []error
+	for _, f := range src {
+		if f.Name == GroupsFile {
+			errs = append(errs, s.groups.parse(f))
 		}
 	}
-	return c, nil
-}
-
-// fill puts the entries of a required list into a set.
-func fill[T ~string](set map[T]bool, field string, list []string, ok func(string) bool) error {
-	if err := counted(field, list); err != nil {
-		return err
+	s.entities = s.groups.entities()
+	check, err := newChecker(s)
+	if err != nil {
+		return nil, err
 	}
-	for _, s := range list {
-		if !ok(s) {
-			return mandate.Invalid(field, "%.64q is not a name; there are no wildcards here", s)
+	for _, f := range src {
+		if f.Name != GroupsFile {
+			errs = append(errs, s.add(f, check))
 		}
-		set[T(s)] = true
 	}
-	return nil
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	s.index = newIndex(s.rules)
+	return s, nil
 }
 
-func counted(field string, list []string) error {
-	if len(list) == 0 {
-		return mandate.Invalid(field, "is required: a rule allows only what it names")
+func (s *Set) addCloud(c *mandate.Cloud) {
+	known := cloud{types.String(c.Name), map[mandate.Audience]types.EntityUID{}}
+	for _, e := range c.Audiences {
+		known.audiences[e.Resource] = types.NewEntityUID(typeAudience, types.String(c.Alias(e.Resource)))
 	}
-	if len(list) > maxEntries {
-		return mandate.Invalid(field, "has more than %d entries", maxEntries)
-	}
-	return nil
+	s.clouds[c.Name] = known
 }
 
-func (c *compiled) compileUses(list []string) error {
-	if len(list) == 0 {
-		list = []string{string(mandate.UseToken), string(mandate.UseCall)}
+// add reads one file of rules.
+func (s *Set) add(f File, check *checker) error {
+	if line := tooDeep(f.Text); line > 0 {
+		return fmt.Errorf("%s:%d: brackets are nested more than %d deep", f.Name, line, maxDepth)
 	}
-	return fill(c.uses, "uses", list, func(s string) bool {
-		return s == string(mandate.UseToken) || s == string(mandate.UseCall)
-	})
-}
-
-func (c *compiled) compileCustomers(list []string) error {
-	if err := counted("customers", list); err != nil {
-		return err
+	list, err := cedar.NewPolicyListFromBytes(f.Name, []byte(f.Text))
+	if err != nil {
+		return parseError(f.Name, err)
 	}
-	c.customers = make(map[mandate.TenantID]bool)
-	if slices.Contains(list, all) {
-		c.allCustomers = true
-		if len(list) > 1 {
-			return mandate.Invalid("customers", "is either `all` or a list of tenant ids")
+	var errs []error
+	for _, p := range list {
+		r := &rule{order: len(s.rules), file: f.Name, cedar: p, ast: (*ast.Policy)(p.AST()), permit: bool(p.Effect())}
+		r.line = r.ast.Position.Line
+		err := check.rule(r)
+		if other := s.byName[r.name]; err == nil && other != nil {
+			err = mandate.Invalid("@id", "%q is the rule at %s:%d already", r.name, other.file, other.line)
 		}
-		return nil
-	}
-	for _, s := range list {
-		t, err := mandate.ParseTenantID(s)
+		if err == nil && len(s.rules) >= maxRules {
+			return fmt.Errorf("%s:%d: more than %d rules", f.Name, r.line, maxRules)
+		}
 		if err != nil {
-			return mandate.Invalid("customers", "%.64q is neither `all` nor a tenant id", s)
+			errs = append(errs, fmt.Errorf("%s:%d: %s%w", f.Name, r.line, quoted(r.name), err))
+			continue
 		}
-		c.customers[t] = true
+		s.rules = append(s.rules, r)
+		s.byName[r.name] = r
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
-// compileAudiences resolves each audience in every cloud that has it.
-func (c *compiled) compileAudiences(list []string, clouds []mandate.Cloud) error {
-	if err := counted("audiences", list); err != nil {
-		return err
+func quoted(name string) string {
+	if name == "" {
+		return ""
 	}
-	c.audiences = make(map[cloudAudience]bool)
-	for _, s := range list {
-		var err error
-		known := false
-		for _, cl := range clouds {
-			var a mandate.Audience
-			if a, err = cl.Resolve(s); err == nil {
-				c.audiences[cloudAudience{cl.Name, a}] = true
-				known = true
+	return fmt.Sprintf("rule %q: ", name)
+}
+
+// parseError writes an error of Cedar's parser as file:line:column: what.
+func parseError(file string, err error) error {
+	text := strings.TrimPrefix(err.Error(), "parser error: ")
+	if _, at, ok := strings.Cut(text, "parse error at "+file+":"); ok {
+		if place, what, ok := strings.Cut(at, " "); ok {
+			return fmt.Errorf("%s:%s: %s", file, strings.TrimSuffix(place, ":"), what)
+		}
+	}
+	if _, at, ok := strings.Cut(text, "parse error at <input>:"); ok {
+		if place, what, ok := strings.Cut(at, " "); ok {
+			return fmt.Errorf("%s:%s: %s", file, strings.TrimSuffix(place, ":"), what)
+		}
+	}
+	return fmt.Errorf("%s: %s", file, text)
+}
+
+// tooDeep returns the line on which brackets are nested deeper than any rule
+// has them, or 0. The parser recurses, and must not be led to the end of its
+// stack.
+func tooDeep(text string) int {
+	line, depth := 1, 0
+	var inString, inComment, escaped bool
+	for i := range len(text) {
+		c := text[i]
+		switch {
+		case c == '\n':
+			line++
+			inComment = false
+		case inComment:
+		case escaped:
+			escaped = false
+		case inString:
+			escaped, inString = c == '\\', c != '"'
+		case c == '"':
+			inString = true
+		case c == '/' && i+1 < len(text) && text[i+1] == '/':
+			inComment = true
+		case strings.IndexByte("([{", c) >= 0:
+			if depth++; depth > maxDepth {
+				return line
 			}
-		}
-		if !known {
-			return mandate.Invalid("audiences", "%.80q is not an audience of any configured cloud", s)
+		case strings.IndexByte(")]}", c) >= 0:
+			depth--
 		}
 	}
-	return nil
+	return 0
 }
 
-func (c *compiled) compileScopes(list []string) error {
-	if err := counted("scopes", list); err != nil {
+// A checker checks rules one by one.
+type checker struct {
+	set       *Set
+	validator *validate.Validator
+}
+
+func newChecker(s *Set) (*checker, error) {
+	var sch schema.Schema
+	sch.SetFilename("schema.cedarschema")
+	if err := sch.UnmarshalCedar([]byte(schemaText)); err != nil {
+		return nil, err
+	}
+	resolved, err := sch.Resolve()
+	if err != nil {
+		return nil, err
+	}
+	return &checker{s, validate.New(resolved, validate.WithStrict())}, nil
+}
+
+// rule reports the first thing that is wrong with a rule.
+func (c *checker) rule(r *rule) error {
+	if n := count(r.ast); n > maxNodes {
+		return fmt.Errorf("has more than %d parts", maxNodes)
+	}
+	if err := r.annotate(); err != nil {
 		return err
 	}
-	if slices.Contains(list, consented) {
-		c.consented = true
-		if len(list) > 1 {
-			return mandate.Invalid("scopes", "is either `consented` or a list of scope names")
-		}
-		return nil
+	if err := c.validator.Policy(r.name, r.ast); err != nil {
+		return errors.New(strings.ReplaceAll(err.Error(), fmt.Sprintf("for policy `%s`, ", r.name), ""))
 	}
-	for _, s := range list {
-		if !mandate.Name(s) {
-			return mandate.Invalid("scopes", "%.64q is not a scope's name, such as User.Read", s)
-		}
+	if err := c.literals(r); err != nil {
+		return err
 	}
-	c.scopes = mandate.NormalScopes(list)
-	return nil
-}
-
-// compileEnd reads the end of the rule's right, which every rule must have. A
-// date is the end of that day in UTC.
-func (c *compiled) compileEnd(s string) error {
-	if s == "" {
-		return mandate.Invalid("until", "is required: every right has an end")
+	if err := c.scope(r); err != nil {
+		return err
 	}
-	if day, err := time.Parse(time.DateOnly, s); err == nil {
-		c.until = day.AddDate(0, 0, 1)
-		return nil
-	}
-	var err error
-	if c.until, err = time.Parse(time.RFC3339, s); err != nil {
-		return mandate.Invalid("until", "%.40q is neither a date (2027-06-30) nor a time (2027-06-30T12:00:00Z)", s)
+	if r.permit {
+		return r.mentions()
 	}
 	return nil
 }
 
-func (c *compiled) compileLife(s string) error {
-	if s == "" {
-		return nil
-	}
-	d, err := time.ParseDuration(s)
-	if err != nil || d < 5*time.Minute || d > 28*time.Hour {
-		return mandate.Invalid("max_token_life", "%.40q is not a duration from 5m to 28h", s)
-	}
-	c.maxTokenLife = d
-	return nil
-}
+// Version names the policy by its content.
+func (s *Set) Version() string { return s.version }
+
+// Len returns how many rules there are.
+func (s *Set) Len() int { return len(s.rules) }

@@ -1,246 +1,153 @@
-// Package policy decides who may have a token for what: a short list of rules
-// in a file, each naming everything that it allows, and nothing allowed that
-// no rule names.
+// Package policy decides who may have a token for what. Rules are written in
+// Cedar, in the vocabulary of schema.cedarschema; what Cedar's conditions
+// cannot say, such as which scopes a token may carry, is in annotations.
 //
-// A decision is a pure function of the rules, the request and the clock.
+// Nothing is allowed that no rule permits; a rule that forbids wins over those
+// that permit; and what cannot be evaluated is denied. A decision is a pure
+// function of the rules, the request and the clock.
 package policy
 
 import (
 	"crypto/sha256"
+	_ "embed"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
-	"time"
+	"strings"
+
+	"github.com/cedar-policy/cedar-go/types"
 
 	"github.com/mandate-sam/mandate"
-	"github.com/mandate-sam/mandate/internal/yamlfile"
 )
 
-// all is the word for every customer.
-const all = "all"
+//go:embed schema.cedarschema
+var schemaText string
 
-// consented is the word for whatever scopes the partner consented to.
-const consented = "consented"
+// Schema returns the vocabulary of policy files, in Cedar's schema language.
+func Schema() string { return schemaText }
 
-// limits of a rules file.
+// GroupsFile is the name of the file that says who is in which group.
+const GroupsFile = "groups.yaml"
+
+// Limits of what is read.
 const (
-	maxRules   = 10_000
-	maxEntries = 1_000 // in one list of one rule
+	maxFile  = 1 << 20 // bytes
+	maxFiles = 200
+	maxTotal = 8 << 20
+	maxRules = 10_000
+	maxNodes = 5_000 // in one rule
+	maxDepth = 64    // of brackets
 )
 
-// A file is a rules file as written.
-type file struct {
-	Rules []rule `yaml:"rules"`
+// A File is one file of a policy.
+type File struct {
+	Name string `json:"name"` // without a directory
+	Text string `json:"text"`
 }
 
-// A rule is one rule as written. Every list must have an entry: what a rule
-// does not name it does not allow.
-type rule struct {
-	Name         string   `yaml:"name"`
-	Callers      []string `yaml:"callers"`
-	Partners     []string `yaml:"partners"`
-	Customers    words    `yaml:"customers"`      // tenant ids, or "all"
-	Audiences    []string `yaml:"audiences"`      // aliases or resource URIs
-	Scopes       words    `yaml:"scopes"`         // scope names, or "consented"
-	Purposes     []string `yaml:"purposes"`       //
-	Uses         []string `yaml:"uses"`           // "token", "call"; default both
-	Until        string   `yaml:"until"`          // a date, or a time in RFC 3339
-	MaxTokenLife string   `yaml:"max_token_life"` // such as 75m; default Entra's own limit
+// A Source is a policy as written: its files, sorted by name.
+type Source []File
+
+// Read reads a policy: the *.cedar files of a directory with its groups.yaml,
+// or a single file.
+func Read(path string) (Source, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("read policy: %w", err)
+	}
+	if !info.IsDir() {
+		f, err := readFile(path)
+		if err == nil && !strings.HasSuffix(f.Name, ".cedar") {
+			err = fmt.Errorf("read policy: %s is not named for a .cedar file", path)
+		}
+		return Source{f}, err
+	}
+	names, err := filepath.Glob(filepath.Join(strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path), "*.cedar"))
+	if err != nil {
+		return nil, fmt.Errorf("read policy: %w", err)
+	}
+	if len(names) == 0 {
+		return nil, fmt.Errorf("read policy: %s has no file whose name ends in .cedar", path)
+	}
+	if groups := filepath.Join(path, GroupsFile); exists(groups) {
+		names = append(names, groups)
+	}
+	var s Source
+	for _, name := range names {
+		f, err := readFile(name)
+		if err != nil {
+			return nil, err
+		}
+		s = append(s, f)
+	}
+	return s, s.check()
 }
 
-// words is a list in YAML that may be written as a single word.
-type words []string
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return !errors.Is(err, fs.ErrNotExist)
+}
 
-// UnmarshalYAML accepts a scalar for a list of one.
-func (w *words) UnmarshalYAML(unmarshal func(any) error) error {
-	var one string
-	if err := unmarshal(&one); err == nil {
-		*w = words{one}
-		return nil
+func readFile(path string) (File, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return File{}, fmt.Errorf("read policy: %w", err)
 	}
-	var many []string
-	if err := unmarshal(&many); err != nil {
-		return err
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return File{}, fmt.Errorf("read policy: %w", err)
 	}
-	*w = many
+	if len(data) > maxFile {
+		return File{}, fmt.Errorf("%s: longer than %d bytes", path, maxFile)
+	}
+	return File{filepath.Base(path), string(data)}, nil
+}
+
+// check sorts the files and reports the first that cannot be one.
+func (s Source) check() error {
+	slices.SortFunc(s, func(a, b File) int { return strings.Compare(a.Name, b.Name) })
+	total := 0
+	for i, f := range s {
+		total += len(f.Text)
+		switch {
+		case f.Name != GroupsFile && !strings.HasSuffix(f.Name, ".cedar") || !mandate.Name(f.Name):
+			return mandate.Invalid("files", "%.80q is neither %s nor named for a .cedar file", f.Name, GroupsFile)
+		case i > 0 && s[i-1].Name == f.Name:
+			return mandate.Invalid("files", "%s is there twice", f.Name)
+		case len(f.Text) > maxFile:
+			return mandate.Invalid("files", "%s is longer than %d bytes", f.Name, maxFile)
+		}
+	}
+	if len(s) > maxFiles || total > maxTotal {
+		return mandate.Invalid("files", "are more than %d, or longer than %d bytes", maxFiles, maxTotal)
+	}
 	return nil
 }
 
-// A compiled rule is a rule in the terms of a request.
-type compiled struct {
-	name         string
-	reason       string // for what it allows
-	callers      map[mandate.CallerID]bool
-	partners     map[string]bool
-	allCustomers bool
-	customers    map[mandate.TenantID]bool
-	audiences    map[cloudAudience]bool
-	consented    bool
-	scopes       []mandate.Scope
-	purposes     map[string]bool
-	uses         map[mandate.Use]bool
-	until        time.Time
-	maxTokenLife time.Duration
+// Version names a policy by its content, whatever else is in its directory.
+func (s Source) Version() string {
+	h := sha256.New()
+	for _, f := range s {
+		fmt.Fprintf(h, "%d %s %d %s\n", len(f.Name), f.Name, len(f.Text), f.Text)
+	}
+	return hex.EncodeToString(h.Sum(nil)[:12])
 }
 
-type cloudAudience struct {
-	cloud    string
-	audience mandate.Audience
-}
-
-// A Policy is a list of compiled rules. It is safe for concurrent use.
-type Policy struct {
-	rules   []compiled
-	version string
-}
-
-// Load reads the rules file at path. Audiences may be written as aliases of
-// the clouds given. Errors name the file, and the line or the rule.
-func Load(path string, clouds []mandate.Cloud) (*Policy, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("read rules: %w", err)
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, yamlfile.MaxSize+1))
-	if err != nil {
-		return nil, fmt.Errorf("read rules: %w", err)
-	}
-	return Parse(path, data, clouds)
-}
-
-// Parse is [Load] for a file that was already read; errors begin with name.
-func Parse(name string, data []byte, clouds []mandate.Cloud) (*Policy, error) {
-	var f file
-	if err := yamlfile.Decode(name, data, &f); err != nil {
-		return nil, err
-	}
-	if len(f.Rules) > maxRules {
-		return nil, fmt.Errorf("%s: has more than %d rules", name, maxRules)
-	}
-	sum := sha256.Sum256(data)
-	p := &Policy{version: hex.EncodeToString(sum[:6])}
-	for i := range f.Rules {
-		c, err := f.Rules[i].compile(clouds)
-		if err == nil && slices.ContainsFunc(p.rules, func(o compiled) bool { return o.name == c.name }) {
-			err = mandate.Invalid("name", "there is already a rule of that name")
-		}
-		if err != nil {
-			return nil, fmt.Errorf("%s: rule %d (%.64q): %w", name, i+1, f.Rules[i].Name, err)
-		}
-		p.rules = append(p.rules, c)
-	}
-	return p, nil
-}
-
-// Version names the rules by their content.
-func (p *Policy) Version() string { return p.version }
-
-// Len returns how many rules there are.
-func (p *Policy) Len() int { return len(p.rules) }
-
-// Decide implements [mandate.Policy]. Of several rules that allow a request
-// one that lets any consented scope pass wins, else the first in the file. A
-// denial says which rule came nearest and what it lacks.
-func (p *Policy) Decide(req *mandate.Request) mandate.Decision {
-	now := time.Now()
-	var allowed, near *compiled
-	nearest := needCaller
-	for i := range p.rules {
-		c := &p.rules[i]
-		switch lack := c.check(req, now); {
-		case lack == needNothing:
-			if allowed == nil || c.consented && !allowed.consented {
-				allowed = c
-			}
-		case lack > nearest:
-			nearest, near = lack, c
-		}
-	}
-	if allowed == nil {
-		reason := "no rule allows it"
-		if near != nil {
-			reason += fmt.Sprintf("; the nearest, %q, %s", near.name, near.explain(nearest, req))
-		}
-		return mandate.Decision{Policy: p.version, Reason: reason}
-	}
-	return mandate.Decision{
-		Allowed: true, Rule: allowed.name, Policy: p.version, Reason: allowed.reason,
-		Consented: allowed.consented, Scopes: allowed.scopes, MaxTokenLife: allowed.maxTokenLife,
-	}
-}
-
-// A need is the first thing that a request lacks for a rule to allow it, in
-// the order in which they are looked at: a greater one is a nearer miss.
-type need int
-
+// The entity types of the schema.
 const (
-	needCaller need = iota
-	needPartner
-	needAudience
-	needPurpose
-	needUse
-	needAllCustomers
-	needCustomer
-	needScopes
-	needTime
-	needNothing
+	typeCaller       types.EntityType = "Caller"
+	typeCallerGroup  types.EntityType = "CallerGroup"
+	typePartner      types.EntityType = "Partner"
+	typePartnerGroup types.EntityType = "PartnerGroup"
+	typeCustomer     types.EntityType = "Customer"
+	typeAudience     types.EntityType = "Audience"
+	typePurpose      types.EntityType = "Purpose"
+	typePurposeGroup types.EntityType = "PurposeGroup"
+	typeAction       types.EntityType = "Action"
 )
-
-// check returns what req lacks for c to allow it.
-//
-// A rule for some customers never gives out a token of the partner's own
-// tenant: such a token reaches every customer, since Partner Center's
-// customers are named in the URL only.
-func (c *compiled) check(req *mandate.Request, now time.Time) need {
-	switch {
-	case !c.callers[req.Caller]:
-		return needCaller
-	case !c.partners[req.Partner.Name]:
-		return needPartner
-	case !c.audiences[cloudAudience{req.Partner.Key.Cloud, req.Audience}]:
-		return needAudience
-	case !c.purposes[req.Purpose]:
-		return needPurpose
-	case !c.uses[req.Use]:
-		return needUse
-	case !c.allCustomers && req.OwnTenant():
-		return needAllCustomers
-	case !c.allCustomers && !c.customers[req.Tenant]:
-		return needCustomer
-	case !c.allowsAsked(req.Scopes):
-		return needScopes
-	case !now.Before(c.until):
-		return needTime
-	}
-	return needNothing
-}
-
-// explain says of c what a request lacks.
-func (c *compiled) explain(n need, req *mandate.Request) string {
-	switch n {
-	case needPartner:
-		return "is for other partners"
-	case needAudience:
-		return "is for other audiences"
-	case needPurpose:
-		return fmt.Sprintf("has no purpose %q", req.Purpose)
-	case needUse:
-		return fmt.Sprintf("does not allow use %q", req.Use)
-	case needAllCustomers:
-		return "is for some customers only, and a token of the partner's own tenant reaches all of them; it would need `customers: all`"
-	case needCustomer:
-		return "is for other customers"
-	case needScopes:
-		return fmt.Sprintf("allows only the scopes %v", c.scopes)
-	case needTime:
-		return "ended on " + c.until.UTC().Format(time.RFC3339)
-	}
-	return "is for other callers"
-}
-
-func (c *compiled) allowsAsked(asked []mandate.Scope) bool {
-	return c.consented || !slices.ContainsFunc(asked, func(s mandate.Scope) bool { return !slices.Contains(c.scopes, s) })
-}

@@ -17,6 +17,7 @@ func Tables() []database.Table {
 		{Name: "caller_registry", Order: "id", Columns: []string{"id", "owner", "created", "binding"}},
 		{Name: "caller_credentials", Order: "caller, id", Columns: []string{"caller", "id", "kind", "detail", "created", "expires"}},
 		{Name: "invitations", Order: "id", Columns: []string{"id", "hash", "partner", "user_name", "term", "created", "created_by", "expires", "used", "generation"}},
+		{Name: "policy_versions", Order: "number", Columns: []string{"number", "version", "files", "applied", "applied_by"}},
 	}
 }
 

@@ -55,6 +55,7 @@ type snapshot struct {
 	callers  []mandate.Caller // by ID
 	keys     map[mandate.CallerID][]callerKey
 	lockdown *mandate.Lockdown // nil if there is none
+	policy   *Policy           // nil if there is none
 }
 
 // reloadTimeout bounds the one read that a change of epoch costs those who
@@ -98,7 +99,7 @@ func (s *Store) read(ctx context.Context) (*snapshot, error) {
 		if err := tx.QueryRow(ctx, `SELECT epoch FROM head`).Scan(&snap.epoch); err != nil {
 			return err
 		}
-		return errors.Join(snap.readPartners(ctx, tx), snap.readCallers(ctx, tx), snap.readLockdown(ctx, tx))
+		return errors.Join(snap.readPartners(ctx, tx), snap.readCallers(ctx, tx), snap.readLockdown(ctx, tx), snap.readPolicy(ctx, tx, s.snap.Load()))
 	})
 	if err != nil {
 		return nil, unavailable(ctx, err)

@@ -11,7 +11,7 @@ func (c *cli) callerCommand() *cobra.Command {
 		Use:   "caller",
 		Short: "Register the workloads that may ask for tokens",
 		Long: `Caller has commands about the workloads that authenticate to the API. What one may
-have is for the rules file to say; a new caller may have nothing.`,
+have is for the policy to say; a new caller may have nothing.`,
 		Example: "  mandate caller add billing\n  mandate caller list",
 	})
 	cmd.AddCommand(c.callerAddCommand(), c.callerListCommand())

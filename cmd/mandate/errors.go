@@ -147,7 +147,7 @@ func hint(err error) string {
 	case errors.As(err, &f):
 		return remedies[f.Remedy]
 	case errors.Is(err, mandate.ErrDenied):
-		return "the server's rules file decides; it needs a rule for this caller, partner, audience and purpose"
+		return "the server's policy decides; see: mandate policy explain"
 	case errors.Is(err, api.ErrUnreachable):
 		return "is the server running? Start it with: mandate serve --config FILE"
 	}

@@ -9,11 +9,14 @@ package main
 import (
 	"context"
 	"io"
+	"maps"
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"syscall"
 
+	"github.com/mandate-sam/mandate"
 	"github.com/mandate-sam/mandate/internal/app"
 )
 
@@ -27,8 +30,12 @@ type program struct {
 	// changes nothing. The error is about the configuration itself.
 	Check func(path string) ([]app.Finding, error)
 
-	// Example and Rules return commented files to begin with.
-	Example, Rules func() string
+	// Example and Policy return commented files to begin with.
+	Example, Policy func() string
+
+	// Clouds returns the clouds of the configuration at path, or Microsoft's if
+	// that is empty.
+	Clouds func(path string) ([]mandate.Cloud, error)
 
 	// NewKey makes a key file, and RotateKey puts a new key into one.
 	NewKey, RotateKey func(path string) (keyID string, err error)
@@ -96,8 +103,27 @@ func wired() program {
 			}
 			return app.CheckVaults(ctx, c, found)
 		},
-		Example: app.Example, Rules: app.ExampleRules, Version: v,
+		Example: app.Example, Policy: app.ExamplePolicy, Clouds: clouds, Version: v,
 	}
+}
+
+// clouds returns the clouds whose audiences a policy may name.
+func clouds(config string) ([]mandate.Cloud, error) {
+	if config != "" {
+		c, err := app.LoadConfig(config)
+		if err != nil {
+			return nil, err
+		}
+		return c.PolicyClouds()
+	}
+	all := mandate.Clouds()
+	out := []mandate.Cloud{all["global"]}
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		if name != "global" {
+			out = append(out, all[name])
+		}
+	}
+	return out, nil
 }
 
 // version returns what the Go toolchain wrote into this binary.

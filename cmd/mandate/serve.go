@@ -43,7 +43,7 @@ func (c *cli) configCheckCommand() *cobra.Command {
 		Use:   "check FILE",
 		Short: "Check a configuration file and the files that it names",
 		Long: `Check reads a configuration file as the server would, and then the files that it
-names: rules, keys, certificates. It changes nothing. Unknown keys are mistakes,
+names: policy, keys, certificates. It changes nothing. Unknown keys are mistakes,
 and are reported with their line and what may have been meant.
 
 The exit status is 1 if anything is wrong.`,
@@ -62,18 +62,18 @@ func (c *cli) checkConfig(path string) error {
 }
 
 func (c *cli) configExampleCommand() *cobra.Command {
-	var rules bool
+	var policy bool
 	cmd := &cobra.Command{
 		Use:   "example",
 		Short: "Print a commented configuration file",
-		Long: `Example prints a configuration file with comments, to begin with. With --rules it
-prints a rules file: who may have which tokens.`,
-		Example: "  mandate config example > mandate.yaml\n  mandate config example --rules > rules.yaml",
+		Long: `Example prints a configuration file with comments, to begin with. With --policy it
+prints a policy file: who may have which tokens.`,
+		Example: "  mandate config example > mandate.yaml\n  mandate config example --policy > policy/policy.cedar",
 		Args:    words(),
 		RunE: func(*cobra.Command, []string) error {
 			text := c.Example()
-			if rules {
-				text = c.Rules()
+			if policy {
+				text = c.Policy()
 			}
 			if c.json {
 				return c.printJSON(map[string]string{"file": text})
@@ -82,7 +82,7 @@ prints a rules file: who may have which tokens.`,
 			return err
 		},
 	}
-	cmd.Flags().BoolVar(&rules, "rules", false, "the rules file instead")
+	cmd.Flags().BoolVar(&policy, "policy", false, "a policy file instead")
 	return cmd
 }
 

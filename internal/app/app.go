@@ -22,7 +22,6 @@ import (
 	"github.com/mandate-sam/mandate/internal/database"
 	"github.com/mandate-sam/mandate/internal/portal"
 	"github.com/mandate-sam/mandate/internal/web"
-	"github.com/mandate-sam/mandate/policy"
 	"github.com/mandate-sam/mandate/store"
 	"github.com/mandate-sam/mandate/vault"
 )
@@ -119,6 +118,7 @@ type parts struct {
 	upstream *upstream
 	store    *store.Store
 	vault    *vault.SQL
+	policies *policies
 	epoch    epoch
 }
 
@@ -142,10 +142,6 @@ func (a *App) open(ctx context.Context, c *Config) (*parts, error) {
 		return nil, err
 	}
 	p.emulated = p.clouds[c.Applications[0].cloud()].Custom
-	rules, err := policy.Load(c.file(c.Rules), c.usedClouds(p.clouds))
-	if err != nil {
-		return nil, err
-	}
 	a.outside = newOutside(c, p.clouds, a.log)
 	if p.upstream, err = newUpstream(ctx, c, a.outside); err != nil {
 		return nil, err
@@ -176,15 +172,18 @@ func (a *App) open(ctx context.Context, c *Config) (*parts, error) {
 	if err := p.checkClouds(); err != nil {
 		return nil, err
 	}
+	if p.policies, err = a.openPolicies(ctx, c, p); err != nil {
+		return nil, err
+	}
 	broker := mandate.Config{
-		Authority: p.upstream, Prober: p.upstream, Vault: p.vault, Policy: rules, Audit: a.audit, Epoch: p.epoch, Lock: p.store, Log: a.log,
+		Authority: p.upstream, Prober: p.upstream, Vault: p.vault, Policy: p.policies, Audit: a.audit, Epoch: p.epoch, Lock: p.store, Log: a.log,
 		Custody: p.vault, Sessions: p.upstream, Issued: a.audit, KeepAlive: c.KeepAlive.config(p.vault),
 	}
 	if c.Database.URL != "" {
 		broker.Turns = p.vault
 	}
 	a.broker, err = mandate.New(broker)
-	a.log.Info("open", "data", data, "rules", rules.Len(), "policy", rules.Version(), "emulated", p.emulated, "roles", "portal, broker and operator socket, in one process")
+	a.log.Info("open", "data", data, "emulated", p.emulated, "roles", "portal, broker and operator socket, in one process")
 	return p, err
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 
+	"github.com/mandate-sam/mandate"
 	"github.com/mandate-sam/mandate/policy"
 )
 
@@ -35,12 +36,8 @@ func CheckFiles(c Config) []Finding {
 	if err != nil {
 		return out
 	}
-	rules, err := policy.Load(c.file(c.Rules), c.usedClouds(clouds))
-	if err != nil {
-		add("rules", err, "")
-	} else {
-		add("rules", nil, "%d rule(s), version %s", rules.Len(), rules.Version())
-	}
+	note, err := checkPolicy(c.file(c.Policy), c.usedClouds(clouds))
+	add("policy", err, "%s", note)
 	o := newOutside(&c, clouds, slog.New(slog.DiscardHandler))
 	for i := range c.Applications {
 		a := &c.Applications[i]
@@ -85,4 +82,17 @@ func presence(path string) (note string, err error) {
 		return " (not there yet; the server makes it)", nil
 	}
 	return "", err
+}
+
+// checkPolicy compiles a policy.
+func checkPolicy(path string, clouds []mandate.Cloud) (note string, err error) {
+	src, err := policy.Read(path)
+	if err != nil {
+		return "", err
+	}
+	set, err := policy.Compile(src, clouds)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%d rule(s), version %s; what is in force is the server's: see mandate policy show", set.Len(), set.Version()), nil
 }

@@ -48,7 +48,13 @@ type Config struct {
 	// Identities are who we are to key vaults, by name.
 	Identities []Identity `yaml:"identities"`
 
-	// Rules is the file that says who may have which tokens.
+	// Policy is who may have which tokens: a directory of .cedar files, or one
+	// such file. A new database begins with it; from then on the policy in force
+	// is in the database, and changed with "mandate policy apply".
+	Policy Path `yaml:"policy"`
+
+	// Rules was the file of rules in YAML, of which "mandate policy convert"
+	// makes a policy.
 	Rules Path `yaml:"rules"`
 
 	// Socket is the operator's Unix socket. Empty means
@@ -227,11 +233,20 @@ func (c *Config) keyFile() string {
 	return filepath.Join(c.file(c.Data), "key.txt")
 }
 
+// PolicyClouds returns the clouds whose audiences a policy may name.
+func (c *Config) PolicyClouds() ([]mandate.Cloud, error) {
+	all, err := c.clouds()
+	return c.usedClouds(all), err
+}
+
 // Check reports the first thing wrong with the configuration, without reading
 // the files that it names: see [CheckFiles] for those.
 func (c *Config) Check() error {
+	if c.Rules != "" {
+		return mandate.Invalid("rules", "is gone: convert the file (mandate policy convert %s), and name the result as `policy`", c.Rules)
+	}
 	for _, required := range []struct{ field, value string }{
-		{"data", string(c.Data)}, {"rules", string(c.Rules)},
+		{"data", string(c.Data)}, {"policy", string(c.Policy)},
 		{"portal.public_url", c.Portal.PublicURL}, {"portal.listen", c.Portal.Listen}, {"api.listen", c.API.Listen},
 	} {
 		if required.value == "" {

@@ -31,7 +31,7 @@ func TestExample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := policy.Parse("rules", []byte(ExampleRules()), c.usedClouds(clouds)); err != nil {
+	if _, err := policy.Compile(policy.Source{{Name: "policy.cedar", Text: ExamplePolicy()}}, c.usedClouds(clouds)); err != nil {
 		t.Error(err)
 	}
 	if got, want := c.file(c.Data), filepath.Join(c.dir, "data"); got != want {
@@ -87,7 +87,7 @@ func TestLoadConfigRefuses(t *testing.T) {
 	long := strings.Repeat("x", 200)
 	for _, tt := range []struct{ base, old, new, want string }{
 		{Example(), "data: data", "", "data: is required"},
-		{Example(), "rules: rules.yaml", "", "rules: is required"},
+		{Example(), "policy: policy", "", "policy: is required"},
 		{Example(), "data: data", "dta: data", `:5:1: unknown key "dta"; did you mean "data"?`},
 		{Example(), "  contact:", "  contct:", `did you mean "contact"?`},
 		{Example(), "https://consent.example.com\n", "http://consent.example.com\n", "portal.public_url"},

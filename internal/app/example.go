@@ -5,12 +5,12 @@ import _ "embed"
 //go:embed example.yaml
 var example string
 
-//go:embed rules.example.yaml
-var exampleRules string
+//go:embed policy.example.cedar
+var examplePolicy string
 
 // Example returns a commented configuration file that passes every check but
 // those of the files that it names.
 func Example() string { return example }
 
-// ExampleRules returns a commented rules file to go with [Example].
-func ExampleRules() string { return exampleRules }
+// ExamplePolicy returns a commented policy file to go with [Example].
+func ExamplePolicy() string { return examplePolicy }

@@ -40,8 +40,11 @@ func furnish(t *testing.T, c *Config) {
 	keyPEM := string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)}))
 	for name, text := range map[string]string{
 		"app.pem": certPEM + keyPEM, "cert.pem": certPEM, "key.pem": keyPEM, "keys.pfx": string(pfx), "keys.password": "CANARY\n", "grants.secret": "CANARY\n",
-		"token": "a.eyJleHAiOjQwNzA5MDg4MDB9.b", "bao.pem": certPEM, "bao.token": "CANARY", "bao.secret": "CANARY", "rules.yaml": ExampleRules(),
+		"token": "a.eyJleHAiOjQwNzA5MDg4MDB9.b", "bao.pem": certPEM, "bao.token": "CANARY", "bao.secret": "CANARY", "policy/policy.cedar": ExamplePolicy(),
 	} {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(c.dir, name)), 0o700); err != nil {
+			t.Fatal(err)
+		}
 		if err := os.WriteFile(filepath.Join(c.dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}

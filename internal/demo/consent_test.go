@@ -227,7 +227,7 @@ func TestTokenErrors(t *testing.T) {
 		change func(*api.TokenRequest)
 		want   []string
 	}{
-		"purpose":                  {func(r *api.TokenRequest) { r.Purpose = "curiosity" }, []string{"no rule allows it", "demo-operator", "curiosity"}},
+		"purpose":                  {func(r *api.TokenRequest) { r.Purpose = "curiosity" }, []string{"no rule allows it", "demo-operator", "purpose"}},
 		"audience":                 {func(r *api.TokenRequest) { r.Audience = "mail" }, []string{"audience", "graph"}},
 		"customer without consent": {func(r *api.TokenRequest) { r.Tenant = emulator.WingtipTenant }, []string{"customer", "correlation id"}},
 	} {

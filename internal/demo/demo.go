@@ -192,10 +192,14 @@ func (d *Demo) configure() error {
 		marker: []byte("The demonstration may empty this directory.\n"), "ca.pem": d.Emulator.CA().PEM(),
 		"server.pem": serverCert, "server.key": serverKey,
 		"application.pem":    append(pemBlock("CERTIFICATE", appCert.Raw), appKey...),
-		"rules.yaml":         []byte(fmt.Sprintf(rules, os.Getuid(), time.Now().AddDate(0, 1, 0).Format(time.DateOnly))),
+		"policy/demo.cedar":  []byte(fmt.Sprintf(rules, os.Getuid(), time.Now().AddDate(0, 1, 0).Format(time.DateOnly))),
+		"policy/groups.yaml": []byte(groups),
 		"mandate.yaml":       config,
 		"application.secret": []byte(strings.Join(application.Secrets, "")),
 	} {
+		if err := os.MkdirAll(filepath.Dir(d.File(name)), 0o700); err != nil {
+			return err
+		}
 		if err := os.WriteFile(d.File(name), data, 0o600); err != nil {
 			return err
 		}
@@ -203,31 +207,39 @@ func (d *Demo) configure() error {
 	return nil
 }
 
-const rules = `# Who may have which tokens. What no rule names is denied.
-rules:
-  - name: demo-service
-    callers: [demo-service]
-    partners: [contoso, fabrikam]
-    customers: all
-    audiences: [partnercenter, graph, arm]
-    scopes: consented
-    purposes: [demo]
-    until: %[2]s
-  - name: demo-operator
-    callers: ["uid:%[1]d"]
-    partners: [contoso, fabrikam]
-    customers: all
-    audiences: [partnercenter, graph, arm]
-    scopes: consented
-    purposes: [demo]
-    until: %[2]s
+const rules = `// Who may have which tokens. What no rule permits is denied.
+
+@id("demo-service")
+@until("%[2]s")
+@scopes("consented")
+@customers("all")
+permit (principal == Caller::"demo-service", action, resource in PartnerGroup::"demo")
+when {
+  context.audience in [Audience::"partnercenter", Audience::"graph", Audience::"arm"] &&
+  context.purpose == Purpose::"demo"
+};
+
+@id("demo-operator")
+@until("%[2]s")
+@scopes("consented")
+@customers("all")
+permit (principal == Caller::"uid:%[1]d", action, resource in PartnerGroup::"demo")
+when {
+  context.audience in [Audience::"partnercenter", Audience::"graph", Audience::"arm"] &&
+  context.purpose == Purpose::"demo"
+};
+`
+
+const groups = `# Who is in which group of the policy.
+partners:
+  demo: [contoso, fabrikam]
 `
 
 var configText = template.Must(template.New("").Parse(`# Written by the demonstration. The cloud is an emulator; its certificate
 # authority lives as long as the demonstration runs.
 data: data
 key_file: keys/mandate.key
-rules: rules.yaml
+policy: policy
 socket: mandate.sock
 portal:
   public_url: {{.Portal}}

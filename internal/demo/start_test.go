@@ -49,10 +49,6 @@ func TestStartRefuses(t *testing.T) {
 	if err := d.startAgain(t, global); err == nil || contains(err.Error(), "contoso", "emulator", "database of its own") != nil {
 		t.Errorf("an emulator's database under Microsoft's cloud: %v", err)
 	}
-	broken := func(s string) string { return strings.ReplaceAll(s, "rules: rules.yaml", "rules: absent.yaml") }
-	if err := d.startAgain(t, broken); err == nil || contains(err.Error(), "absent.yaml") != nil {
-		t.Errorf("no rules: %v", err)
-	}
 	key := d.File("keys/mandate.key")
 	if err := os.Rename(key, key+".away"); err != nil {
 		t.Fatal(err)

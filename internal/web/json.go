@@ -26,8 +26,13 @@ const maxBody = 64 << 10
 // that is not UTF-8, and anything after the object. The error is a
 // [*mandate.InvalidError] that names the field.
 func Read[T any](w http.ResponseWriter, r *http.Request) (T, error) {
+	return ReadLong[T](w, r, maxBody)
+}
+
+// ReadLong is [Read] with another limit, in bytes: for what operators send.
+func ReadLong[T any](w http.ResponseWriter, r *http.Request, limit int64) (T, error) {
 	var v T
-	body, err := readBody(w, r, "application/json")
+	body, err := readBody(w, r, "application/json", limit)
 	if err != nil {
 		return v, err
 	}
@@ -132,7 +137,7 @@ func end(d *json.Decoder) error {
 // other content types and bodies over 64 KiB. Fields may be there twice; see
 // [Duplicate].
 func ReadForm(w http.ResponseWriter, r *http.Request) (url.Values, error) {
-	body, err := readBody(w, r, "application/x-www-form-urlencoded")
+	body, err := readBody(w, r, "application/x-www-form-urlencoded", maxBody)
 	if err != nil {
 		return nil, err
 	}
@@ -154,7 +159,7 @@ func Duplicate(form url.Values) string {
 }
 
 // readBody returns the body of r, which must be of the given media type.
-func readBody(w http.ResponseWriter, r *http.Request, media string) ([]byte, error) {
+func readBody(w http.ResponseWriter, r *http.Request, media string, limit int64) ([]byte, error) {
 	got, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	charset := params["charset"]
 	if err != nil || got != media || charset != "" && !strings.EqualFold(charset, "utf-8") {
@@ -163,11 +168,11 @@ func readBody(w http.ResponseWriter, r *http.Request, media string) ([]byte, err
 	if r.Header.Get("Content-Encoding") != "" {
 		return nil, mandate.Invalid("Content-Encoding", "must not be used")
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	var tooLong *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLong):
-		return nil, mandate.Invalid("body", "is longer than %d bytes", maxBody)
+		return nil, mandate.Invalid("body", "is longer than %d bytes", limit)
 	case err != nil:
 		return nil, mandate.Invalid("body", "could not be read to its end")
 	}

@@ -1,0 +1,306 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/api"
+	"github.com/mandate-sam/mandate/audit"
+	"github.com/mandate-sam/mandate/policy"
+	"github.com/mandate-sam/mandate/store"
+)
+
+// policies implements [api.Policies]: the policy in force is in the database,
+// so that all replicas change it together, and the files that the
+// configuration names are what a new database begins with.
+type policies struct {
+	*policy.Engine
+	store  *store.Store
+	audit  *audit.Log
+	epoch  mandate.Epoch
+	clouds []mandate.Cloud
+	path   string // of the configured files
+}
+
+// A keeper gives the engine what the store has, in the engine's terms.
+type keeper struct {
+	store *store.Store
+
+	mu   sync.Mutex // guards from and to
+	from *store.Policy
+	to   *policy.Version
+}
+
+// Policy implements [policy.Keeper].
+func (k *keeper) Policy() (*policy.Version, error) {
+	p, err := k.store.Policy()
+	if err != nil || p == nil {
+		return nil, err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.from != p {
+		k.from, k.to = p, &policy.Version{Number: p.Number, Source: sourceOf(p)}
+	}
+	return k.to, nil
+}
+
+// sourceOf returns the files of a stored policy. What cannot be read is a
+// policy that cannot be used, and not one without rules.
+func sourceOf(p *store.Policy) policy.Source {
+	var files policy.Source
+	if err := json.Unmarshal([]byte(p.Files), &files); err != nil || files.Version() != p.Version {
+		return policy.Source{{Name: "stored.cedar", Text: "the stored policy is not what was applied"}}
+	}
+	return files
+}
+
+// openPolicies opens the policy in force. A database that has none begins with
+// the configured files; later they are only compared with what is in force.
+func (a *App) openPolicies(ctx context.Context, c *Config, p *parts) (*policies, error) {
+	clouds := c.usedClouds(p.clouds)
+	x := &policies{
+		Engine: policy.NewEngine(policy.EngineConfig{Keeper: &keeper{store: p.store}, Clouds: clouds, Log: a.log}),
+		store:  p.store, audit: a.audit, epoch: p.epoch, clouds: clouds, path: c.file(c.Policy),
+	}
+	inForce, err := x.store.Policy()
+	if err != nil {
+		return nil, err
+	}
+	if inForce == nil {
+		return x, x.begin(ctx)
+	}
+	if differs := x.differs(inForce); differs != "" {
+		a.log.Warn("the policy in force is not the configured one; see \"mandate policy diff\" and \"mandate policy apply\"",
+			"in_force", inForce.Version, "applied", inForce.Applied.UTC().Format(time.RFC3339), "by", inForce.By, "path", x.path, "configured", differs)
+	}
+	return x, nil
+}
+
+// begin puts the configured files in force, unless another replica just did.
+func (x *policies) begin(ctx context.Context) error {
+	src, err := policy.Read(x.path)
+	if err != nil {
+		return err
+	}
+	if _, err := x.Compile(src); err != nil {
+		return err
+	}
+	err = x.Apply(ctx, src, 0, mandate.By{Caller: "configuration"})
+	if errors.Is(err, mandate.ErrExists) {
+		return nil
+	}
+	return err
+}
+
+// differs says how the configured files differ from what is in force, or "".
+func (x *policies) differs(inForce *store.Policy) string {
+	src, err := policy.Read(x.path)
+	if err != nil {
+		return err.Error()
+	}
+	if v := src.Version(); v != inForce.Version {
+		return "version " + v
+	}
+	return ""
+}
+
+// Apply implements [api.Policies].
+func (x *policies) Apply(ctx context.Context, src policy.Source, after int64, by mandate.By) error {
+	if _, err := x.check(src); err != nil {
+		return err
+	}
+	files, err := json.Marshal(src)
+	if err != nil {
+		return err
+	}
+	version := src.Version()
+	rec := mandate.Record{Caller: by.Caller, Address: by.Address, Ticket: by.Ticket, Policy: version, Detail: fmt.Sprintf("put policy %s in force", version)}
+	_, err = mandate.Change(ctx, x.audit, x.epoch, rec, func() error {
+		return x.store.ApplyPolicy(ctx, store.Policy{Version: version, Files: string(files), Applied: time.Now(), By: by.Caller}, after)
+	})
+	return err
+}
+
+// check compiles what somebody sent.
+func (x *policies) check(src policy.Source) (*policy.Set, error) {
+	set, err := x.Compile(src)
+	if err != nil {
+		return nil, mandate.Invalid("files", "%v", err)
+	}
+	return set, nil
+}
+
+// recent is how many earlier versions are listed.
+const recent = 20
+
+// Status implements [api.Policies].
+func (x *policies) Status(ctx context.Context) (api.PolicyStatus, error) {
+	st := api.PolicyStatus{Configured: x.path, Files: []policy.File{}, Earlier: []api.PolicyVersion{}}
+	set, number, broken, err := x.InForce()
+	if err != nil {
+		return st, err
+	}
+	if broken != nil {
+		st.Broken = broken.Error()
+	}
+	latest, err := x.store.Policy()
+	if err != nil {
+		return st, err
+	}
+	if latest != nil {
+		st.Differs = x.differs(latest)
+	}
+	all, err := x.store.Policies(ctx, recent)
+	if err != nil {
+		return st, err
+	}
+	for _, p := range all {
+		if p.Number != number {
+			st.Earlier = append(st.Earlier, api.PolicyVersion{Number: p.Number, Version: p.Version, Applied: p.Applied.UTC(), By: p.By})
+			continue
+		}
+		st.Number, st.Version, st.Applied, st.By = p.Number, p.Version, p.Applied.UTC(), p.By
+	}
+	if set == nil {
+		return st, nil
+	}
+	st.Rules = set.Len()
+	p, err := x.store.PolicyOf(ctx, set.Version())
+	if err == nil {
+		st.Files = sourceOf(&p)
+	}
+	return st, err
+}
+
+// Dry implements [api.Policies].
+func (x *policies) Dry(ctx context.Context, src policy.Source, since time.Time) (api.PolicyDiff, error) {
+	next, err := x.check(src)
+	if err != nil {
+		return api.PolicyDiff{}, err
+	}
+	now, number, _, err := x.InForce()
+	if err != nil {
+		return api.PolicyDiff{}, err
+	}
+	run := policy.NewDryRun(now, next, nil)
+	if !since.IsZero() {
+		if err := x.records(ctx, func(rec *indexed) bool { run.Add(&rec.Record); return rec.Time.After(since) }); err != nil {
+			return api.PolicyDiff{}, err
+		}
+	}
+	return api.PolicyDiff{Number: number, Version: next.Version(), Rules: now.Changes(next), Requests: run.Requests, Effects: run.Effects()}, nil
+}
+
+// An indexed is a record as the log has it.
+type indexed struct {
+	mandate.Record
+	Index int64 `json:"index"`
+}
+
+// records reads the log backwards until more returns false.
+func (x *policies) records(ctx context.Context, more func(*indexed) bool) error {
+	for line, err := range x.audit.Backwards() {
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err != nil {
+			return fmt.Errorf("read audit log: %w", err)
+		}
+		var rec indexed
+		if err := json.Unmarshal(line, &rec); err != nil {
+			return fmt.Errorf("read audit log: %w", err)
+		}
+		if !more(&rec) {
+			return nil
+		}
+	}
+	return nil
+}
+
+// Explain implements [api.Policies].
+func (x *policies) Explain(ctx context.Context, in api.ExplainRequest) (api.PolicyExplanation, error) {
+	set, _, _, err := x.InForce()
+	if err == nil && len(in.Files) > 0 {
+		set, err = x.check(in.Files)
+	}
+	if err != nil {
+		return api.PolicyExplanation{}, err
+	}
+	if in.Index != nil {
+		return x.past(ctx, *in.Index, set, len(in.Files) > 0)
+	}
+	if set == nil {
+		return api.PolicyExplanation{}, fmt.Errorf("%w: there is no policy in force", mandate.ErrNotFound)
+	}
+	req, at, err := in.Request.Request(x.clouds)
+	if err != nil {
+		return api.PolicyExplanation{}, err
+	}
+	if known, err := x.store.Partner(req.Partner.Name); err == nil && in.Request.Cloud == "" {
+		req.Partner = known
+		if req.Tenant.String() == policy.OwnTenant || req.Tenant == known.Key.Partner {
+			req.Tenant = known.Key.Partner
+		}
+	}
+	return api.PolicyExplanation{Explanation: set.Explain(req, nil, at)}, nil
+}
+
+// past explains the decision in a record, by the policy that made it unless
+// another is wanted.
+func (x *policies) past(ctx context.Context, index int64, set *policy.Set, other bool) (out api.PolicyExplanation, err error) {
+	var rec *indexed
+	if err := x.records(ctx, func(r *indexed) bool {
+		if r.Index == index {
+			rec = r
+		}
+		return r.Index > index
+	}); err != nil {
+		return out, err
+	}
+	if rec == nil {
+		return out, fmt.Errorf("%w: there is no record %d", mandate.ErrNotFound, index)
+	}
+	req, ok := policy.RequestOf(&rec.Record)
+	if !ok {
+		return out, mandate.Invalid("index", "record %d (%s) is not about a request for a token or a call", index, rec.Kind)
+	}
+	if !other {
+		if set, err = x.then(ctx, rec, set, &out); err != nil {
+			return out, err
+		}
+	}
+	if set == nil {
+		return out, fmt.Errorf("%w: there is no policy in force", mandate.ErrNotFound)
+	}
+	out.Explanation = set.Explain(req, nil, rec.Time)
+	out.Recorded = fmt.Sprintf("%s: %s", rec.Kind, rec.Reason)
+	return out, nil
+}
+
+// then returns the policy that a record was decided by, or, with a note, the
+// one that is in force.
+func (x *policies) then(ctx context.Context, rec *indexed, now *policy.Set, out *api.PolicyExplanation) (*policy.Set, error) {
+	if now != nil && now.Version() == rec.Policy {
+		return now, nil
+	}
+	p, err := x.store.PolicyOf(ctx, rec.Policy)
+	if errors.Is(err, mandate.ErrNotFound) {
+		out.Note = fmt.Sprintf("policy %s, which decided this, is not in the database; this is what the one in force says", rec.Policy)
+		return now, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	set, err := x.Compile(sourceOf(&p))
+	if err != nil {
+		out.Note = fmt.Sprintf("policy %s, which decided this, cannot be used any more (%v); this is what the one in force says", rec.Policy, err)
+		return now, nil
+	}
+	return set, nil
+}
