@@ -21,6 +21,12 @@ func Tables() []database.Table {
 	}
 }
 
+// AllTables returns what moves to another database: also which restored grants
+// wait for their probe.
+func AllTables() []database.Table {
+	return append(Tables(), database.Table{Name: "restored", Order: "cloud, application, partner", Columns: []string{"cloud", "application", "partner", "served"}})
+}
+
 // unfinished is the reason for the lockdown while a restore is under way. One
 // that was interrupted can be begun again.
 const unfinished = "a restore from a backup is under way, or was interrupted"

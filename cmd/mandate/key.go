@@ -89,6 +89,8 @@ func (c *cli) printKeys(st api.KeyStatus) error {
 			state = cell{"current", green}
 		case !k.Here:
 			state = cell{"MISSING", red}
+		case k.Grants == 0 && k.Tokens > 0:
+			state = cell{text: "of shared tokens"}
 		}
 		rows = append(rows, []cell{{text: k.ID}, state, {text: fmt.Sprint(k.Grants)}, {text: fmt.Sprint(k.Tokens)}})
 	}

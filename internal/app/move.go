@@ -92,8 +92,7 @@ func Move(ctx context.Context, from, to Config, progress func(done, total int)) 
 	return vault.Copy(ctx, source.vault, target.vault, progress)
 }
 
-// moveStore brings partners, callers, invitations and a lockdown over, and the
-// epoch: what is decided in the target is later than what was decided before.
+// moveStore brings what the store has over, a lockdown too, and the epoch: what is decided in the target is later than what was decided before.
 func moveStore(ctx context.Context, from, to *database.DB) error {
 	f, err := os.CreateTemp("", "mandate-*") // 0600; it has hashes and names
 	if err != nil {
@@ -101,14 +100,14 @@ func moveStore(ctx context.Context, from, to *database.DB) error {
 	}
 	defer f.Close()
 	os.Remove(f.Name())
-	header, err := from.Dump(ctx, store.Tables(), f)
+	tables := store.AllTables()
+	header, err := from.Dump(ctx, tables, f)
 	if err == nil {
 		_, err = f.Seek(0, io.SeekStart)
 	}
 	if err != nil {
 		return err
 	}
-	tables := store.Tables()
 	_, err = database.ReadDump(f, tables, func(name string, row map[string]any) error {
 		for _, t := range tables {
 			if t.Name == name {

@@ -69,7 +69,7 @@ type DumpFile interface {
 // BIGINT a number, and bytes are {"bytes": base64}.
 func (d *DB) Dump(ctx context.Context, tables []Table, to DumpFile) (DumpHeader, error) {
 	h := DumpHeader{Format: dumpFormat, Version: dumpVersion, Engine: d.dialect.Name}
-	err := d.View(ctx, func(tx *Tx) error {
+	err := d.snapshot(ctx, func(tx *Tx) error {
 		if _, err := to.Seek(0, io.SeekStart); err != nil { // it may run again
 			return err
 		}
@@ -94,6 +94,19 @@ func (d *DB) Dump(ctx context.Context, tables []Table, to DumpFile) (DumpHeader,
 		return h, fmt.Errorf("dump: %w", err)
 	}
 	return h, nil
+}
+
+// snapshot is [DB.View] for as long as it takes: only each query has to be
+// answered in time.
+func (d *DB) snapshot(ctx context.Context, fn func(*Tx) error) error {
+	return d.again(ctx, func() error {
+		tx, err := d.reader.BeginTx(ctx, &sql.TxOptions{Isolation: d.dialect.view, ReadOnly: true})
+		if err != nil {
+			return fmt.Errorf("begin: %w", err)
+		}
+		defer tx.Rollback()
+		return fn(&Tx{db: d, tx: tx, limit: d.limit})
+	})
 }
 
 // A dumper writes lines, until the first error.

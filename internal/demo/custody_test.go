@@ -6,16 +6,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	"github.com/mandate-sam/mandate"
 	"github.com/mandate-sam/mandate/api"
-	"github.com/mandate-sam/mandate/emulator"
 	"github.com/mandate-sam/mandate/internal/app"
 	"github.com/mandate-sam/mandate/internal/pgtest"
-	"github.com/mandate-sam/mandate/vault"
 )
 
 // ask asks for a token as the operator.
@@ -253,148 +249,6 @@ func TestBackupCanaries(t *testing.T) {
 	if err := contains(string(data), `"grants"`, g.UserName); err != nil {
 		t.Error(err)
 	}
-}
-
-// Keys are rotated, and everything brought under the new one, while tokens are
-// redeemed; the product is killed in the middle of it and goes on afterwards.
-// Every grant opens at every moment.
-func TestReencryptionUnderLoad(t *testing.T) {
-	d, _ := begin(t, Config{Idle: true})
-	p := d.launch(t)
-	var err error
-	if d.Operator, err = api.NewSocketClient(d.Socket); err != nil {
-		t.Fatal(err)
-	}
-	d.consent(t)
-	// A token is not handed out in its last minute, so every request opens the
-	// grant and seals the next refresh token.
-	d.Emulator.Dial(func(d *emulator.Dials) { d.AccessTokenLifetime = time.Minute })
-	first, err := d.Operator.Keys(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for range 3 {
-		served := d.load(t, func() {
-			for range 3 {
-				if _, err := d.Operator.RotateKey(t.Context(), api.RotateRequest{}); err != nil {
-					t.Error(err)
-				}
-				if err := d.Operator.Rewrap(t.Context(), api.RewrapRequest{}, nil); err != nil {
-					t.Error(err)
-				}
-			}
-		})
-		if served == 0 {
-			t.Error("nothing was served meanwhile")
-		}
-		if _, err := d.Operator.RotateKey(t.Context(), api.RotateRequest{}); err != nil {
-			t.Fatal(err)
-		}
-		rewrapping := make(chan error, 1)
-		go func() { rewrapping <- d.Operator.Rewrap(t.Context(), api.RewrapRequest{Compromised: true}, nil) }()
-		time.Sleep(time.Millisecond)
-		p.kill()
-		<-rewrapping
-		if d.stored(t) == 0 {
-			t.Fatal("the stored refresh token is none of Entra's")
-		}
-		p = d.launch(t)
-		if err := d.Operator.Rewrap(t.Context(), api.RewrapRequest{Compromised: true}, nil); err != nil {
-			t.Error(err)
-		}
-		if err := d.ask(t); err != nil {
-			t.Error(err)
-		}
-	}
-	last, err := d.Operator.Keys(t.Context())
-	if err != nil || len(last.Keys) != 1 || last.Keys[0].ID != last.Current || last.Current == first.Current {
-		t.Errorf("at the end: %+v, %v", last, err)
-	}
-	var invalid *mandate.InvalidError
-	if err := d.Operator.RetireKey(t.Context(), last.Current); !errors.As(err, &invalid) || contains(err.Error(), "sealed with it") != nil {
-		t.Errorf("retiring the current key: %v", err)
-	}
-	if err := d.Operator.RetireKey(t.Context(), first.Current); err != nil {
-		t.Errorf("retiring the first key: %v", err)
-	}
-	if err := d.ask(t); err != nil {
-		t.Error(err)
-	}
-}
-
-// load asks for tokens again and again while do runs, all of which must come,
-// and returns how many did.
-func (d *Demo) load(t *testing.T, do func()) int {
-	t.Helper()
-	stop := make(chan struct{})
-	var group sync.WaitGroup
-	var mu sync.Mutex
-	served := 0
-	for range 4 {
-		group.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				if err := d.ask(t); err != nil {
-					t.Error(err)
-					return
-				}
-				mu.Lock()
-				served++
-				mu.Unlock()
-			}
-		})
-	}
-	do()
-	close(stop)
-	group.Wait()
-	return served
-}
-
-// Replicas learn of a new key in the file that they share.
-func TestReplicasLearnTheKey(t *testing.T) {
-	f := newFleet(t, 2)
-	f.Emulator.Dial(func(d *emulator.Dials) { d.AccessTokenLifetime = time.Minute })
-	var invalid *mandate.InvalidError
-	if _, err := f.replicas[0].client.RotateKey(t.Context(), api.RotateRequest{}); !errors.As(err, &invalid) || contains(err.Error(), "mandate key reload", "--shared-file") != nil {
-		t.Errorf("one copy of several: %v", err)
-	}
-	r, err := f.replicas[0].client.RotateKey(t.Context(), api.RotateRequest{Shared: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	within(t, 5*time.Second, "the other's use of the new key", func() bool {
-		st, err := f.replicas[1].client.Keys(t.Context())
-		return err == nil && st.Current == r.KeyID
-	})
-	for _, r := range f.replicas {
-		if _, err := r.ask(t.Context(), "graph", ""); err != nil {
-			t.Errorf("%s: %v", r.name, err)
-		}
-	}
-	if err := f.replicas[1].client.Rewrap(t.Context(), api.RewrapRequest{}, nil); err != nil {
-		t.Error(err)
-	}
-	f.inVault(t, func(v *vault.SQL) error {
-		all, err := v.Keys(t.Context())
-		for _, k := range all {
-			if k.KeyID != r.KeyID && k.Grants > 0 {
-				t.Errorf("%d grant(s) are under %s", k.Grants, k.KeyID)
-			}
-		}
-		return err
-	})
-	// A lockdown of one is one of all.
-	if _, err := f.replicas[0].client.Lock(t.Context(), api.LockRequest{Reason: "drill"}); err != nil {
-		t.Fatal(err)
-	}
-	within(t, time.Second, "the lockdown", func() bool {
-		_, err := f.replicas[1].ask(t.Context(), "graph", "")
-		return errors.Is(err, mandate.ErrLocked)
-	})
 }
 
 // replaceIn changes a file.
