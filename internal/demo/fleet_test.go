@@ -175,6 +175,7 @@ func (f *fleet) crowd(ctx context.Context, n int, audience string) (int, []error
 // Three replicas and a thousand callers who want the same token at once: one
 // redemption. The same again when it has expired.
 func TestReplicasOneRedemption(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, 3)
 	f.Emulator.Dial(func(d *emulator.Dials) { d.AccessTokenLifetime = 65 * time.Second }) // a minute before that it is no longer handed out
 	for _, what := range []string{"first", "expired"} {
@@ -190,6 +191,7 @@ func TestReplicasOneRedemption(t *testing.T) {
 // A replica is killed while Entra's answer to it is under way. Another takes
 // over within the lease, and the stored token is one that works.
 func TestReplicasOwnerKilled(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, 2)
 	before := len(f.Emulator.TokenRequests())
 	f.Emulator.Hold()
@@ -213,6 +215,7 @@ func TestReplicasOwnerKilled(t *testing.T) {
 // A replica that was frozen while it had the turn wakes when another has
 // redeemed since. What it writes late is refused, and it goes on by itself.
 func TestReplicasFrozenOwner(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, 2)
 	before := len(f.Emulator.TokenRequests())
 	f.Emulator.Hold()
@@ -242,6 +245,7 @@ func TestReplicasFrozenOwner(t *testing.T) {
 // Nothing that replicas share depends on whether their clocks agree with the
 // database's.
 func TestReplicasClockOff(t *testing.T) {
+	t.Parallel()
 	for _, off := range []string{"+ 600000", "- 600000"} {
 		f := newFleet(t, 2)
 		pgtest.ExecIn(t, f.url, `CREATE OR REPLACE FUNCTION now_ms() RETURNS BIGINT LANGUAGE SQL AS
@@ -257,6 +261,7 @@ func TestReplicasClockOff(t *testing.T) {
 // PostgreSQL ends in the middle of a redemption and comes back: nothing is
 // handed out meanwhile, and then all goes on by itself.
 func TestReplicasDatabaseRestart(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, 2)
 	before := len(f.Emulator.TokenRequests())
 	f.Emulator.Hold()
@@ -285,6 +290,7 @@ func TestReplicasDatabaseRestart(t *testing.T) {
 // The partner's grant is withdrawn between Entra's answer and the write: what
 // was answered is neither stored nor handed out, by any replica.
 func TestReplicasWithdrawn(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, 2)
 	before := len(f.Emulator.TokenRequests())
 	f.Emulator.Hold()
@@ -349,6 +355,7 @@ var troubles = []trouble{
 // refresh token is one that Entra issued, never older than the one before, and
 // newer if anybody got an access token; and it works.
 func TestReplicasDrill(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, 3)
 	// A token is not handed out in its last minute, so every request redeems.
 	f.Emulator.Dial(func(d *emulator.Dials) { d.AccessTokenLifetime = time.Minute })

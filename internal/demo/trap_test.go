@@ -134,6 +134,7 @@ func TestTrap04LateOwnerFreesNothing(t *testing.T)      { lateOwner(t) }
 func TestTrap05LateOwnerOverwritesNothing(t *testing.T) { lateOwner(t) }
 
 func lateOwner(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, 1)
 	f.inVault(t, func(v *vault.SQL) error {
 		ctx := t.Context()
@@ -206,6 +207,7 @@ func (f *fleet) epoch(t *testing.T) (n int64) {
 // Every token that replicas share is sealed, for the first audience, the second
 // and a customer's tenant: none is anywhere in the database in the clear.
 func TestTrap06SecondAudienceIsSealedToo(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, 1)
 	var canaries []string
 	for _, ask := range []struct{ audience, tenant string }{
