@@ -182,6 +182,18 @@ type View struct {
 	Missing []string `json:"missing,omitempty"` // what does not hold, in Cedar or in words
 }
 
+// distance says how far a rule is from holding. One for others is further than
+// any for this caller and partner.
+func (v *View) distance() int {
+	n := len(v.Missing)
+	for _, m := range v.Missing {
+		if strings.HasPrefix(m, "principal") || strings.HasPrefix(m, "resource in") || strings.HasPrefix(m, "resource ==") {
+			n += 100
+		}
+	}
+	return n
+}
+
 // maxViews is how many near misses are explained.
 const maxViews = 5
 
@@ -199,11 +211,11 @@ func (s *Set) Explain(req *mandate.Request, approvals Approvals, at time.Time) E
 		switch {
 		case v.Holds:
 			e.Rules = append(e.Rules, v)
-		case r.permit && len(v.Missing) <= 3:
+		case r.permit:
 			near = append(near, v)
 		}
 	}
-	slices.SortStableFunc(near, func(a, b View) int { return cmp.Compare(len(a.Missing), len(b.Missing)) })
+	slices.SortStableFunc(near, func(a, b View) int { return cmp.Compare(a.distance(), b.distance()) })
 	e.Rules = append(e.Rules, near[:min(len(near), maxViews)]...)
 	return e
 }
