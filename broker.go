@@ -46,6 +46,10 @@ type Config struct {
 	// value, without a Schedule, leaves them to lapse.
 	KeepAlive KeepAlive
 
+	// Customers says how it is known which customers a partner has. Its zero
+	// value, without a Register, takes every tenant for one.
+	Customers CustomerCheck
+
 	// Early is how long before its expiry a cached token is no longer handed
 	// out. Zero means one minute.
 	Early time.Duration
@@ -83,8 +87,11 @@ type Broker struct {
 	flight     singleflight.Group // keyed by all that is in a flight
 	lanes      lanes
 	backoffs   backoffs
-	background sync.WaitGroup // renewals ahead of expiry
+	background sync.WaitGroup  // renewals ahead of expiry, refreshes of lists
+	ending     context.Context // done when Run ends: what can be broken off is
+	end        context.CancelFunc
 	challenges budget
+	rolls      rolls
 	stats      stats
 
 	mu    sync.Mutex // guards heads
@@ -103,19 +110,26 @@ func New(cfg Config) (*Broker, error) {
 	if err := cfg.KeepAlive.Check(); err != nil {
 		return nil, fmt.Errorf("mandate.New: %w", err)
 	}
+	if err := cfg.Customers.Check(); err != nil {
+		return nil, fmt.Errorf("mandate.New: %w", err)
+	}
 	b := &Broker{cache: newTokenCache(cfg.MaxTokens), heads: make(map[GrantKey]head)}
+	b.ending, b.end = context.WithCancel(context.Background())
 	upstream := &counted{cfg.Authority, cfg.Prober, &b.stats.upstream}
 	cfg.Authority, cfg.Prober = upstream, upstream
 	b.cfg = cfg
 	return b, nil
 }
 
-// Run forgets expired tokens every minute and keeps grants alive until ctx is
-// done, then waits for renewals under way. Nothing may call Token any more by
-// then.
+// Run forgets expired tokens every minute, keeps grants alive and refreshes
+// lists of customers until ctx is done, then waits for renewals under way.
+// Nothing may call Token any more by then.
 func (b *Broker) Run(ctx context.Context) error {
 	if b.cfg.KeepAlive.Schedule != nil {
 		b.background.Go(func() { b.keepAlive(ctx) })
+	}
+	if b.cfg.Customers.Register != nil {
+		b.background.Go(func() { b.keepCustomers(ctx) })
 	}
 	tick := time.NewTicker(time.Minute)
 	defer tick.Stop()
@@ -126,6 +140,7 @@ func (b *Broker) Run(ctx context.Context) error {
 			b.challenges.sweep(now)
 			b.backoffs.sweep(now)
 		case <-ctx.Done():
+			b.end()
 			b.background.Wait()
 			return nil
 		}
@@ -190,6 +205,12 @@ func (a *attempt) run(ctx context.Context) (Token, error) {
 		return Token{}, a.deny(ctx)
 	}
 	if err != nil {
+		return Token{}, a.fail(ctx, err)
+	}
+	if err := a.customer(ctx); err != nil {
+		if errors.Is(err, ErrDenied) {
+			return Token{}, a.deny(ctx)
+		}
 		return Token{}, a.fail(ctx, err)
 	}
 	f := flight{

@@ -16,6 +16,7 @@ type Stats struct {
 	Hits      int64            // tokens handed out from memory
 	Upstream  map[Call]int64   // calls to Microsoft
 	KeepAlive map[string]int64 // keep-alives by outcome: "ok", "failed", "later"
+	Customers map[string]int64 // refreshes of lists of customers by outcome: "ok", "failed"
 	Pauses    map[Domain]int   // faults that are left alone just now
 }
 
@@ -39,6 +40,7 @@ type stats struct {
 	tokens       tally[string]
 	upstream     tally[Call]
 	alive        tally[string]
+	customers    tally[string]
 }
 
 // token counts one request for a token.
@@ -83,7 +85,7 @@ func (t *tally[K]) counts() map[K]int64 {
 func (b *Broker) Stats() Stats {
 	s := Stats{
 		Tokens: b.stats.tokens.counts(), Hits: b.stats.hits.Load(), Upstream: b.stats.upstream.counts(),
-		KeepAlive: b.stats.alive.counts(), Pauses: b.backoffs.open(time.Now()),
+		KeepAlive: b.stats.alive.counts(), Customers: b.stats.customers.counts(), Pauses: b.backoffs.open(time.Now()),
 	}
 	s.Tokens["issued"] = b.stats.issued.Load()
 	return s

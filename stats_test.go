@@ -24,7 +24,7 @@ func TestStats(t *testing.T) {
 		want := Stats{
 			Tokens: map[string]int64{"issued": 3, "invalid": 1, "upstream": 2, "denied": 1}, Hits: 2,
 			Upstream:  map[Call]int64{{"redeem", "ok"}: 1, {"redeem", "customer"}: 1},
-			KeepAlive: map[string]int64{}, Pauses: map[Domain]int{DomainCustomer: 1},
+			KeepAlive: map[string]int64{}, Customers: map[string]int64{}, Pauses: map[Domain]int{DomainCustomer: 1},
 		}
 		if diff := cmp.Diff(want, w.Stats()); diff != "" {
 			t.Errorf("stats (-want +got):\n%s", diff)
