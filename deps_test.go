@@ -175,6 +175,7 @@ var linked = []string{
 	"github.com/spf13/pflag v1.0.9",
 	"golang.org/x/crypto v0.58.0",
 	"golang.org/x/exp v0.0.0-20220921023135-46d9e7742f1e",
+	"golang.org/x/mod v0.42.0",
 	"golang.org/x/net v0.62.0",
 	"golang.org/x/sync v0.24.0",
 	"golang.org/x/sys v0.49.0",

@@ -140,6 +140,9 @@ type Config struct {
 	// cannot.
 	Secrets Secrets
 
+	// Archive searches and exports the audit log. Nil has none.
+	Archive Archive
+
 	// Custodian has the keys and makes backups. Nil has none.
 	Custodian Custodian
 
@@ -264,7 +267,7 @@ var operatorRoutes = []route{
 
 // operators returns all routes that are for operators only.
 func operators() []route {
-	return slices.Concat(operatorRoutes, registrationRoutes, custodyRoutes, policyRoutes)
+	return slices.Concat(operatorRoutes, registrationRoutes, custodyRoutes, policyRoutes, archiveRoutes)
 }
 
 // openRoutes ask nobody who they are.

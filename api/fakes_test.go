@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/audit"
 	"github.com/mandate-sam/mandate/internal/web"
 )
 
@@ -164,10 +165,7 @@ func (l *fakeLog) Record(_ context.Context, r mandate.Record) (mandate.Receipt, 
 	}
 	*l.events = append(*l.events, r.Kind+" "+r.Detail)
 	r.Time = contoso.Created
-	line := must(json.Marshal(struct {
-		Index int64 `json:"index"`
-		mandate.Record
-	}{int64(len(l.lines)), r}))
+	line := must(json.Marshal(audit.Entry{Index: int64(len(l.lines)), Leaf: "abc", Record: r}))
 	l.lines = append(l.lines, line)
 	close(l.grown)
 	l.grown = make(chan struct{})
@@ -218,6 +216,7 @@ type world struct {
 	life      *fakeLife
 	custodian *fakeCustodian
 	policies  *fakePolicies
+	archive   *fakeArchive
 	logged    *lockedBuffer // the server's log
 	events    []string
 	upstream  *httptest.Server
@@ -254,10 +253,10 @@ func newWorld(t *testing.T, change ...func(*Config)) *world {
 	w.serve = func(rw http.ResponseWriter, _ *http.Request) { io.WriteString(rw, `{"ok":true}`) }
 	w.upstream = httptest.NewTLSServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { w.serve(rw, r) }))
 	t.Cleanup(w.upstream.Close)
-	w.life, w.custodian, w.policies = newLife(), &fakeCustodian{}, &fakePolicies{}
+	w.life, w.custodian, w.policies, w.archive = newLife(), &fakeCustodian{}, &fakePolicies{}, &fakeArchive{}
 	cfg := Config{
 		Broker: w.broker, Authenticator: w.store, Partners: w.store, Registry: w.store, Tenants: w.store, Callers: w.store, Grants: w.store,
-		Custodian: w.custodian, Policies: w.policies, Life: w.life, Forecaster: w.life, Secrets: w.life, Metrics: http.HandlerFunc(w.life.metrics),
+		Archive: w.archive, Custodian: w.custodian, Policies: w.policies, Life: w.life, Forecaster: w.life, Secrets: w.life, Metrics: http.HandlerFunc(w.life.metrics),
 		Audit: w.log, Recorder: w.log, Epoch: w.epoch, Applications: []Application{{"marketplace", "test", appID, []mandate.Audience{"https://pc.test", "https://graph.test"}}},
 		Clouds: map[string]mandate.Cloud{"test": {Name: "test", Audiences: map[string]mandate.Endpoint{
 			"partnercenter": {Resource: "https://pc.test", URL: w.upstream.URL},

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/audit"
 	"github.com/mandate-sam/mandate/internal/web"
 	"github.com/mandate-sam/mandate/policy"
 )
@@ -112,10 +113,9 @@ func TestOpenAPISchemas(t *testing.T) {
 		"PolicyEffect": reflect.TypeFor[policy.Effect](), "PolicyDiff": reflect.TypeFor[PolicyDiff](), "HypotheticalRequest": reflect.TypeFor[policy.Hypothetical](),
 		"PolicyExplainRequest": reflect.TypeFor[ExplainRequest](), "PolicyView": reflect.TypeFor[policy.View](), "PolicyExplanation": reflect.TypeFor[PolicyExplanation](),
 		"Problem": reflect.TypeFor[web.Problem](), "GrantKey": reflect.TypeFor[mandate.GrantKey](),
-		"Record": reflect.TypeFor[struct {
-			Index int64 `json:"index"`
-			mandate.Record
-		}](),
+		"Record": reflect.TypeFor[audit.Entry](), "AuditState": reflect.TypeFor[AuditState](), "WitnessStatus": reflect.TypeFor[audit.WitnessStatus](),
+		"EraseRequest": reflect.TypeFor[EraseRequest](), "DropRequest": reflect.TypeFor[DropRequest](), "Tidied": reflect.TypeFor[Tidied](),
+		"Usage": reflect.TypeFor[audit.Usage](), "Usages": reflect.TypeFor[usageAnswer](),
 	}
 	for name, s := range d.Components.Schemas {
 		typ, ok := types[name]
@@ -294,6 +294,7 @@ func scenes() []scene {
 	out = append(out, custodyScenes()...)
 	out = append(out, registrationScenes()...)
 	out = append(out, policyScenes()...)
+	out = append(out, archiveScenes()...)
 	for op, body := range map[string]string{"POST /v1/tokens": goodToken, "POST /v1/call": goodCallJSON} {
 		out = append(out,
 			scene{op: op, status: "400", body: merge(body, map[string]any{"purpose": nil})},

@@ -1,122 +1,183 @@
-// Package audit is the append-only log of what was decided and done.
+// Package audit is the log of what was decided and done, in which others can
+// see that nothing was changed, left out or put in later.
 //
-// It is a file of JSON objects, one a line. A record is durable before
-// whatever it speaks of happens: [Log.Record] returns only after the disk has
-// it, and writers that arrive together share one flush. A line that was torn
-// by a crash was never acknowledged, and is cut off when the log is opened.
+// Every record is an entry, and the entries are the leaves of a Merkle tree as
+// in RFC 6962. Once a second the log signs its size and root hash, and sends
+// that checkpoint to witnesses who are out of reach of whoever runs the
+// database. The records about one partner are numbered and chained, so that a
+// partner can see that its own are all there, and never sees another's. The
+// formats are described in docs/audit.md, for somebody else's program.
+//
+// A record is durable before whatever it speaks of happens: [Log.Record]
+// returns only after the disk, or PostgreSQL, has it, and writers that arrive
+// together share one flush.
 package audit
 
 import (
-	"bytes"
+	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"strconv"
+	"log/slog"
+	"net/http"
 	"sync"
 	"time"
 
+	"golang.org/x/mod/sumdb/note"
+
 	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/internal/database"
 )
 
-// A file is what a Log needs of its [os.File]; a test gives one whose disk
-// fills up.
-type file interface {
-	io.ReaderAt
-	io.WriterAt
-	io.Closer
-	Truncate(size int64) error
-	Sync() error
+// writeTimeout bounds one flush.
+const writeTimeout = 30 * time.Second
+
+// Config says where a log is and who vouches for it.
+type Config struct {
+	// Dir is the directory of the segments, for a server that is alone. Empty
+	// means that the log is in DB, for several replicas.
+	Dir string
+
+	// DB has the tables of [Schema]: the keys of personal data, and the log
+	// itself if Dir is empty. Required.
+	DB *database.DB
+
+	// Index has the same tables, and is what searches look into. Nil means
+	// DB. A server that is alone gives a file of its own, which may be deleted
+	// and is made again.
+	Index *database.DB
+
+	// Keys wraps the key of the keys of personal data. Required.
+	Keys KeyWrapper
+
+	// Signer signs checkpoints, and Public verifies them. Required.
+	Signer note.Signer
+	Public note.Verifier
+
+	// Epoch is asked at every flush by a log in Dir; one in DB reads it in the
+	// same transaction. Nil means that it never changes.
+	Epoch mandate.Epoch
+
+	// Memory is a file outside the database that keeps the latest checkpoint,
+	// so that a database which was set back is noticed at the next start.
+	// Empty keeps none.
+	Memory string
+
+	// Witnesses get every checkpoint.
+	Witnesses []WitnessConfig
+
+	// Client speaks to witnesses. Nil means one with sane time limits.
+	Client *http.Client
+
+	// Emulated marks every record as one of a custom cloud.
+	Emulated bool
+
+	// Log is told of witnesses that cannot be reached. Nil means
+	// [slog.Default].
+	Log *slog.Logger
+
+	openFile func(string) (file, error) // of a test
 }
 
 // A Log is an open audit log. Its methods may be called concurrently.
 type Log struct {
-	emulated bool
+	cfg       Config
+	store     store
+	keys      *keyring
+	index     *index
+	witnesses []*witness
 
 	mu      sync.Mutex // guards the fields below
-	file    file
-	pending *batch // collects records while another batch is being written
+	pending *batch     // collects records while another batch is being written
 	writing bool
-	broken  bool          // what lies beyond size may be rubbish
-	size    int64         // bytes that are durable
-	next    int64         // index of the next record
+	size    int64         // records that are durable, as far as is known
 	grown   chan struct{} // closed when size grows
+	signed  Checkpoint    // the latest that was signed or read
 }
 
-// A batch is written and flushed as one.
-type batch struct {
-	bodies   [][]byte // records without their index, from the second byte on
-	receipts []mandate.Receipt
-	err      error
-	done     chan struct{} // closed when receipts or err is set
-	lead     chan struct{} // holds one token when the batch may be written
-}
-
-// Open opens the log at path, creating it with mode 0600 if it is absent, and
-// cuts off a torn last line. If emulated, every record says so.
-func Open(path string, emulated bool) (*Log, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+// Open opens the log, creating it if there is none. It refuses one that does
+// not contain what its own last checkpoint says.
+func Open(ctx context.Context, cfg Config) (*Log, error) {
+	l, err := open1(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("open audit log: %w", err)
 	}
-	l, err := open(f, emulated)
+	return l, nil
+}
+
+func open1(ctx context.Context, cfg Config) (*Log, error) {
+	if cfg.DB == nil || cfg.Keys == nil || cfg.Signer == nil || cfg.Public == nil {
+		return nil, errors.New("DB, Keys, Signer and Public are required")
+	}
+	cfg.Index = cmp.Or(cfg.Index, cfg.DB)
+	cfg.Log = cmp.Or(cfg.Log, slog.Default())
+	cfg.Client = cmp.Or(cfg.Client, &http.Client{Timeout: witnessTimeout, CheckRedirect: noRedirect})
+	l := &Log{cfg: cfg, keys: newKeyring(cfg.DB, cfg.Keys), grown: make(chan struct{})}
+	l.index = &index{log: l, db: cfg.Index}
+	for _, w := range cfg.Witnesses {
+		opened, err := newWitness(w, cfg.Client)
+		if err != nil {
+			return nil, err
+		}
+		l.witnesses = append(l.witnesses, opened)
+	}
+	var err error
+	if cfg.Dir == "" {
+		l.store = &sqlStore{db: cfg.DB}
+	} else if l.store, err = openFiles(cfg.Dir, l.epochNow, cfg.openFile); err != nil {
+		return nil, err
+	}
+	end, _, err := l.store.at(ctx)
+	if err == nil {
+		l.size = end.front.size
+		err = l.compare(ctx, end.front.size)
+	}
 	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("open audit log %s: %w", path, err)
+		l.store.close()
+		return nil, err
 	}
 	return l, nil
 }
 
-func open(f *os.File, emulated bool) (*Log, error) {
-	st, err := f.Stat()
-	if err != nil {
-		return nil, err
+// epochNow asks for the epoch, if there is somebody to ask.
+func (l *Log) epochNow() (int64, error) {
+	if l.cfg.Epoch == nil {
+		return 0, nil
 	}
-	if mode := st.Mode(); !mode.IsRegular() || mode.Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("its mode is %v; it must be a file that only its owner can read (0600)", mode)
-	}
-	l := &Log{emulated: emulated, file: f, grown: make(chan struct{})}
-	if l.size, err = endOfLines(f, st.Size()); err != nil {
-		return nil, err
-	}
-	if err := f.Truncate(l.size); err != nil {
-		return nil, err
-	}
-	last, err := l.Last(1)
-	if err != nil || len(last) == 0 {
-		return l, err
-	}
-	var line struct {
-		Index *int64 `json:"index"`
-	}
-	if err := json.Unmarshal(last[0], &line); err != nil || line.Index == nil {
-		return nil, errors.New("its last line is not a record")
-	}
-	l.next = *line.Index + 1
-	return l, nil
+	return l.cfg.Epoch.Epoch()
 }
 
-// Close closes the file. Nothing may be recorded any more.
-func (l *Log) Close() error { return l.file.Close() }
+// Close closes files. Nothing may be recorded any more.
+func (l *Log) Close() error { return l.store.close() }
+
+// Origin is the name of the log.
+func (l *Log) Origin() string { return l.cfg.Signer.Name() }
+
+// Key returns the text of the public key that verifies checkpoints.
+func (l *Log) Key() string { return Public(l.cfg.Public) }
 
 // Record implements [mandate.Recorder]. Its errors wrap
-// [mandate.ErrUnavailable]; after one, the next call tries the disk again.
+// [mandate.ErrUnavailable], and after one the next call tries again; or
+// [mandate.ErrSuperseded], if r is of a token that was decided in an earlier
+// epoch than the one in which it would be written.
 //
 // A record that was handed to the disk may turn out durable though ctx ended
 // meanwhile; then it tells of something that did not happen, which is the safe
 // side to err on.
 func (l *Log) Record(ctx context.Context, r mandate.Record) (mandate.Receipt, error) {
 	r.Time = time.Now().UTC()
-	r.Emulated = l.emulated
-	body, err := json.Marshal(r)
+	r.Emulated = l.cfg.Emulated
+	it := &item{kind: r.Kind, chain: chainOf(&r), epoch: r.Epoch}
+	month := monthOf(r.Time)
+	key, err := l.keys.get(ctx, it.chain, month, true)
 	if err != nil {
-		return mandate.Receipt{}, fmt.Errorf("encode record: %w", err)
+		return mandate.Receipt{}, fmt.Errorf("%w: audit log: %w", mandate.ErrUnavailable, err)
 	}
-	b, i := l.enqueue(body[1:])
+	if it.body, err = body(&r, month, newSalt(), key.aead); err != nil {
+		return mandate.Receipt{}, err
+	}
+	b := l.enqueue(it)
 	select {
 	case <-b.lead:
 		l.lead(b)
@@ -124,78 +185,16 @@ func (l *Log) Record(ctx context.Context, r mandate.Record) (mandate.Receipt, er
 	case <-ctx.Done():
 		return mandate.Receipt{}, fmt.Errorf("record: %w", context.Cause(ctx))
 	}
-	if b.err != nil {
+	switch {
+	case b.err != nil:
 		return mandate.Receipt{}, fmt.Errorf("%w: audit log: %w", mandate.ErrUnavailable, b.err)
+	case it.err != nil:
+		return mandate.Receipt{}, it.err
 	}
-	return b.receipts[i], nil
+	return it.receipt, nil
 }
 
-// enqueue adds a record to the pending batch. If no batch is being written,
-// this one may be.
-func (l *Log) enqueue(body []byte) (b *batch, i int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.pending == nil {
-		l.pending = &batch{done: make(chan struct{}), lead: make(chan struct{}, 1)}
-		if !l.writing {
-			l.writing = true
-			l.pending.lead <- struct{}{}
-		}
-	}
-	l.pending.bodies = append(l.pending.bodies, body)
-	return l.pending, len(l.pending.bodies) - 1
-}
-
-// lead writes b, the pending batch, and lets one of those who arrived
-// meanwhile write the next: a flush serves many, and nobody serves for ever.
-func (l *Log) lead(b *batch) {
-	l.mu.Lock()
-	l.pending = nil
-	l.mu.Unlock()
-	b.err = l.write(b)
-	close(b.done)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.pending == nil {
-		l.writing = false
-		return
-	}
-	l.pending.lead <- struct{}{}
-}
-
-// write appends b. After an error nothing of it counts: what may have reached
-// the disk is cut off before anything else is written.
-func (l *Log) write(b *batch) error {
-	if l.broken {
-		if err := l.file.Truncate(l.size); err != nil {
-			return err
-		}
-		l.broken = false
-	}
-	var buf bytes.Buffer
-	for i, body := range b.bodies {
-		start := buf.Len()
-		buf.WriteString(`{"index":`)
-		buf.WriteString(strconv.FormatInt(l.next+int64(i), 10))
-		buf.WriteByte(',')
-		buf.Write(body)
-		sum := sha256.Sum256(buf.Bytes()[start:])
-		buf.WriteByte('\n')
-		b.receipts = append(b.receipts, mandate.Receipt{Index: l.next + int64(i), Hash: hex.EncodeToString(sum[:])})
-	}
-	if _, err := l.file.WriteAt(buf.Bytes(), l.size); err != nil {
-		l.broken = true
-		return err
-	}
-	if err := l.file.Sync(); err != nil {
-		l.broken = true
-		return err
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.size += int64(buf.Len())
-	l.next += int64(len(b.bodies))
-	close(l.grown)
-	l.grown = make(chan struct{})
-	return nil
+// ed25519Public returns the public key of a seed.
+func ed25519Public(seed []byte) ed25519.PublicKey {
+	return ed25519.NewKeyFromSeed(seed).Public().(ed25519.PublicKey)
 }

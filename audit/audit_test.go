@@ -2,151 +2,187 @@ package audit
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
-	"sync/atomic"
-	"syscall"
 	"testing"
+	"time"
 
 	"github.com/mandate-sam/mandate"
 )
 
-func openTest(t *testing.T) (*Log, string) {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "audit.jsonl")
-	l, err := Open(path, true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	return l, path
-}
+var (
+	_ mandate.Recorder = (*Log)(nil)
+	_ mandate.Issued   = (*Log)(nil)
+)
 
-func index(t *testing.T, line []byte) int64 {
-	t.Helper()
-	var v struct{ Index int64 }
-	if err := json.Unmarshal(line, &v); err != nil {
-		t.Fatalf("line %q: %v", line, err)
-	}
-	return v.Index
-}
-
-func TestRecord(t *testing.T) {
-	l, path := openTest(t)
-	const writers, each = 20, 50
-	receipts := make([][]mandate.Receipt, writers)
-	var wg sync.WaitGroup
-	for w := range writers {
-		wg.Go(func() {
-			for i := range each {
-				r, err := l.Record(t.Context(), mandate.Record{Kind: mandate.KindIssued, Purpose: fmt.Sprintf("w%d-%d", w, i)})
-				if err != nil {
-					t.Error(err)
+// Many who write at once get receipts of their own records, and an export of
+// all of them holds.
+func TestAuditRecord(t *testing.T) {
+	engines(t, func(t *testing.T, cfg Config) {
+		cfg.Emulated = true
+		l := openLog(t, cfg)
+		const writers, each = 20, 30
+		receipts := make([][]mandate.Receipt, writers)
+		var wg sync.WaitGroup
+		for w := range writers {
+			wg.Go(func() {
+				for i := range each {
+					r, err := l.Record(t.Context(), testRecord(w%5, fmt.Sprintf("w%d-%d", w, i)))
+					if err != nil {
+						t.Error(err)
+					}
+					receipts[w] = append(receipts[w], r)
 				}
-				receipts[w] = append(receipts[w], r)
-			}
-		})
-	}
-	wg.Wait()
-	data, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	lines := strings.Split(strings.TrimSuffix(string(data), "\n"), "\n")
-	if len(lines) != writers*each {
-		t.Fatalf("%d lines, want %d", len(lines), writers*each)
-	}
-	for w := range receipts {
-		for i, r := range receipts[w] {
-			line := lines[r.Index]
-			sum := sha256.Sum256([]byte(line))
-			if hex.EncodeToString(sum[:]) != r.Hash || index(t, []byte(line)) != r.Index || !strings.Contains(line, fmt.Sprintf(`"w%d-%d"`, w, i)) {
-				t.Fatalf("receipt %+v does not fit line %q", r, line)
+			})
+		}
+		wg.Wait()
+		v := Verification{Key: cfg.Public}
+		for w := range receipts {
+			for i, r := range receipts[w] {
+				e, err := l.Entry(t.Context(), r.Index)
+				if err != nil || e.Leaf != r.Hash || e.Detail != fmt.Sprintf("w%d-%d", w, i) || !e.Emulated || e.Reason != "because <&>" {
+					t.Fatalf("receipt %+v is of %+v, %v", r, e, err)
+				}
+				v.Receipts = append(v.Receipts, r)
 			}
 		}
-	}
-	if !strings.Contains(lines[0], `"emulated":true`) {
-		t.Errorf("line %q does not say that it is emulated", lines[0])
-	}
+		got := verify(t, export(t, l, Export{Whole: true}), v)
+		if !got.OK || got.Records != writers*each || got.Chains != 5 {
+			t.Errorf("got %+v", got)
+		}
+		for n := range 5 {
+			v.Receipts = nil
+			for w := n; w < writers; w += 5 {
+				v.Receipts = append(v.Receipts, receipts[w]...)
+			}
+			if got := verify(t, export(t, l, Export{Chain: chainOfPartner(n)}), v); !got.OK || got.Records != writers*each/5 {
+				t.Errorf("partner %d: %+v", n, got)
+			}
+		}
+	})
 }
 
-func TestReopen(t *testing.T) {
-	for _, tail := range []string{"", `{"index":2,"ki`, strings.Repeat("x", 3*block)} {
-		l, path := openTest(t)
-		for range 2 {
-			if _, err := l.Record(t.Context(), mandate.Record{Kind: mandate.KindIssued}); err != nil {
-				t.Fatal(err)
-			}
-		}
-		l.Close()
-		f, _ := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
-		f.WriteString(tail)
-		f.Close()
-		l, err := Open(path, false)
+// What was recorded comes back whole, in and out of the log's own form.
+func TestAuditEntryRoundTrip(t *testing.T) {
+	engines(t, func(t *testing.T, cfg Config) {
+		l := openLog(t, cfg)
+		want := testRecord(0, `quote " and \ and ünï and }]`)
+		want.Granted, want.Expires, want.Cached = []string{"User.Read"}, time.Now().Add(time.Hour).UTC(), true
+		want.Evidence = &mandate.Evidence{PartnerCenter: true, AMR: []mandate.TokenAMR{{Token: "id_token", Methods: []string{"mfa"}}}}
+		receipt := record(t, l, want)
+		got, err := l.Entry(t.Context(), receipt.Index)
 		if err != nil {
 			t.Fatal(err)
 		}
-		r, err := l.Record(t.Context(), mandate.Record{Kind: mandate.KindDenied})
-		if err != nil || r.Index != 2 {
-			t.Errorf("after a torn tail of %d bytes: receipt %+v, %v, want index 2", len(tail), r, err)
+		want.Time = got.Time
+		if !reflect.DeepEqual(want, got.Record) {
+			t.Errorf("got %+v, want %+v", got.Record, want)
 		}
-		all, err := l.Last(10)
-		if err != nil || len(all) != 3 {
-			t.Errorf("after a torn tail: %d records, %v, want 3", len(all), err)
+		lines, err := l.Last(5)
+		if err != nil || len(lines) != 1 || !strings.HasPrefix(string(lines[0]), `{"index":0,`) {
+			t.Errorf("%s, %v", lines, err)
 		}
-		l.Close()
-	}
+		var back mandate.Record
+		if err := json.Unmarshal(lines[0], &back); err != nil || back.Ticket != want.Ticket {
+			t.Errorf("%+v, %v", back, err)
+		}
+	})
 }
 
-func TestOpenRefuses(t *testing.T) {
-	dir := t.TempDir()
-	wide := filepath.Join(dir, "wide")
-	os.WriteFile(wide, nil, 0o600)
-	os.Chmod(wide, 0o640)
-	junk := filepath.Join(dir, "junk")
-	os.WriteFile(junk, []byte("hello\n"), 0o600)
-	for path, want := range map[string]string{wide: "0600", junk: "not a record", dir: "directory"} {
-		if _, err := Open(path, false); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("Open(%s) = %v, want an error with %q", filepath.Base(path), err, want)
+// A token that was decided before the last change of security state is not
+// recorded; everything else in the batch is.
+func TestAuditSuperseded(t *testing.T) {
+	engines(t, func(t *testing.T, cfg Config) {
+		epoch := &epochAt{now: 1}
+		cfg.Epoch = epoch
+		l := openLog(t, cfg)
+		raise := func() {
+			epoch.now++
+			if cfg.Dir == "" {
+				if err := cfg.DB.Change(t.Context(), noChange); err != nil {
+					t.Fatal(err)
+				}
+			}
 		}
-	}
-}
-
-func TestLast(t *testing.T) {
-	l, _ := openTest(t)
-	long := strings.Repeat("x", 1000)
-	for i := range 300 { // some 300 kB: several blocks
-		if _, err := l.Record(t.Context(), mandate.Record{Kind: mandate.KindChanged, Detail: fmt.Sprint(i, long)}); err != nil {
+		if cfg.Dir == "" {
+			epoch.now = must(cfg.DB.Epoch())
+		}
+		old := testRecord(0, "old")
+		old.Epoch = epoch.now
+		record(t, l, old)
+		raise()
+		now := old
+		now.Epoch = epoch.now
+		denied := old
+		denied.Kind = mandate.KindDenied
+		b := &batch{}
+		for _, r := range []mandate.Record{old, now, denied} {
+			b.items = append(b.items, &item{kind: r.Kind, chain: chainOf(&r), epoch: r.Epoch, body: must(bodyFor(t, l, r))})
+		}
+		if _, err := l.store.write(t.Context(), b); err != nil {
 			t.Fatal(err)
 		}
+		if !errors.Is(b.items[0].err, mandate.ErrSuperseded) || b.items[1].err != nil || b.items[2].err != nil {
+			t.Errorf("got %v, %v, %v", b.items[0].err, b.items[1].err, b.items[2].err)
+		}
+		if _, err := l.Record(t.Context(), old); !errors.Is(err, mandate.ErrSuperseded) {
+			t.Errorf("got %v", err)
+		}
+		if got := verify(t, export(t, l, Export{Whole: true}), Verification{Key: cfg.Public}); !got.OK || got.Records != 3 {
+			t.Errorf("got %+v", got)
+		}
+	})
+}
+
+func bodyFor(t *testing.T, l *Log, r mandate.Record) ([]byte, error) {
+	r.Time = time.Now().UTC()
+	k, err := l.keys.get(t.Context(), chainOf(&r), monthOf(r.Time), true)
+	if err != nil {
+		return nil, err
 	}
-	for _, n := range []int{0, 1, 5, 70, 299, 300, 1000} {
+	return body(&r, monthOf(r.Time), newSalt(), k.aead)
+}
+
+func TestAuditEpochUnknown(t *testing.T) {
+	cfg := testConfig(t)
+	epoch := &epochAt{now: 1}
+	cfg.Epoch = epoch
+	l := openLog(t, cfg)
+	epoch.err = fmt.Errorf("%w: cut off", mandate.ErrUnavailable)
+	if _, err := l.Record(t.Context(), testRecord(0, "x")); !errors.Is(err, mandate.ErrUnavailable) {
+		t.Errorf("a token while the epoch is unknown: %v", err)
+	}
+	if _, err := l.Record(t.Context(), mandate.Record{Kind: mandate.KindDenied}); err != nil {
+		t.Errorf("a refusal while the epoch is unknown: %v", err)
+	}
+}
+
+func TestAuditLast(t *testing.T) {
+	cfg := testConfig(t)
+	l := openLog(t, cfg)
+	fill(t, l, 300)
+	for _, n := range []int{0, 1, 5, 299, 300, 1000} {
 		got, err := l.Last(n)
 		if err != nil || len(got) != min(n, 300) {
 			t.Fatalf("Last(%d) = %d records, %v", n, len(got), err)
 		}
 		for i, line := range got {
-			if want := int64(300 - len(got) + i); index(t, line) != want {
-				t.Fatalf("Last(%d)[%d] has index %d, want %d", n, i, index(t, line), want)
+			if want := fmt.Sprintf(`{"index":%d,`, 300-len(got)+i); !strings.HasPrefix(string(line), want) {
+				t.Fatalf("Last(%d)[%d] is %.40s", n, i, line)
 			}
 		}
 	}
 }
 
-func TestWait(t *testing.T) {
-	l, _ := openTest(t)
+func TestAuditWait(t *testing.T) {
+	l := openLog(t, testConfig(t))
 	done := make(chan error, 1)
 	go func() { done <- l.Wait(t.Context(), 0) }()
-	if _, err := l.Record(t.Context(), mandate.Record{}); err != nil {
-		t.Fatal(err)
-	}
+	record(t, l, testRecord(0, ""))
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
@@ -158,80 +194,43 @@ func TestWait(t *testing.T) {
 }
 
 // Whoever gives up while its batch waits leaves it to the next to write.
-func TestRecordAbandoned(t *testing.T) {
-	l, _ := openTest(t)
+func TestAuditAbandoned(t *testing.T) {
+	l := openLog(t, testConfig(t))
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
 	for range 50 { // select picks at random among what is ready
-		l.Record(gone, mandate.Record{Purpose: "abandoned"})
-		if _, err := l.Record(t.Context(), mandate.Record{Purpose: "kept"}); err != nil {
-			t.Fatal(err)
+		l.Record(gone, testRecord(0, "abandoned"))
+		record(t, l, testRecord(0, "kept"))
+	}
+}
+
+func TestAuditAlive(t *testing.T) {
+	engines(t, func(t *testing.T, cfg Config) {
+		l := openLog(t, cfg)
+		k, other, elsewhere := partnerKey(0), partnerKey(1), partnerKey(0)
+		elsewhere.Application = must(mandate.ParseAppID("bbbbbbbb-0000-0000-0000-00000000000a"))
+		now := time.Now()
+		in := func(d time.Duration) time.Time { return now.Add(d) }
+		for _, r := range []mandate.Record{
+			{Kind: mandate.KindIssued, Use: mandate.UseToken, Grant: k, Fingerprint: "a", Expires: in(time.Hour)},
+			{Kind: mandate.KindIssued, Use: mandate.UseToken, Grant: k, Fingerprint: "a", Expires: in(time.Hour)}, // handed out twice
+			{Kind: mandate.KindIssued, Use: mandate.UseToken, Grant: k, Fingerprint: "b", Expires: in(2 * time.Hour), Generation: 2},
+			{Kind: mandate.KindIssued, Use: mandate.UseToken, Grant: k, Fingerprint: "c", Expires: in(-time.Second)},
+			{Kind: mandate.KindIssued, Use: mandate.UseCall, Grant: k, Fingerprint: "d", Expires: in(3 * time.Hour)},
+			{Kind: mandate.KindRefreshed, Grant: k, Fingerprint: "e", Expires: in(3 * time.Hour)},
+			{Kind: mandate.KindIssued, Use: mandate.UseToken, Grant: other, Fingerprint: "f", Expires: in(3 * time.Hour)},
+			{Kind: mandate.KindIssued, Use: mandate.UseToken, Grant: elsewhere, Fingerprint: "g", Expires: in(3 * time.Hour)},
+			{Kind: mandate.KindChanged, Detail: "x"},
+		} {
+			r.Epoch = 1
+			record(t, l, r)
 		}
-	}
-}
-
-// fullDisk fails while full is set, after writing half of what it was given.
-type fullDisk struct {
-	file
-	full, noSync atomic.Bool
-}
-
-func (d *fullDisk) WriteAt(p []byte, off int64) (int, error) {
-	if d.full.Load() {
-		n, _ := d.file.WriteAt(p[:len(p)/2], off)
-		return n, syscall.ENOSPC
-	}
-	return d.file.WriteAt(p, off)
-}
-
-func (d *fullDisk) Sync() error {
-	if d.noSync.Load() {
-		return syscall.EIO
-	}
-	return d.file.Sync()
-}
-
-func TestDiskFullRecovers(t *testing.T) {
-	l, path := openTest(t)
-	d := &fullDisk{file: l.file}
-	l.file = d
-	for range 3 {
-		if _, err := l.Record(t.Context(), mandate.Record{Purpose: "good"}); err != nil {
-			t.Fatal(err)
+		n, until, err := l.Alive(t.Context(), *k, now)
+		if err != nil || n != 2 || until.Sub(in(2*time.Hour)).Abs() > time.Millisecond {
+			t.Errorf("got %d until %v, %v, want 2 until %v", n, until, err, in(2*time.Hour))
 		}
-		for _, dial := range []*atomic.Bool{&d.full, &d.noSync} {
-			dial.Store(true)
-			_, err := l.Record(t.Context(), mandate.Record{Purpose: "lost-and-longer-than-the-others"})
-			if !errors.Is(err, mandate.ErrUnavailable) {
-				t.Fatalf("Record on a failing disk = %v, want ErrUnavailable", err)
-			}
-			dial.Store(false)
-		}
-	}
-	if _, err := l.Record(t.Context(), mandate.Record{Purpose: "good"}); err != nil {
-		t.Fatal(err)
-	}
-	data, _ := os.ReadFile(path)
-	lines := strings.Split(strings.TrimSuffix(string(data), "\n"), "\n")
-	if len(lines) != 4 || strings.Contains(string(data), "lost") {
-		t.Fatalf("log after a full disk:\n%s", data)
-	}
-	for i, line := range lines {
-		if index(t, []byte(line)) != int64(i) {
-			t.Errorf("line %d is %q", i, line)
-		}
-	}
-}
-
-func BenchmarkRecord(b *testing.B) {
-	l, err := Open(filepath.Join(b.TempDir(), "a"), false)
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.SetParallelism(32)
-	b.RunParallel(func(pb *testing.PB) {
-		for pb.Next() {
-			l.Record(b.Context(), mandate.Record{Kind: mandate.KindIssued, Purpose: "p"})
+		if n, _, err := l.Alive(t.Context(), *k, now.Add(30*time.Hour)); err != nil || n != 0 {
+			t.Errorf("a day later: %d, %v", n, err)
 		}
 	})
 }

@@ -1,81 +1,98 @@
 package audit
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
-	"io"
+	"fmt"
 	"iter"
 	"slices"
+	"time"
+
+	"github.com/mandate-sam/mandate"
 )
 
-// block is how much is read at a time from the end of the file, in bytes.
-const block = 64 << 10
+// readTimeout bounds what is read for somebody who gave no context.
+const readTimeout = 30 * time.Second
 
-// Last returns the last n records as written, oldest first; fewer if there are
+// Last returns the last n records as JSON, oldest first; fewer if there are
 // fewer.
 func (l *Log) Last(n int) ([]json.RawMessage, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), readTimeout)
+	defer cancel()
+	size := l.Count()
 	var out []json.RawMessage
-	for line, err := range l.Backwards() {
-		if len(out) >= n {
-			break
-		}
+	for e, err := range l.entries(ctx, max(0, size-int64(n)), size) {
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, line)
+		b, err := json.Marshal(e)
+		if err != nil {
+			return nil, fmt.Errorf("encode record: %w", err)
+		}
+		out = append(out, b)
 	}
-	slices.Reverse(out)
 	return out, nil
 }
 
-// Backwards returns the records as written, the newest first, without those
-// that are added meanwhile. The last pair has an error if the rest cannot be
-// read.
-func (l *Log) Backwards() iter.Seq2[json.RawMessage, error] {
-	return func(yield func(json.RawMessage, error) bool) {
-		l.mu.Lock()
-		end := l.size
-		l.mu.Unlock()
-		var rest []byte // the beginning of a line whose end was already read
-		for end > 0 {
-			start := max(0, end-block)
-			buf := make([]byte, end-start, int(end-start)+len(rest))
-			if _, err := l.file.ReadAt(buf, start); err != nil && err != io.EOF {
-				yield(nil, err)
+// lines returns the stored lines from index from to before index to.
+func (l *Log) lines(ctx context.Context, from, to int64) iter.Seq2[*line, error] {
+	return func(yield func(*line, error) bool) {
+		for from < to {
+			some, err := l.store.read(ctx, from, to-from)
+			if err == nil && len(some) == 0 {
+				err = fmt.Errorf("record %d is missing", from)
+			}
+			if err != nil {
+				yield(nil, fmt.Errorf("read audit log: %w", err))
 				return
 			}
-			buf = append(buf, rest...)
-			lines := bytes.Split(bytes.TrimSuffix(buf, []byte("\n")), []byte("\n"))
-			rest = nil
-			if start > 0 { // the first line may have begun earlier
-				rest = append(slices.Clone(lines[0]), '\n')
-				lines = lines[1:]
-			}
-			for _, line := range slices.Backward(lines) {
-				if !yield(json.RawMessage(line), nil) {
+			for i := range some {
+				if some[i].index != from {
+					yield(nil, fmt.Errorf("read audit log: record %d is missing", from))
 					return
 				}
+				if !yield(&some[i], nil) {
+					return
+				}
+				from++
 			}
-			end = start
 		}
 	}
 }
 
-// Count returns how many records there are.
+func (l *Log) entries(ctx context.Context, from, to int64) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		for v, err := range l.lines(ctx, from, to) {
+			if err != nil {
+				yield(Entry{}, err)
+				return
+			}
+			e, err := l.entry(ctx, v)
+			if err != nil {
+				err = fmt.Errorf("read audit log: record %d: %w", v.index, err)
+			}
+			if !yield(e, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// Count returns how many records there are. Those of other replicas are
+// counted about a second late.
 func (l *Log) Count() int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.next
+	return l.size
 }
 
 // Wait returns when there are more than count records, or with ctx's error.
 func (l *Log) Wait(ctx context.Context, count int64) error {
 	for {
 		l.mu.Lock()
-		grown, next := l.grown, l.next
+		grown, size := l.grown, l.size
 		l.mu.Unlock()
-		if next > count {
+		if size > count {
 			return nil
 		}
 		select {
@@ -86,19 +103,70 @@ func (l *Log) Wait(ctx context.Context, count int64) error {
 	}
 }
 
-// endOfLines returns the offset behind the last line feed in the first size
-// bytes of f.
-func endOfLines(f io.ReaderAt, size int64) (int64, error) {
-	for end := size; end > 0; {
-		start := max(0, end-block)
-		buf := make([]byte, end-start)
-		if _, err := f.ReadAt(buf, start); err != nil && err != io.EOF {
-			return 0, err
-		}
-		if i := bytes.LastIndexByte(buf, '\n'); i >= 0 {
-			return start + int64(i) + 1, nil
-		}
-		end = start
+// Alive implements [mandate.Issued].
+func (l *Log) Alive(ctx context.Context, k mandate.GrantKey, now time.Time) (n int, until time.Time, err error) {
+	if err := l.index.settled(ctx); err != nil {
+		return 0, time.Time{}, err
 	}
-	return 0, nil
+	var last int64
+	err = l.index.db.QueryRow(ctx, `SELECT count(DISTINCT fingerprint), CAST(coalesce(max(handed), 0) AS BIGINT) FROM audit_index
+		WHERE chain = $1 AND handed > $2 AND application = $3`,
+		Chain(k.Cloud, k.Partner), now.UnixMilli(), k.Application.String()).Scan(&n, &last)
+	if err != nil {
+		return 0, time.Time{}, fmt.Errorf("%w: audit log: %w", mandate.ErrUnavailable, err)
+	}
+	if n > 0 {
+		until = time.UnixMilli(last).UTC()
+	}
+	return n, until, nil
+}
+
+// Erase destroys the key of a partner's personal data of one month, which must
+// be over. What is in the log stays as it is, and nobody can read it.
+func (l *Log) Erase(ctx context.Context, chain, month string) error {
+	if at, err := time.Parse(monthForm, month); err != nil || at.Format(monthForm) != month {
+		return mandate.Invalid("month", "must be a month such as 2026-11")
+	}
+	if month >= monthOf(time.Now()) {
+		return mandate.Invalid("month", "%s is not over: its records are still being written", month)
+	}
+	return l.keys.erase(ctx, chain, month)
+}
+
+// Drop removes the content of the records that are older, as far as the log
+// is kept in units that are all older, and returns of how many. Their hashes
+// stay, so that the rest can still be verified.
+func (l *Log) Drop(ctx context.Context, before time.Time) (int64, error) {
+	n, err := l.store.drop(ctx, before)
+	if err != nil {
+		return n, fmt.Errorf("drop: %w", err)
+	}
+	if _, err := l.index.db.Exec(ctx, `UPDATE audit_index SET kind = '', application = '', caller = '', tenant = '', audience = '', purpose = '', request = '',
+		fingerprint = '', uti = '', handed = 0, ticket = NULL, person = NULL WHERE at < $1`, before.UnixMilli()); err != nil {
+		return n, fmt.Errorf("drop: %w", err)
+	}
+	return n, nil
+}
+
+// Backwards returns the records, the newest first, without those that are
+// added meanwhile. The last pair has an error if the rest cannot be read.
+func (l *Log) Backwards(ctx context.Context) iter.Seq2[Entry, error] {
+	const page = 500
+	return func(yield func(Entry, error) bool) {
+		for end := l.Count(); end > 0; end = max(0, end-page) {
+			var some []Entry
+			for e, err := range l.entries(ctx, max(0, end-page), end) {
+				if err != nil {
+					yield(Entry{}, err)
+					return
+				}
+				some = append(some, e)
+			}
+			for _, e := range slices.Backward(some) {
+				if !yield(e, nil) {
+					return
+				}
+			}
+		}
+	}
 }

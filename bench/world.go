@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,10 +14,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/mandate-sam/mandate"
 	"github.com/mandate-sam/mandate/audit"
+	"github.com/mandate-sam/mandate/internal/database"
 )
 
 // tokenSize is the length of an access token, in bytes, such that the answer
@@ -256,10 +260,47 @@ func withAudit(f func(log *audit.Log, dir string) error) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	log, err := audit.Open(filepath.Join(dir, "audit.jsonl"), true)
+	db, err := database.Open(context.Background(), database.Config{File: filepath.Join(dir, "audit.db"), Schemas: []database.Schema{audit.Schema()}})
 	if err != nil {
 		return err
 	}
-	defer log.Close()
-	return f(log, dir)
+	defer db.Close()
+	return runLog(audit.Config{Dir: filepath.Join(dir, "audit"), DB: db, Epoch: epochFixed{}}, func(log *audit.Log) error { return f(log, dir) })
+}
+
+// clearKeys wraps nothing, because what is measured is not wrapping.
+type clearKeys struct{}
+
+func (clearKeys) Wrap(_ context.Context, plain []byte) (string, []byte, error) {
+	return "clear", bytes.Clone(plain), nil
+}
+
+func (clearKeys) Unwrap(_ context.Context, _ string, wrapped []byte) ([]byte, error) {
+	return bytes.Clone(wrapped), nil
+}
+
+// runLog opens a log and runs it, with its checkpoints and its index, while f
+// does something with it.
+func runLog(cfg audit.Config, f func(log *audit.Log) error) error {
+	secret, public, err := audit.NewKey("bench/audit")
+	if err != nil {
+		return err
+	}
+	if cfg.Signer, err = note.NewSigner(secret); err != nil {
+		return err
+	}
+	if cfg.Public, err = audit.ParseKey(public); err != nil {
+		return err
+	}
+	cfg.Keys, cfg.Emulated = clearKeys{}, true
+	log, err := audit.Open(context.Background(), cfg)
+	if err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	var group errgroup.Group
+	group.Go(func() error { return log.Run(ctx) })
+	err = f(log)
+	stop()
+	return errors.Join(err, group.Wait(), log.Close())
 }

@@ -54,7 +54,7 @@ func TestOnceForPeople(t *testing.T) {
 	if err != nil || !strings.Contains(stdout, "Done: one consent, 3 audiences") {
 		t.Errorf("%v\n%s", err, stdout)
 	}
-	if _, err := os.Stat(filepath.Join(dir, "data", "audit.jsonl")); err != nil {
+	if _, err := os.Stat(filepath.Join(dir, "data", "audit", "checkpoint")); err != nil {
 		t.Error(err)
 	}
 }

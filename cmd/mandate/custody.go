@@ -175,7 +175,7 @@ say was changed since, and keeps withdrawn what they say was withdrawn.
 Then start the server, and say "mandate restore --finish": each grant is redeemed
 once at the partner's own tenant, and serves again if Entra still takes it for the
 user who consented. The lockdown is yours to end, when you have looked at the list.`,
-		Example: `  mandate restore mandate.backup --config mandate.yaml --audit /mnt/log/audit.jsonl
+		Example: `  mandate restore mandate.backup --config mandate.yaml --audit /mnt/log/export.jsonl
   mandate restore --finish && mandate lockdown off`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -197,7 +197,7 @@ user who consented. The lockdown is yours to end, when you have looked at the li
 		},
 	}
 	cmd.Flags().StringVar(&config, "config", "", "configuration of the server that is to serve it")
-	cmd.Flags().StringArrayVar(&logs, "audit", nil, "an audit log, or an export of one, that is newer than the backup")
+	cmd.Flags().StringArrayVar(&logs, "audit", nil, "directory of an audit log, or an export of one, that is newer than the backup")
 	cmd.Flags().BoolVar(&finish, "finish", false, "probe the restored grants, on the running server")
 	_ = cmd.MarkFlagFilename("config", "yaml", "yml")
 	return cmd

@@ -40,13 +40,14 @@ type Options struct {
 
 // An App is a server whose files are open and whose listeners listen.
 type App struct {
-	log    *slog.Logger
-	broker *mandate.Broker
-	db     *database.DB
-	vault  *vault.SQL
-	store  *store.Store
-	audit  *audit.Log
-	doors  []door
+	log        *slog.Logger
+	broker     *mandate.Broker
+	db         *database.DB
+	vault      *vault.SQL
+	store      *store.Store
+	audit      *audit.Log
+	auditIndex *database.DB // what searching the audit log looks into, unless that is db
+	doors      []door
 
 	outside *outside
 	rings   rings
@@ -154,11 +155,11 @@ func (a *App) open(ctx context.Context, c *Config) (*parts, error) {
 	if a.db, err = c.openDatabase(ctx, a.log); err != nil {
 		return nil, err
 	}
-	if a.audit, err = audit.Open(filepath.Join(data, "audit.jsonl"), p.emulated); err != nil {
-		return nil, err
-	}
 	vaults, err := a.vaultConfig(ctx, c)
 	if err != nil {
+		return nil, err
+	}
+	if err := a.openAudit(ctx, c, p.emulated, vaults.Key); err != nil {
 		return nil, err
 	}
 	if p.store, err = store.Open(ctx, a.db); err != nil {
@@ -378,6 +379,7 @@ func (a *App) Run(ctx context.Context) error {
 	group.Go(func() error { return a.db.Run(served) })
 	group.Go(func() error { return a.outside.Run(served) })
 	group.Go(func() error { return a.broker.Run(served) })
+	group.Go(func() error { return a.audit.Run(served) })
 	group.Go(func() error { return a.sweep(served) })
 	group.Go(func() error { return a.sweepCallers(served, a.store) })
 	group.Go(func() error { return a.watchKeys(served) })
@@ -437,6 +439,9 @@ func (a *App) Close() error {
 	}
 	if a.audit != nil {
 		errs = append(errs, a.audit.Close())
+	}
+	if a.auditIndex != nil {
+		errs = append(errs, a.auditIndex.Close())
 	}
 	if a.db != nil {
 		errs = append(errs, a.db.Close())

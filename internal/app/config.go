@@ -45,6 +45,8 @@ type Config struct {
 	// Grants says where sealed grants are kept, if not in the database.
 	Grants Grants `yaml:"grants"`
 
+	Audit Audit `yaml:"audit"`
+
 	// Identities are who we are to key vaults, by name.
 	Identities []Identity `yaml:"identities"`
 
@@ -278,6 +280,9 @@ func (c *Config) Check() error {
 	}
 	if k := c.KeepAlive.config(nil); k.Check() != nil {
 		return k.Check()
+	}
+	if err := c.Audit.check(); err != nil {
+		return err
 	}
 	clouds, err := c.clouds()
 	if err != nil {

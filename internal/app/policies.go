@@ -205,18 +205,14 @@ type indexed struct {
 
 // records reads the log backwards until more returns false.
 func (x *policies) records(ctx context.Context, more func(*indexed) bool) error {
-	for line, err := range x.audit.Backwards() {
+	for e, err := range x.audit.Backwards(ctx) {
 		if err == nil {
 			err = ctx.Err()
 		}
 		if err != nil {
 			return fmt.Errorf("read audit log: %w", err)
 		}
-		var rec indexed
-		if err := json.Unmarshal(line, &rec); err != nil {
-			return fmt.Errorf("read audit log: %w", err)
-		}
-		if !more(&rec) {
+		if !more(&indexed{e.Record, e.Index}) {
 			return nil
 		}
 	}

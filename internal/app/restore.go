@@ -1,9 +1,7 @@
 package app
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +12,7 @@ import (
 	"time"
 
 	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/audit"
 	"github.com/mandate-sam/mandate/internal/database"
 	"github.com/mandate-sam/mandate/store"
 	"github.com/mandate-sam/mandate/vault"
@@ -222,7 +221,7 @@ type history struct {
 // others.
 func (c *Config) history(logs []string) (*history, error) {
 	h := &history{ended: make(map[mandate.GrantKey][]mandate.Record)}
-	own := filepath.Join(c.file(c.Data), "audit.jsonl")
+	own := filepath.Join(c.file(c.Data), "audit")
 	if err := h.read(own); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
@@ -234,27 +233,15 @@ func (c *Config) history(logs []string) (*history, error) {
 	return h, nil
 }
 
+// read reads an audit log: the directory of one, or an export.
 func (h *history) read(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	in := bufio.NewReaderSize(f, 1<<20)
-	for n := 1; ; n++ {
-		line, err := in.ReadSlice('\n')
-		if errors.Is(err, io.EOF) {
-			return nil // what has no end was never acknowledged
-		}
+	for r, err := range audit.Offline(path) {
 		if err != nil {
-			return fmt.Errorf("audit log %s, line %d: %w", path, n, err)
-		}
-		var r mandate.Record
-		if err := json.Unmarshal(line, &r); err != nil {
-			return fmt.Errorf("audit log %s, line %d: is not a record", path, n)
+			return err
 		}
 		h.note(r)
 	}
+	return nil
 }
 
 func (h *history) note(r mandate.Record) {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/mandate-sam/mandate"
 	"github.com/mandate-sam/mandate/api"
+	"github.com/mandate-sam/mandate/audit"
 	"github.com/mandate-sam/mandate/emulator"
 	"github.com/mandate-sam/mandate/emulator/fault"
 	"github.com/mandate-sam/mandate/internal/database"
@@ -39,7 +40,7 @@ func (d *Demo) openVault(t *testing.T, keyFile string) *vault.SQL {
 		t.Fatal(err)
 	}
 	db, err := database.Open(t.Context(), database.Config{
-		File: d.File("data/mandate.db"), Schemas: []database.Schema{store.Schema(), vault.Schema()},
+		File: d.File("data/mandate.db"), Schemas: []database.Schema{store.Schema(), vault.Schema(), audit.Schema()},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -186,7 +187,7 @@ func (d *Demo) search(t *testing.T, canaries []canary, log, seen string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"data/mandate.db", "data/audit.jsonl", "keys/mandate.key"} {
+	for _, name := range []string{"data/mandate.db", "data/audit/00000000000000000000.log", "keys/mandate.key"} {
 		if len(texts[name]) == 0 {
 			t.Errorf("there is no %s to search", name)
 		}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/mandate-sam/mandate"
 	"github.com/mandate-sam/mandate/api"
+	"github.com/mandate-sam/mandate/audit"
 	"github.com/mandate-sam/mandate/internal/app"
 	"github.com/mandate-sam/mandate/internal/pgtest"
 )
@@ -106,12 +107,12 @@ func TestRestore(t *testing.T) {
 			t.Fatal(err)
 		}
 		d.stopProduct(t)
-		_, last := lastRecord(t, d.File("data/audit.jsonl"))
+		_, last := lastRecord(t, d.File("data/audit"))
 		change := "data: restored\n"
 		if engine == "PostgreSQL" {
-			change += "database: {url: \"" + pgtest.Start(t).Database(t) + "\", replica: r}\n"
+			change += "database: {url: \"" + pgtest.Start(t).Database(t) + "\", replica: r}\naudit: {key_file: data/audit.key}\n"
 		}
-		old := d.File("data/audit.jsonl")
+		old := d.File("data/audit")
 		replaceIn(t, d.File("mandate.yaml"), "data: data\n", change)
 		r := d.restore(t, backup, old)
 		if r.Epoch <= last.Epoch || r.Epoch <= r.Backup.Epoch || r.Partners != 1 || len(r.Grants) != 1 || !r.Grants[0].Suspended || contains(strings.Join(r.Since, "\n"), "add caller later") != nil {
@@ -150,7 +151,7 @@ func TestRestoreWithdrawn(t *testing.T) {
 	}
 	d.stopProduct(t)
 	replaceIn(t, d.File("mandate.yaml"), "data: data\n", "data: restored\n")
-	r := d.restore(t, backup, d.File("data/audit.jsonl"))
+	r := d.restore(t, backup, d.File("data/audit"))
 	if len(r.Grants) != 1 || r.Grants[0].Suspended || contains(r.Grants[0].Text, "was withdrawn") != nil {
 		t.Errorf("%+v", r)
 	}
@@ -266,11 +267,11 @@ func replaceIn(t *testing.T, path string, changes ...string) {
 // lastRecord returns how many records an audit log has, and the last one.
 func lastRecord(t *testing.T, path string) (n int, r mandate.Record) {
 	t.Helper()
-	data, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
+	for each, err := range audit.Offline(path) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, r = n+1, each
 	}
-	lines := strings.Split(strings.TrimSpace(string(data)), "\n")
-	unmarshal(t, []byte(lines[len(lines)-1]), &r)
-	return len(lines), r
+	return n, r
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/mandate-sam/mandate/api"
+	"github.com/mandate-sam/mandate/audit"
 	"github.com/mandate-sam/mandate/emulator"
 	"github.com/mandate-sam/mandate/internal/database"
 	"github.com/mandate-sam/mandate/store"
@@ -72,7 +73,7 @@ func (d *Demo) stored(t *testing.T) int {
 		t.Fatal(err)
 	}
 	db, err := database.Open(t.Context(), database.Config{
-		File: d.File("data/mandate.db"), Schemas: []database.Schema{store.Schema(), vault.Schema()},
+		File: d.File("data/mandate.db"), Schemas: []database.Schema{store.Schema(), vault.Schema(), audit.Schema()},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/mandate-sam/mandate"
 	"github.com/mandate-sam/mandate/api"
+	"github.com/mandate-sam/mandate/audit"
 	"github.com/mandate-sam/mandate/emulator"
 	"github.com/mandate-sam/mandate/internal/database"
 	"github.com/mandate-sam/mandate/internal/pgtest"
@@ -50,6 +51,9 @@ func newFleet(t *testing.T, n int) *fleet {
 	if _, err := vault.OpenKeyFile(d.File("keys/mandate.key")); err != nil {
 		t.Fatal(err)
 	}
+	if err := audit.WriteKey(d.File("keys/audit.key"), "demo/audit"); err != nil {
+		t.Fatal(err)
+	}
 	for i := range n {
 		f.add(t, i)
 	}
@@ -74,7 +78,7 @@ func (f *fleet) add(t *testing.T, i int) {
 		t.Fatal(err)
 	}
 	config := strings.NewReplacer(
-		"data: data\n", fmt.Sprintf("data: data-%d\ndatabase: {url: %q, replica: %s}\n", i, f.url, r.name),
+		"data: data\n", fmt.Sprintf("data: data-%d\naudit: {key_file: keys/audit.key}\ndatabase: {url: %q, replica: %s}\n", i, f.url, r.name),
 		"socket: mandate.sock", fmt.Sprintf("socket: %d.sock", i)).Replace(string(text))
 	if i > 0 {
 		config = strings.NewReplacer("listen: "+strings.TrimPrefix(f.Portal, "https://"), "listen: 127.0.0.1:"+ports.Portal,
@@ -109,7 +113,7 @@ func (r *replica) ask(ctx context.Context, audience, tenant string) (mandate.Tok
 // would.
 func (f *fleet) inVault(t *testing.T, do func(*vault.SQL) error) {
 	t.Helper()
-	db, err := database.Open(t.Context(), database.Config{URL: f.url, Schemas: []database.Schema{store.Schema(), vault.Schema()}})
+	db, err := database.Open(t.Context(), database.Config{URL: f.url, Schemas: []database.Schema{store.Schema(), vault.Schema(), audit.Schema()}})
 	if err != nil {
 		t.Fatal(err)
 	}

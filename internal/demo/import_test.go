@@ -105,7 +105,7 @@ func TestImport(t *testing.T) {
 			if _, err := d.token(ctx, "graph"); (err == nil) != (tt.reason == "") {
 				t.Errorf("a token: %v", err)
 			}
-			file, err := os.ReadFile(d.File("data/audit.jsonl"))
+			file, err := os.ReadFile(d.File("data/audit/00000000000000000000.log"))
 			if err != nil || strings.Contains(string(file)+log.String(), token) {
 				t.Errorf("the refresh token is in the record or the log (%v)", err)
 			}

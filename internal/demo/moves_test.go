@@ -63,7 +63,7 @@ func TestMoves(t *testing.T) {
 		}
 	}
 	lite := d.variant(t, "lite.yaml")
-	database := "data: shared\ndatabase: {url: \"" + pgtest.Start(t).Database(t) + "\", replica: r}\n"
+	database := "data: shared\ndatabase: {url: \"" + pgtest.Start(t).Database(t) + "\", replica: r}\naudit: {key_file: data/audit.key}\n"
 	shared := d.variant(t, "shared.yaml", "data: data\n", database)
 	move(lite, shared)
 	d.serves(t, "shared.yaml")

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/mandate-sam/mandate/api"
+	"github.com/mandate-sam/mandate/audit"
 	"github.com/mandate-sam/mandate/internal/app"
 	"github.com/mandate-sam/mandate/internal/database"
 	"github.com/mandate-sam/mandate/internal/pgtest"
@@ -82,7 +83,7 @@ func (d *Demo) steal(t *testing.T, log, backup string) (artefacts, map[string][]
 	for kind, names := range map[string][]string{
 		"database": {"data/mandate.db", "data/mandate.db-wal", "data/mandate.db-shm"}, "key file": {"keys/mandate.key"},
 		"application certificate": {"application.pem"}, "configuration": {"mandate.yaml", "rules.yaml", "ca.pem", "server.pem"},
-		"backup": {"backup"}, "logs": {"log"}, "audit log": {"data/audit.jsonl"},
+		"backup": {"backup"}, "logs": {"log"}, "audit log": {"data/audit/00000000000000000000.log"},
 	} {
 		all[kind] = make(map[string][]byte)
 		for _, n := range names {
@@ -253,7 +254,10 @@ func (d *Demo) share(t *testing.T) (url string) {
 		t.Fatal(err)
 	}
 	url = pgtest.Start(t).Database(t)
-	replaceIn(t, d.File("mandate.yaml"), "data: data\n", "data: data\ndatabase: {url: \""+url+"\", replica: r}\n")
+	if err := audit.WriteKey(d.File("keys/audit.key"), "demo/audit"); err != nil {
+		t.Fatal(err)
+	}
+	replaceIn(t, d.File("mandate.yaml"), "data: data\n", "data: data\ndatabase: {url: \""+url+"\", replica: r}\naudit: {key_file: keys/audit.key}\n")
 	return url
 }
 
@@ -261,7 +265,7 @@ func (d *Demo) share(t *testing.T) (url string) {
 // a grant's in it.
 func dumpPostgres(t *testing.T, url string) []byte {
 	t.Helper()
-	db, err := database.Open(t.Context(), database.Config{URL: url, Schemas: []database.Schema{store.Schema(), vault.Schema()}})
+	db, err := database.Open(t.Context(), database.Config{URL: url, Schemas: []database.Schema{store.Schema(), vault.Schema(), audit.Schema()}})
 	if err != nil {
 		t.Fatal(err)
 	}

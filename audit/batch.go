@@ -1,0 +1,163 @@
+package audit
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/mandate-sam/mandate"
+)
+
+// A link is the last record of a chain: what the next one follows.
+type link struct {
+	seq  int64
+	hash tlog.Hash
+}
+
+// A tail is the end of a log: all that the next batch needs to know.
+type tail struct {
+	front frontier
+	epoch int64 // the highest that was seen
+}
+
+// An item is one record that waits to be written.
+type item struct {
+	kind, chain string
+	epoch       int64
+	body        []byte
+	receipt     mandate.Receipt
+	err         error
+}
+
+// ofToken reports whether the record says that somebody got a token, or that
+// this server did. Such a record is not written in a later epoch than the
+// decision.
+func ofToken(kind string) bool { return kind == mandate.KindIssued || kind == mandate.KindRefreshed }
+
+// A batch is written and flushed as one.
+type batch struct {
+	items []*item
+	err   error         // of all of them
+	done  chan struct{} // closed when every receipt or error is set
+	lead  chan struct{} // holds one token when the batch may be written
+}
+
+// A place is what becomes of the log with a batch in it. Nothing of the log
+// itself has changed until the store says so.
+type place struct {
+	tail
+	lines  []byte // entries, each with its line feed
+	starts []int  // of each entry in lines
+	leaves []tlog.Hash
+	tiles  []tlog.Hash
+	links  map[string]link // of the chains that have grown
+}
+
+// put gives every record of the batch its place behind t. A record of a token
+// that was decided in an older epoch than now gets [mandate.ErrSuperseded]
+// and no place; if the epoch is not known, why is its error. links returns
+// the last record of a chain.
+//
+// A record of a later epoch than now raises it: so no record of a token comes
+// after any of a later epoch, which verifying checks.
+func (b *batch) put(t tail, now int64, why error, links func(chain string) link) *place {
+	p := &place{tail: tail{t.front.clone(), max(t.epoch, now)}, links: make(map[string]link)}
+	for _, it := range b.items {
+		p.epoch = max(p.epoch, it.epoch)
+	}
+	for _, it := range b.items {
+		switch {
+		case !ofToken(it.kind):
+		case why != nil:
+			it.err = why
+			continue
+		case it.epoch < p.epoch:
+			it.err = fmt.Errorf("audit log: %w: epoch %d, and now it is %d", mandate.ErrSuperseded, it.epoch, p.epoch)
+			continue
+		}
+		last, ok := p.links[it.chain]
+		if !ok {
+			last = links(it.chain)
+		}
+		p.add(it, last)
+	}
+	return p
+}
+
+func (p *place) add(it *item, last link) {
+	index := p.front.size
+	start := len(p.lines)
+	p.starts = append(p.starts, start)
+	p.lines = appendEntry(p.lines, index, last, it.body)
+	leaf := tlog.RecordHash(p.lines[start:])
+	p.lines = append(p.lines, '\n')
+	p.leaves = append(p.leaves, leaf)
+	if tile, full := p.front.add(leaf); full {
+		p.tiles = append(p.tiles, tile)
+	}
+	p.links[it.chain] = link{last.seq + 1, leaf}
+	it.receipt = mandate.Receipt{Index: index, Hash: hex.EncodeToString(leaf[:])}
+}
+
+// line returns the i-th entry without its line feed.
+func (p *place) line(i int) []byte {
+	end := len(p.lines)
+	if i+1 < len(p.starts) {
+		end = p.starts[i+1]
+	}
+	return p.lines[p.starts[i] : end-1]
+}
+
+// enqueue adds a record to the pending batch. If no batch is being written,
+// this one may be.
+func (l *Log) enqueue(it *item) *batch {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.pending == nil {
+		l.pending = &batch{done: make(chan struct{}), lead: make(chan struct{}, 1)}
+		if !l.writing {
+			l.writing = true
+			l.pending.lead <- struct{}{}
+		}
+	}
+	l.pending.items = append(l.pending.items, it)
+	return l.pending
+}
+
+// lead writes b, the pending batch, and lets one of those who arrived
+// meanwhile write the next: a flush serves many, and nobody serves for ever.
+func (l *Log) lead(b *batch) {
+	l.mu.Lock()
+	l.pending = nil
+	l.mu.Unlock()
+	// The batch is everybody's, so that it does not end with its leader.
+	ctx, cancel := context.WithTimeout(context.Background(), writeTimeout)
+	defer cancel()
+	size, err := l.store.write(ctx, b)
+	b.err = err
+	close(b.done)
+	if err == nil {
+		l.grew(size)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.pending == nil {
+		l.writing = false
+		return
+	}
+	l.pending.lead <- struct{}{}
+}
+
+// grew notes that there are as many records.
+func (l *Log) grew(size int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if size <= l.size {
+		return
+	}
+	l.size = size
+	close(l.grown)
+	l.grown = make(chan struct{})
+}

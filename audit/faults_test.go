@@ -1,0 +1,346 @@
+package audit
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/internal/pgtest"
+)
+
+var faults = flag.Int("faults", 100, "how many random faults a log is put through")
+
+// A badDisk fails while a dial is set, after writing half of what it was given.
+type badDisk struct {
+	file
+	dials *dials
+}
+
+type dials struct{ full, noSync, noCut atomic.Bool }
+
+func (d *badDisk) WriteAt(p []byte, off int64) (int, error) {
+	if d.dials.full.Load() {
+		n, _ := d.file.WriteAt(p[:len(p)/2], off)
+		return n, syscall.ENOSPC
+	}
+	return d.file.WriteAt(p, off)
+}
+
+func (d *badDisk) Sync() error {
+	if d.dials.noSync.Load() {
+		return syscall.EIO
+	}
+	return d.file.Sync()
+}
+
+func (d *badDisk) Truncate(n int64) error {
+	if d.dials.noCut.Load() {
+		return syscall.EIO
+	}
+	return d.file.Truncate(n)
+}
+
+func withBadDisk(cfg *Config) *dials {
+	d := new(dials)
+	cfg.openFile = func(path string) (file, error) {
+		f, err := openPrivate(path)
+		return &badDisk{f, d}, err
+	}
+	return d
+}
+
+// While the disk is full nothing is acknowledged, and when it is not any more
+// the log goes on by itself.
+func TestAuditDiskFull(t *testing.T) {
+	cfg := testConfig(t)
+	d := withBadDisk(&cfg)
+	l := openLog(t, cfg)
+	for range 3 {
+		record(t, l, testRecord(0, "good"))
+		for _, dial := range []*atomic.Bool{&d.full, &d.noSync} {
+			dial.Store(true)
+			if _, err := l.Record(t.Context(), testRecord(0, "lost")); !errors.Is(err, mandate.ErrUnavailable) {
+				t.Fatalf("Record on a failing disk = %v, want ErrUnavailable", err)
+			}
+			d.noCut.Store(true)
+			if _, err := l.Record(t.Context(), testRecord(0, "lost")); !errors.Is(err, mandate.ErrUnavailable) {
+				t.Fatalf("Record on a failing disk = %v, want ErrUnavailable", err)
+			}
+			d.noCut.Store(false)
+			dial.Store(false)
+		}
+	}
+	record(t, l, testRecord(0, "good"))
+	holds(t, cfg, l, 4)
+	l.Close()
+	holds(t, cfg, openLog(t, cfg), 4)
+}
+
+// holds verifies an export of the log, which has as many records.
+func holds(t *testing.T, cfg Config, l *Log, records int64) {
+	t.Helper()
+	if got := verify(t, export(t, l, Export{Whole: true}), Verification{Key: cfg.Public}); !got.OK || got.Records != records {
+		t.Errorf("got %+v, want %d records", got, records)
+	}
+}
+
+// Through any number of faults, what was acknowledged is in the log once, with
+// the leaf hash of its receipt, and nothing is there twice.
+func TestAuditRandomFaults(t *testing.T) {
+	cfg := testConfig(t)
+	d := withBadDisk(&cfg)
+	l := openLog(t, cfg)
+	l.store.(*fileStore).rotate = 20_000
+	all := newLedger()
+	for i := range *faults {
+		dial := []*atomic.Bool{&d.full, &d.noSync, &d.noCut}[rand.IntN(3)]
+		all.during(t, l, i, func() {
+			dial.Store(true)
+			time.Sleep(time.Duration(rand.IntN(300)) * time.Microsecond)
+			dial.Store(false)
+		})
+		if i%25 == 24 {
+			l.Close()
+			l = openLog(t, cfg)
+			l.store.(*fileStore).rotate = 20_000
+		}
+	}
+	all.check(t, cfg, l)
+}
+
+// The same with connections to PostgreSQL that are cut.
+func TestAuditRandomCuts(t *testing.T) {
+	cfg := pgConfig(t)
+	l := openLog(t, cfg)
+	all := newLedger()
+	for i := range max(2, *faults/20) {
+		all.during(t, l, i, func() {
+			time.Sleep(time.Duration(rand.IntN(5)) * time.Millisecond)
+			pgtest.Shared(t).Exec(t, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND query LIKE '%audit_%'`)
+		})
+	}
+	all.check(t, cfg, l)
+}
+
+// A ledger has what was acknowledged.
+type ledger struct {
+	mu       sync.Mutex
+	receipts map[string]mandate.Receipt // by detail
+	lost     int
+}
+
+func newLedger() *ledger { return &ledger{receipts: make(map[string]mandate.Receipt)} }
+
+// during writes records while a fault happens, and one when it is over.
+func (a *ledger) during(t *testing.T, l *Log, round int, fault func()) {
+	t.Helper()
+	var group sync.WaitGroup
+	for w := range 4 {
+		group.Go(func() {
+			for i := range 3 {
+				a.record(t, l, w, fmt.Sprintf("%d-%d-%d", round, w, i))
+			}
+		})
+	}
+	fault()
+	group.Wait()
+	detail := fmt.Sprintf("%d after", round)
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		if a.record(t, l, 0, detail) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the log does not recover")
+		}
+		detail += " again" // whether it was written is not known
+	}
+}
+
+func (a *ledger) record(t *testing.T, l *Log, partner int, detail string) bool {
+	r, err := l.Record(t.Context(), testRecord(partner, detail))
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err != nil {
+		if !errors.Is(err, mandate.ErrUnavailable) {
+			t.Errorf("got %v, want ErrUnavailable", err)
+		}
+		a.lost++
+		return false
+	}
+	a.receipts[detail] = r
+	return true
+}
+
+func (a *ledger) check(t *testing.T, cfg Config, l *Log) {
+	t.Helper()
+	v := Verification{Key: cfg.Public}
+	for _, r := range a.receipts {
+		v.Receipts = append(v.Receipts, r)
+	}
+	got := verify(t, export(t, l, Export{Whole: true}), v)
+	if !got.OK {
+		t.Errorf("got %+v", got)
+	}
+	count := make(map[string]int)
+	for e, err := range l.entries(t.Context(), 0, l.Count()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		count[e.Detail]++
+		if count[e.Detail] > 1 {
+			t.Errorf("%q is there twice", e.Detail)
+		}
+	}
+	t.Logf("%d acknowledged, %d not, %d in the log", len(a.receipts), a.lost, got.Records)
+}
+
+// PostgreSQL is stopped, and comes back.
+func TestAuditDatabaseGone(t *testing.T) {
+	cluster := pgtest.Start(t)
+	signer, public, _ := signing(t)
+	cfg := Config{DB: openPG(t, cluster.Database(t)), Keys: &plainWrapper{}, Signer: signer, Public: public, Log: slog.New(slog.NewTextHandler(io.Discard, nil))}
+	l := openLog(t, cfg)
+	record(t, l, testRecord(0, "before"))
+	cluster.Stop(t)
+	if _, err := l.Record(t.Context(), testRecord(0, "gone")); !errors.Is(err, mandate.ErrUnavailable) {
+		t.Errorf("got %v, want ErrUnavailable", err)
+	}
+	cluster.StartAgain(t)
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		if _, err := l.Record(t.Context(), testRecord(0, "after")); err == nil {
+			break
+		} else if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+	if got := verify(t, export(t, l, Export{Whole: true}), Verification{Key: public}); !got.OK {
+		t.Errorf("got %+v", got)
+	}
+}
+
+const childDir = "MANDATE_AUDIT_CHILD"
+
+// TestMain is the process that is killed, if it is asked to be that.
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(childDir); dir != "" {
+		child(dir)
+	}
+	flag.Parse()
+	os.Exit(m.Run())
+}
+
+// child records for ever, and prints what was acknowledged.
+func child(dir string) {
+	signer, public, err := ReadKey(filepath.Join(dir, "key"))
+	if err != nil {
+		panic(err)
+	}
+	db, err := openPlainDB(filepath.Join(dir, "db"))
+	if err != nil {
+		panic(err)
+	}
+	l, err := Open(noTest, Config{Dir: filepath.Join(dir, "audit"), DB: db, Keys: &plainWrapper{}, Signer: signer, Public: public})
+	if err != nil {
+		panic(err)
+	}
+	l.store.(*fileStore).rotate = 30_000
+	go l.Run(noTest)
+	var mu sync.Mutex
+	out := json.NewEncoder(os.Stdout)
+	for w := range 16 {
+		go func() {
+			for i := 0; ; i++ {
+				r, err := l.Record(noTest, testRecord(w%4, fmt.Sprintf("%d %d-%d", os.Getpid(), w, i)))
+				if err != nil {
+					panic(err)
+				}
+				mu.Lock()
+				out.Encode(r)
+				mu.Unlock()
+			}
+		}()
+	}
+	select {}
+}
+
+// A process is killed in the middle of its batches, again and again. Whatever
+// it was told of is there, once; and what it was not told of is whole or not
+// there.
+func TestAuditKilled(t *testing.T) {
+	dir := t.TempDir()
+	if err := WriteKey(filepath.Join(dir, "key"), testOrigin); err != nil {
+		t.Fatal(err)
+	}
+	v := Verification{}
+	_, v.Key, _ = ReadKey(filepath.Join(dir, "key"))
+	for range max(2, *faults/50) {
+		v.Receipts = append(v.Receipts, killed(t, dir)...)
+	}
+	signer, public, err := ReadKey(filepath.Join(dir, "key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := Config{Dir: filepath.Join(dir, "audit"), DB: openDB(t, filepath.Join(dir, "db")), Keys: &plainWrapper{}, Signer: signer, Public: public}
+	l := openLog(t, cfg)
+	got := verify(t, export(t, l, Export{Whole: true}), v)
+	if !got.OK || got.Records < int64(len(v.Receipts)) {
+		t.Errorf("%+v with %d receipts", got, len(v.Receipts))
+	}
+	seen := make(map[string]bool)
+	for e, err := range l.entries(t.Context(), 0, l.Count()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if seen[e.Detail] {
+			t.Errorf("%q is there twice", e.Detail)
+		}
+		seen[e.Detail] = true
+	}
+	t.Logf("%d acknowledged, %d in the log", len(v.Receipts), got.Records)
+}
+
+func killed(t *testing.T, dir string) (receipts []mandate.Receipt) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), childDir+"="+dir)
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	after := 20 + rand.IntN(400)
+	lines := bufio.NewScanner(out)
+	for lines.Scan() {
+		var r mandate.Receipt
+		if json.Unmarshal(lines.Bytes(), &r) != nil {
+			break // cut off by the kill
+		}
+		if receipts = append(receipts, r); len(receipts) == after {
+			cmd.Process.Kill()
+		}
+	}
+	cmd.Wait()
+	if len(receipts) < after {
+		t.Fatalf("the process ended by itself: %s", stderr.String())
+	}
+	return receipts
+}

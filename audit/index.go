@@ -1,0 +1,217 @@
+package audit
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/internal/database"
+)
+
+// An index is what searches look into. It follows the log, some milliseconds
+// behind, and never holds it up.
+type index struct {
+	log *Log
+	db  *database.DB
+}
+
+// indexAtOnce is how many records are added in one transaction.
+const indexAtOnce = 500
+
+// run fills the index until ctx is done.
+func (x *index) run(ctx context.Context) {
+	told := false
+	for {
+		n, err := x.step(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil && !told {
+			x.log.cfg.Log.Error("audit log: searching is behind", "error", err)
+		}
+		told = err != nil
+		if n > 0 {
+			continue
+		}
+		pause := 50 * time.Millisecond
+		if err != nil {
+			pause = time.Second
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// errElsewhere: another replica has indexed the same records meanwhile.
+var errElsewhere = errors.New("indexed elsewhere")
+
+// step indexes what is next, and returns how much that was.
+func (x *index) step(ctx context.Context) (int, error) {
+	var next int64
+	if err := x.db.QueryRow(ctx, `SELECT next FROM audit_indexed`).Scan(&next); err != nil {
+		return 0, err
+	}
+	lines, err := x.log.store.read(ctx, next, indexAtOnce)
+	if err != nil || len(lines) == 0 {
+		return 0, err
+	}
+	var rows []any
+	for i := range lines {
+		row, err := x.row(ctx, &lines[i])
+		if err != nil {
+			return 0, err
+		}
+		rows = append(rows, row...)
+	}
+	err = x.db.Tx(ctx, func(tx *database.Tx) error {
+		n, err := tx.Exec(ctx, `UPDATE audit_indexed SET next = $1 WHERE id = 1 AND next = $2`, next+int64(len(lines)), next)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return errElsewhere
+		}
+		return insert(ctx, tx, `INSERT INTO audit_index (idx, at, kind, chain, application, caller, tenant, audience, purpose, request, fingerprint, uti, handed, ticket, person)`,
+			` ON CONFLICT (idx) DO NOTHING`, indexColumns, rows)
+	})
+	if errors.Is(err, errElsewhere) {
+		err = nil
+	}
+	return len(lines), err
+}
+
+const indexColumns = 15
+
+// row returns the columns of a line.
+func (x *index) row(ctx context.Context, v *line) ([]any, error) {
+	e, err := x.log.entry(ctx, v)
+	if err != nil && !errors.Is(err, errNotEntry) {
+		return nil, err
+	}
+	if err != nil {
+		// What was tampered with is not found, but what comes after is;
+		// verifying names it.
+		x.log.cfg.Log.Error("audit log: a record cannot be read", "index", v.index, "error", err)
+		return nil, nil
+	}
+	if e.Dropped {
+		return []any{e.Index, int64(0), "", e.Chain, "", "", "", "", "", "", "", "", int64(0), nil, nil}, nil
+	}
+	r := &e.Record
+	application, handed := "", int64(0)
+	if r.Grant != nil {
+		application = r.Grant.Application.String()
+	}
+	if r.Kind == mandate.KindIssued && r.Use == mandate.UseToken {
+		handed = r.Expires.UnixMilli()
+	}
+	var ticket, person any
+	if k, err := x.log.keys.get(ctx, e.Chain, monthOf(r.Time), false); err == nil {
+		if r.Ticket != "" {
+			ticket = k.tag("ticket", r.Ticket)
+		}
+		if r.User != nil {
+			person = k.tag("person", r.User.Object.String())
+		}
+	}
+	tenant := ""
+	if !r.Tenant.IsZero() {
+		tenant = r.Tenant.String()
+	}
+	return []any{e.Index, r.Time.UnixMilli(), r.Kind, e.Chain, application, string(r.Caller), tenant, string(r.Audience), r.Purpose,
+		r.Request, r.Fingerprint, r.UTI, handed, ticket, person}, nil
+}
+
+// settled waits until the index has all records that there are now.
+func (x *index) settled(ctx context.Context) error {
+	end := x.log.Count()
+	for {
+		var next int64
+		if err := x.db.QueryRow(ctx, `SELECT next FROM audit_indexed`).Scan(&next); err != nil {
+			return fmt.Errorf("%w: audit log: %w", mandate.ErrUnavailable, err)
+		}
+		if next >= end {
+			return nil
+		}
+		if _, err := x.step(ctx); err != nil {
+			return fmt.Errorf("%w: audit log: %w", mandate.ErrUnavailable, err)
+		}
+	}
+}
+
+// An Entry is a record with its place in the log.
+type Entry struct {
+	Index   int64  `json:"index"`
+	Leaf    string `json:"leaf"` // hex, as in the receipt
+	Chain   string `json:"chain,omitempty"`
+	Seq     int64  `json:"seq,omitempty"`
+	Erased  bool   `json:"erased,omitempty"`  // its personal data is gone
+	Dropped bool   `json:"dropped,omitempty"` // its content is gone
+	mandate.Record
+}
+
+// entry decodes a line, and decrypts what is about persons.
+func (l *Log) entry(ctx context.Context, v *line) (Entry, error) {
+	e := Entry{Index: v.index, Leaf: fmt.Sprintf("%x", v.leaf[:])}
+	if v.dropped {
+		t, err := parseTrace(v.text)
+		e.Chain, e.Seq, e.Dropped, e.Erased = t.chain, t.seq, true, true
+		return e, err
+	}
+	h, rest, err := parseHead(v.text)
+	if err != nil {
+		return e, err
+	}
+	p, err := parseRest(rest)
+	if err != nil {
+		return e, err
+	}
+	e.Chain, e.Seq = h.chain, h.seq
+	if err := decodeRecord(&e.Record, &h, &p); err != nil {
+		return e, err
+	}
+	k, err := l.keys.get(ctx, h.chain, p.month, false)
+	if errors.Is(err, errErased) {
+		e.Erased = true
+		return e, nil
+	}
+	if err != nil {
+		return e, err
+	}
+	return e, k.reveal(&e.Record, &h, &p)
+}
+
+// decodeRecord decodes what is in the clear.
+func decodeRecord(r *mandate.Record, h *head, p *parts) (err error) {
+	if err := json.Unmarshal(p.record, r); err != nil {
+		return errNotEntry
+	}
+	r.Kind, r.Epoch = h.kind, h.epoch
+	if r.Time, err = time.Parse(time.RFC3339Nano, string(p.time)); err != nil {
+		return errNotEntry
+	}
+	return nil
+}
+
+// reveal decrypts the rest.
+func (k *key) reveal(r *mandate.Record, h *head, p *parts) error {
+	plain, err := k.open(h, p)
+	if err != nil {
+		return fmt.Errorf("%w: its personal data does not decrypt", errNotEntry)
+	}
+	var hidden personal
+	if err := json.Unmarshal(plain, &hidden); err != nil {
+		return fmt.Errorf("%w: its personal data", errNotEntry)
+	}
+	r.Address, r.Ticket, r.Reason, r.User = hidden.Address, hidden.Ticket, hidden.Reason, hidden.User
+	if hidden.Detail != "" {
+		r.Detail = hidden.Detail
+	}
+	return nil
+}

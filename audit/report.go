@@ -1,0 +1,80 @@
+package audit
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/mandate-sam/mandate"
+)
+
+// A Usage is how often a partner's rights were used in one way.
+type Usage struct {
+	Chain    string           `json:"chain"`
+	Partner  string           `json:"partner"` // short name
+	Caller   mandate.CallerID `json:"caller"`
+	Purpose  string           `json:"purpose"`
+	Tenant   mandate.TenantID `json:"tenant,omitzero"`
+	Audience mandate.Audience `json:"audience"`
+	Issued   int64            `json:"issued"` // tokens handed out, or used for a call
+	Denied   int64            `json:"denied"`
+	Failed   int64            `json:"failed"`
+	First    time.Time        `json:"first"`
+	Last     time.Time        `json:"last"`
+	Scopes   []mandate.Scope  `json:"scopes,omitempty"` // that tokens carried
+}
+
+type usageKey struct {
+	chain, purpose string
+	caller         mandate.CallerID
+	tenant         mandate.TenantID
+	audience       mandate.Audience
+}
+
+// Report says whose rights were used by whom, for which customer and purpose,
+// the most used first.
+func (l *Log) Report(ctx context.Context, q Query) ([]Usage, error) {
+	all := make(map[usageKey]*Usage)
+	for e, err := range l.Each(ctx, q) {
+		if err != nil {
+			return nil, err
+		}
+		if e.Grant == nil || e.Caller == "" {
+			continue
+		}
+		k := usageKey{e.Chain, e.Purpose, e.Caller, e.Tenant, e.Audience}
+		u := all[k]
+		if u == nil {
+			u = &Usage{Chain: e.Chain, Partner: e.Partner, Caller: e.Caller, Purpose: e.Purpose, Tenant: e.Tenant, Audience: e.Audience, Last: e.Time}
+			all[k] = u
+		}
+		u.add(&e.Record)
+	}
+	out := make([]Usage, 0, len(all))
+	for _, u := range slices.SortedFunc(maps.Values(all), func(a, b *Usage) int {
+		return cmp.Or(cmp.Compare(b.Issued, a.Issued), cmp.Compare(a.Chain, b.Chain), b.Last.Compare(a.Last))
+	}) {
+		out = append(out, *u)
+	}
+	return out, nil
+}
+
+func (u *Usage) add(r *mandate.Record) {
+	u.First = r.Time // the newest come first
+	switch r.Kind {
+	case mandate.KindIssued:
+		u.Issued++
+	case mandate.KindDenied:
+		u.Denied++
+	case mandate.KindFailed:
+		u.Failed++
+	}
+	for _, s := range r.Granted {
+		if !slices.Contains(u.Scopes, s) {
+			u.Scopes = append(u.Scopes, s)
+		}
+	}
+	slices.Sort(u.Scopes)
+}
