@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
@@ -218,3 +219,19 @@ type (
 	Signer   = note.Signer
 	Verifier = note.Verifier
 )
+
+// SplitCheckpoints returns the checkpoints in a file of a witness: one signed
+// checkpoint as it is, or lines with one each.
+func SplitCheckpoints(data []byte) (out [][]byte, err error) {
+	if !bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")) {
+		return [][]byte{data}, nil
+	}
+	for b := range bytes.Lines(data) {
+		signed, err := parseCheckpointLine(bytes.TrimSpace(b))
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, signed)
+	}
+	return out, nil
+}

@@ -86,11 +86,11 @@ type doors struct {
 	db       *database.DB
 	servers  []*http.Server
 	requests []string // as sent
-	loads    []*load  // on the API with its records in memory, on the disk; on bare net/http
+	loads    []*load  // on the API with its records in memory, on the disk, in further logs; on bare net/http
 	apis     []string // their addresses
 }
 
-func newDoors(ctx context.Context, dir string, log *audit.Log) (_ *doors, err error) {
+func newDoors(ctx context.Context, dir string, log *audit.Log, more ...*audit.Log) (_ *doors, err error) {
 	d := new(doors)
 	defer func() {
 		if err != nil {
@@ -121,6 +121,11 @@ func newDoors(ctx context.Context, dir string, log *audit.Log) (_ *doors, err er
 	}
 	for _, recorder := range []mandate.Recorder{new(memoryRecorder), log} {
 		if err := d.serveAPI(st, recorder, log); err != nil {
+			return nil, err
+		}
+	}
+	for _, log := range more {
+		if err := d.serveAPI(st, log, log); err != nil {
 			return nil, err
 		}
 	}

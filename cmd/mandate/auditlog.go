@@ -18,11 +18,12 @@ import (
 func (c *cli) auditCommand() *cobra.Command {
 	cmd := group(&cobra.Command{
 		Use:     "audit",
-		Short:   "Read the audit log",
+		Short:   "Read, export and verify the audit log",
 		Long:    `Audit has commands about the log of what was decided and done.`,
 		Example: "  mandate audit tail -f",
 	})
-	cmd.AddCommand(c.auditTailCommand())
+	cmd.AddCommand(c.auditTailCommand(), c.auditSearchCommand(), c.auditReportCommand(), c.auditExportCommand(), c.auditProveCommand(),
+		c.auditVerifyCommand(), c.auditStateCommand(), c.auditEraseCommand(), c.auditDropCommand(), c.auditKeyCommand())
 	return cmd
 }
 

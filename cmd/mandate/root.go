@@ -78,7 +78,7 @@ func (c *cli) root() *cobra.Command {
 	root.SetFlagErrorFunc(flagError)
 	group(root)
 	root.AddCommand(c.serveCommand(), c.configCommand(), c.partnerCommand(), c.grantCommand(), c.callerCommand(),
-		c.tokenCommand(), c.callCommand(), c.auditCommand(), c.policyCommand(), c.forecastCommand(), c.versionCommand())
+		c.tokenCommand(), c.callCommand(), c.auditCommand(), c.witnessCommand(), c.policyCommand(), c.forecastCommand(), c.versionCommand())
 	root.AddCommand(c.keyCommand(), c.lockdownCommand(), c.backupCommand(), c.restoreCommand(), c.vaultCommand())
 	return root
 }

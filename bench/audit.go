@@ -1,0 +1,199 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/audit"
+	"github.com/mandate-sam/mandate/internal/database"
+	"github.com/mandate-sam/mandate/internal/pgtest"
+)
+
+// auditHitCase is G6: a token from the cache over HTTP, whose record is
+// durable before the answer, in files and in PostgreSQL.
+var auditHitCase = benchCase{rows: []string{"G6/hit-file", "G6/hit-postgresql"}, run: runAuditHit}
+
+func runAuditHit(ctx context.Context, e *env) (rows []row, err error) {
+	err = errors.New("PostgreSQL did not start: is Debian's package postgresql installed?")
+	// What starts a PostgreSQL wants to know when a test or a benchmark ends.
+	testing.Benchmark(func(b *testing.B) {
+		if b.N > 1 || rows != nil {
+			return
+		}
+		var db *database.DB
+		db, err = database.Open(ctx, database.Config{URL: pgtest.Start(b).Database(b), Schemas: []database.Schema{audit.Schema()}})
+		if err != nil {
+			return
+		}
+		defer db.Close()
+		err = withAudit(func(log *audit.Log, dir string) error {
+			return runLog(audit.Config{DB: db}, func(shared *audit.Log) (err error) {
+				rows, err = measureHits(ctx, e, dir, log, shared)
+				return err
+			})
+		})
+	})
+	return rows, err
+}
+
+func measureHits(ctx context.Context, e *env, dir string, log, shared *audit.Log) (rows []row, err error) {
+	d, err := newDoors(ctx, dir, log, shared)
+	if err != nil {
+		return nil, err
+	}
+	defer d.close()
+	if err := d.connect(ctx); err != nil {
+		return nil, err
+	}
+	slice := choose(e, 800*time.Millisecond, 400*time.Millisecond)
+	file, pg, bare := d.loads[1], d.loads[2], d.loads[3]
+	v, err := e.interleave(ctx, "G6", choose(e, 11, 5), bare.during(slice), file.during(slice), pg.during(slice))
+	if err != nil {
+		return nil, err
+	}
+	for i, c := range []struct {
+		name  string
+		load  *load
+		least float64
+	}{{"G6/hit-file", file, 0.50}, {"G6/hit-postgresql", pg, 0.25}} {
+		r := compare(c.name, "req/s", v[i+1], v[0])
+		r.Note = fmt.Sprintf("p50 %v ms, p99 %v ms", c.load.percentile(50), c.load.percentile(99))
+		rows = append(rows, r.judge(&target{"ratio", ">=", c.least}, "server, load generator and disk share the processors"))
+	}
+	return rows, nil
+}
+
+// auditBatchCase is G14: how many records 64 writers get onto the disk in the
+// time that one write and flush takes.
+var auditBatchCase = benchCase{rows: []string{"G14/batch-factor"}, run: runAuditBatch}
+
+func runAuditBatch(ctx context.Context, e *env) (rows []row, err error) {
+	err = withAudit(func(log *audit.Log, dir string) error {
+		if _, err := log.Record(ctx, auditRecord(0)); err != nil {
+			return err
+		}
+		floor, err := newDiskFloor(dir, log)
+		if err != nil {
+			return err
+		}
+		defer floor.file.Close()
+		floor.batch = floor.batch[:len(floor.batch)/callers]
+		each, alone := choose(e, 300, 100), choose(e, 400, 150)
+		v, err := e.interleave(ctx, "G14", choose(e, 15, 5),
+			func(ctx context.Context) (float64, error) { return recordTogether(ctx, log, each) },
+			func(context.Context) (float64, error) {
+				start := time.Now()
+				_, err := floor.append(alone)
+				return float64(alone) / time.Since(start).Seconds(), err
+			})
+		if err != nil {
+			return err
+		}
+		rows = []row{compare("G14/batch-factor", "records/s", v[0], v[1]).judge(&target{"ratio", ">=", 20}, "64 writers wait for the processors as much as for the disk")}
+		return nil
+	})
+	return rows, err
+}
+
+// recordTogether lets 64 writers record, and returns the records a second.
+func recordTogether(ctx context.Context, log *audit.Log, each int) (float64, error) {
+	start := time.Now()
+	err := concurrently(callers, func(c int) error {
+		for range each {
+			if _, err := log.Record(ctx, auditRecord(c)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return float64(callers*each) / time.Since(start).Seconds(), err
+}
+
+// auditRecord is the record of a hit.
+func auditRecord(n int) mandate.Record {
+	p := partnerN(n % 16)
+	return mandate.Record{
+		Kind: mandate.KindIssued, Epoch: 1, Request: "TAKE2YJHSQ7VTNXMDJ6KQ4O3VI", Caller: "billing", Address: "192.0.2.77", Use: mandate.UseToken, Purpose: "invoice",
+		Partner: p.Name, Grant: &p.Key, Generation: 1, Tenant: p.Key.Partner, Audience: "https://graph.microsoft.com", Granted: []string{"user_impersonation"},
+		Rule: "billing", Policy: "3f2a", Reason: "rule billing allows it", Fingerprint: receiptHash, UTI: "u1", Correlation: "c1", Expires: time.Now().Add(time.Hour), Cached: true,
+	}
+}
+
+// auditVerifyCase is G15: verifying an export beside hashing its lines and the
+// tree over them, which nobody can leave out.
+var auditVerifyCase = benchCase{rows: []string{"G15/verify"}, run: runAuditVerify}
+
+func runAuditVerify(ctx context.Context, e *env) (rows []row, err error) {
+	err = withAudit(func(log *audit.Log, dir string) error {
+		records := choose(e, 100_000, 30_000)
+		e.say("G15: recording %d", records)
+		if _, err := recordTogether(ctx, log, records/callers); err != nil {
+			return err
+		}
+		path := filepath.Join(dir, "export")
+		if err := exportTo(ctx, log, path); err != nil {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		key, err := audit.ParseKey(log.Key())
+		if err != nil {
+			return err
+		}
+		v, err := e.interleave(ctx, "G15", choose(e, 15, 5),
+			func(context.Context) (float64, error) { return verifyOnce(data, key) },
+			func(context.Context) (float64, error) { return hashOnce(data) })
+		if err != nil {
+			return err
+		}
+		rows = []row{compare("G15/verify", "us", v[0], v[1]).judge(&target{"ratio", "<=", 2}, "other work has the processors")}
+		return nil
+	})
+	return rows, err
+}
+
+func exportTo(ctx context.Context, log *audit.Log, path string) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(log.Export(ctx, f, audit.Export{Whole: true}), f.Close())
+}
+
+// verifyOnce verifies an export and returns the microseconds for one record.
+func verifyOnce(data []byte, key audit.Verifier) (float64, error) {
+	start := time.Now()
+	v, err := audit.Verify(bytes.NewReader(data), audit.Verification{Key: key})
+	if err == nil && !v.OK {
+		err = errors.New(v.Problem)
+	}
+	return perOperation(time.Since(start), int(v.Records)), err
+}
+
+// hashOnce computes leaf hashes and the tree, and nothing else.
+func hashOnce(data []byte) (float64, error) {
+	start := time.Now()
+	var stack []tlog.Hash
+	n := 0
+	for line := range bytes.Lines(data) {
+		h := tlog.RecordHash(line[:len(line)-1])
+		for i := n; i&1 == 1; i >>= 1 {
+			h = tlog.NodeHash(stack[len(stack)-1], h)
+			stack = stack[:len(stack)-1]
+		}
+		stack = append(stack, h)
+		n++
+	}
+	return perOperation(time.Since(start), n), nil
+}
