@@ -94,3 +94,33 @@ func (b *Broker) Release(ctx context.Context, p Partner, by By) (Receipt, error)
 func (r *Record) Withdraws() bool {
 	return r.Grant != nil && r.Kind == KindChanged && strings.HasPrefix(r.Detail, "withdraw")
 }
+
+// An Ended is a caller, or some of what proves who it is, that an operator took
+// away.
+type Ended struct {
+	Caller     string
+	Credential string    // one of its; "" if not just one
+	Secrets    bool      // all its secrets of that time
+	At         time.Time // of one credential: when it ends
+}
+
+// EndsCaller returns what r took away from callers, and whether it did. A
+// backup that is older must not bring that back.
+func (r *Record) EndsCaller() (e Ended, ok bool) {
+	if r.Kind != KindChanged {
+		return e, false
+	}
+	if e.Caller, ok = strings.CutPrefix(r.Detail, "remove caller "); ok {
+		return e, true
+	}
+	if e.Caller, ok = strings.CutPrefix(r.Detail, "rotate the secret of caller "); ok {
+		e.Secrets = true
+		return e, true
+	}
+	rest, ok := strings.CutPrefix(r.Detail, "expire credential ")
+	if ok {
+		e.Credential, e.Caller, ok = strings.Cut(rest, " of caller ")
+		e.At = r.Expires
+	}
+	return e, ok
+}

@@ -96,7 +96,7 @@ func (r *Restoration) load(ctx context.Context, db *database.DB, f io.Reader, h 
 	if r.Epoch, err = db.Epoch(); err != nil {
 		return err
 	}
-	l := &loader{Restoration: r, db: db, tables: tables, history: h}
+	l := &loader{Restoration: r, db: db, tables: tables, history: h, callers: make(map[string]bool)}
 	if _, err := database.ReadDump(f, tables, func(table string, row map[string]any) error { return l.take(ctx, table, row) }); err != nil {
 		return err
 	}
@@ -115,6 +115,7 @@ type loader struct {
 	tables  []database.Table
 	history *history
 	pending []pendingRow
+	callers map[string]bool
 }
 
 type pendingRow struct {
@@ -133,8 +134,12 @@ func (l *loader) take(ctx context.Context, table string, row map[string]any) err
 	switch table {
 	case "partners":
 		l.Partners++
-	case "callers":
-		l.Callers++
+	case "callers", "caller_registry", "caller_credentials":
+		if l.history.ends(table, row, l.Backup.Created) {
+			return nil
+		}
+		l.callers[callerOf(table, row)] = true
+		l.Callers = len(l.callers)
 	case "invitations":
 		closeInvitation(row)
 	case "grants":
@@ -270,6 +275,40 @@ func (h *history) judge(g *vault.Revived) (mandate.State, string) {
 		}
 	}
 	return "", ""
+}
+
+// callerOf returns the caller that a row is of.
+func callerOf(table string, row map[string]any) string {
+	column := "id"
+	if table == "caller_credentials" {
+		column = "caller"
+	}
+	id, _ := row[column].(string)
+	return id
+}
+
+// sameTime is how much earlier than a backup a change may have been recorded
+// that was made after it.
+const sameTime = time.Minute
+
+// ends reports whether a caller's row must not come back, and shortens the
+// life of one that ends later.
+func (h *history) ends(table string, row map[string]any, backup time.Time) bool {
+	for _, r := range h.changes {
+		e, ok := r.EndsCaller()
+		if !ok || e.Caller != callerOf(table, row) || r.Time.Before(backup.Add(-sameTime)) {
+			continue
+		}
+		switch {
+		case e.Credential == "" && !e.Secrets, e.Secrets && table == "callers":
+			return true
+		case e.Credential != "" && (row["key_id"] == e.Credential || table == "caller_credentials" && row["id"] == e.Credential):
+			if until, ok := row["expires"].(int64); !ok || until > e.At.UnixMilli() {
+				row["expires"] = e.At.UnixMilli()
+			}
+		}
+	}
+	return false
 }
 
 // maxChanges bounds how many changes are told, the last ones.

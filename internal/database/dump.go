@@ -40,7 +40,7 @@ const (
 	dumpFormat  = "mandate backup"
 	dumpVersion = 1
 	dumpPage    = 500 // rows that are read with one query
-	maxDumpLine = 1 << 20
+	maxDumpLine = 64 << 20
 )
 
 // A dumpTable is the line before the rows of a table.
@@ -125,6 +125,9 @@ func (w *dumper) line(v any) {
 	e.SetEscapeHTML(false)
 	if err := e.Encode(v); err != nil && w.err == nil {
 		w.err = err
+	}
+	if b.Len() > maxDumpLine && w.err == nil {
+		w.err = errors.New("a row is too long to be read again")
 	}
 	w.hash.Write(b.Bytes())
 	if _, err := w.w.Write(b.Bytes()); err != nil && w.err == nil {

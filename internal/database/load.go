@@ -31,15 +31,12 @@ func ReadDump(r io.Reader, tables []Table, each func(table string, row map[strin
 var errCut = errors.New("the backup is cut short, or was altered: take another one")
 
 func readDump(r io.Reader, tables []Table, each func(string, map[string]any) error) (h DumpHeader, err error) {
-	in := bufio.NewReaderSize(r, maxDumpLine)
+	in := bufio.NewReaderSize(r, 64<<10)
 	sum := sha256.New()
 	var at dumpTable
 	var rows int64
 	for n := 1; ; n++ {
-		line, err := in.ReadSlice('\n')
-		if errors.Is(err, io.EOF) || errors.Is(err, bufio.ErrBufferFull) {
-			return h, errCut
-		}
+		line, err := dumpLine(in)
 		if err != nil {
 			return h, err
 		}
@@ -72,6 +69,22 @@ func readDump(r io.Reader, tables []Table, each func(string, map[string]any) err
 			}
 		}
 		sum.Write(line)
+	}
+}
+
+// dumpLine reads one line.
+func dumpLine(in *bufio.Reader) (line []byte, err error) {
+	for {
+		part, err := in.ReadSlice('\n')
+		line = append(line, part...)
+		switch {
+		case err == nil:
+			return line, nil
+		case errors.Is(err, io.EOF) || len(line) > maxDumpLine:
+			return nil, errCut
+		case !errors.Is(err, bufio.ErrBufferFull):
+			return nil, err
+		}
 	}
 }
 

@@ -99,8 +99,16 @@ func TestRestore(t *testing.T) {
 	for _, engine := range []string{"SQLite", "PostgreSQL"} {
 		d, _ := begin(t, Config{})
 		d.consent(t)
+		for _, id := range []string{"stays", "removed"} {
+			if _, err := d.Operator.AddCaller(t.Context(), id); err != nil {
+				t.Fatal(err)
+			}
+		}
 		backup := d.backUp(t)
 		if err := d.ask(t); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Operator.RemoveCaller(t.Context(), "removed"); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := d.Operator.AddCaller(t.Context(), "later"); err != nil {
@@ -119,6 +127,9 @@ func TestRestore(t *testing.T) {
 			t.Errorf("%s: %+v, after epoch %d", engine, r, last.Epoch)
 		}
 		d.again(t)
+		if all, err := d.Operator.Callers(t.Context()); err != nil || len(all) != 1 || all[0].ID != "stays" || r.Callers != 1 {
+			t.Errorf("%s: callers %+v, %v", engine, all, err)
+		}
 		if err := d.ask(t); !errors.Is(err, mandate.ErrLocked) || contains(err.Error(), "restored from the backup") != nil {
 			t.Errorf("%s: restored: %v", engine, err)
 		}
