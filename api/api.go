@@ -131,6 +131,10 @@ type Config struct {
 	// takes none.
 	Users Users
 
+	// SignIns lets operators sign in, and then use the API as they use the
+	// socket. Nil lets nobody.
+	SignIns SignIns
+
 	// CertificateProxies are the networks of reverse proxies that end TLS and
 	// tell which client certificate was shown, in a header that they let
 	// nobody else write. None by default.
@@ -241,8 +245,10 @@ type route struct {
 
 // callerRoutes are for everybody who can authenticate.
 var callerRoutes = []route{
-	{"POST", "/v1/tokens", (*Server).token},
+	{"POST", tokensPath, (*Server).token},
 }
+
+const tokensPath = "/v1/tokens"
 
 // operatorRoutes are for the operator socket only.
 var operatorRoutes = []route{
@@ -277,40 +283,77 @@ var openRoutes = []route{
 	{"GET", "/openapi.json", (*Server).openAPI},
 }
 
-// Handler returns what callers reach over the network. It wants to be at the
-// root of its host.
+// Handler returns what callers reach over the network, and operators who have
+// signed in. It wants to be at the root of its host.
 func (s *Server) Handler() http.Handler {
-	return s.handler(s.authenticate, callerRoutes)
+	routes := callerRoutes
+	if s.cfg.SignIns != nil {
+		routes = slices.Concat(callerRoutes, operators())
+	}
+	return s.handler(s.fromNetwork, routes)
 }
 
 // Operator returns what the operator socket serves: a server of its own, with
 // [ConnContext] set and a listener of [ListenSocket].
 func (s *Server) Operator() http.Handler {
-	return s.handler(s.peer, slices.Concat(callerRoutes, operators()))
+	return s.handler(s.fromSocket, slices.Concat(callerRoutes, operators()))
 }
 
-// handler serves routes to whom who admits.
-func (s *Server) handler(who func(*http.Request) (mandate.CallerID, error), routes []route) http.Handler {
+// A doorkeeper tells who makes a request, and whether they may use the route.
+// For a person who has signed in it returns who that is.
+type doorkeeper func(*http.Request, route) (mandate.CallerID, *Operator, error)
+
+// fromNetwork admits callers to what is for callers, and operators who have
+// signed in to what their roles allow.
+func (s *Server) fromNetwork(r *http.Request, rt route) (mandate.CallerID, *Operator, error) {
+	if _, ok := session(r); rt.path == tokensPath && !ok {
+		caller, err := s.authenticate(r)
+		return caller, nil, err
+	}
+	o, err := s.person(r)
+	if err != nil {
+		return "", nil, err
+	}
+	return o.caller(), o, o.check(rights[rt.method+" "+rt.path], time.Now())
+}
+
+// fromSocket admits those operators whose user id is on the list.
+func (s *Server) fromSocket(r *http.Request, rt route) (mandate.CallerID, *Operator, error) {
+	caller, err := s.peer(r)
+	if err == nil {
+		err = s.overSocket(r, caller, rt)
+	}
+	return caller, nil, err
+}
+
+// anybody admits everybody.
+func anybody(*http.Request, route) (mandate.CallerID, *Operator, error) { return "", nil, nil }
+
+// handler serves routes to whom the doorkeeper admits.
+func (s *Server) handler(admit doorkeeper, routes []route) http.Handler {
 	mux := http.NewServeMux()
 	allow := map[string]string{} // methods by path
-	handle := func(rt route, who func(*http.Request) (mandate.CallerID, error)) {
+	handle := func(rt route, admit doorkeeper) {
 		if allow[rt.path] != "" {
 			allow[rt.path] += ", "
 		}
 		allow[rt.path] += rt.method
 		mux.Handle(rt.method+" "+rt.path, web.JSON(s.cfg.Log, func(w http.ResponseWriter, r *http.Request) error {
-			caller, err := who(r)
+			caller, operator, err := admit(r, rt)
 			if err != nil {
 				return err
+			}
+			if operator != nil {
+				r = r.WithContext(context.WithValue(r.Context(), operatorKey{}, operator))
 			}
 			return rt.do(s, w, r, caller)
 		}))
 	}
 	for _, rt := range routes {
-		handle(rt, who)
+		handle(rt, admit)
 	}
-	for _, rt := range openRoutes {
-		handle(rt, func(*http.Request) (mandate.CallerID, error) { return "", nil })
+	for _, rt := range slices.Concat(openRoutes, signInRoutes) {
+		handle(rt, anybody)
 	}
 	for path, methods := range allow {
 		mux.Handle(path, wrongMethod(methods))

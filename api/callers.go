@@ -127,7 +127,7 @@ func (s *Server) addCaller(w http.ResponseWriter, r *http.Request, caller mandat
 	if err != nil {
 		return err
 	}
-	c := mandate.Caller{ID: mandate.CallerID(in.ID), Owner: string(caller)}
+	c := mandate.Caller{ID: mandate.CallerID(in.ID), Owner: ownerOf(r, caller)}
 	if err := mandate.CheckCallerID(c.ID); err != nil {
 		return err
 	}

@@ -35,6 +35,9 @@ type Client struct {
 	http   *http.Client
 	id     string
 	secret mandate.Secret
+
+	session    mandate.Secret // of an operator who has signed in
+	breakGlass string         // why, where an operator at the socket may not without
 }
 
 // NewClient returns a client of the API at baseURL, such as
@@ -43,6 +46,20 @@ type Client struct {
 // secret goes with every request. A nil hc means [http.DefaultClient];
 // redirects are never followed.
 func NewClient(baseURL string, hc *http.Client, id string, secret mandate.Secret) (*Client, error) {
+	c, err := NewOpenClient(baseURL, hc)
+	if err != nil {
+		return nil, err
+	}
+	if !mandate.Name(id) || secret.IsZero() {
+		return nil, mandate.Invalid("id", "an id and a secret are required")
+	}
+	c.id, c.secret = id, secret
+	return c, nil
+}
+
+// NewOpenClient is [NewClient] for a client that shows nothing: one whose
+// transport has a client certificate, or of somebody who is about to sign in.
+func NewOpenClient(baseURL string, hc *http.Client) (*Client, error) {
 	u, err := url.Parse(baseURL)
 	if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || strings.Trim(u.Path, "/") != "" {
 		return nil, mandate.Invalid("url", "%.80q must be https://host or https://host:port, and nothing else", baseURL)
@@ -50,13 +67,10 @@ func NewClient(baseURL string, hc *http.Client, id string, secret mandate.Secret
 	if u.Scheme != "https" && !(u.Scheme == "http" && loopback(u.Hostname())) {
 		return nil, mandate.Invalid("url", "%.80q must begin with https://, because the secret goes with every request", baseURL)
 	}
-	if !mandate.Name(id) || secret.IsZero() {
-		return nil, mandate.Invalid("id", "an id and a secret are required")
-	}
 	if hc == nil {
 		hc = http.DefaultClient
 	}
-	return &Client{base: u.Scheme + "://" + u.Host, http: direct(*hc), id: id, secret: secret}, nil
+	return &Client{base: u.Scheme + "://" + u.Host, http: direct(*hc)}, nil
 }
 
 func loopback(host string) bool {
@@ -210,6 +224,12 @@ func (c *Client) do(ctx context.Context, method, path string, in any) (*http.Res
 	}
 	if c.id != "" {
 		req.SetBasicAuth(c.id, c.secret.Reveal())
+	}
+	if !c.session.IsZero() {
+		req.Header.Set("Authorization", bearerScheme+c.session.Reveal())
+	}
+	if c.breakGlass != "" {
+		req.Header.Set(headerBreakGlass, c.breakGlass)
 	}
 	resp, err := c.http.Do(req)
 	var op *net.OpError

@@ -320,6 +320,9 @@ func send(t *testing.T, c *Client, method, path, body string) (int, http.Header,
 	if c.id != "" {
 		req.SetBasicAuth(c.id, c.secret.Reveal())
 	}
+	if !c.session.IsZero() {
+		req.Header.Set("Authorization", "Bearer "+c.session.Reveal())
+	}
 	resp, err := c.http.Do(req)
 	if err != nil {
 		t.Fatal(err)

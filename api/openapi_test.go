@@ -65,7 +65,7 @@ func (d *document) resolve(s *schema) *schema {
 func TestOpenAPIRoutes(t *testing.T) {
 	d := readDocument(t)
 	want := map[string]string{}
-	for tag, routes := range map[string][]route{"caller": callerRoutes, "operator": operators(), "open": openRoutes} {
+	for tag, routes := range map[string][]route{"caller": callerRoutes, "operator": operators(), "open": slices.Concat(openRoutes, signInRoutes)} {
 		for _, rt := range routes {
 			want[rt.method+" "+rt.path] = tag
 		}
@@ -91,7 +91,8 @@ func TestOpenAPISchemas(t *testing.T) {
 		"Partners": reflect.TypeFor[partnersAnswer](), "Partner": reflect.TypeFor[Partner](), "Grant": reflect.TypeFor[Grant](),
 		"Identity": reflect.TypeFor[mandate.Identity](), "Evidence": reflect.TypeFor[mandate.Evidence](), "TokenAMR": reflect.TypeFor[mandate.TokenAMR](),
 		"GrantedAudience": reflect.TypeFor[mandate.GrantedAudience](), "InviteRequest": reflect.TypeFor[InviteRequest](), "Invited": reflect.TypeFor[Invited](),
-		"Callers": reflect.TypeFor[callersAnswer](), "Caller": reflect.TypeFor[Caller](), "CallerRequest": reflect.TypeFor[CallerRequest](), "Binding": reflect.TypeFor[mandate.Binding](), "CallerCredential": reflect.TypeFor[mandate.CallerCredential](),
+		"Callers": reflect.TypeFor[callersAnswer](), "Caller": reflect.TypeFor[Caller](), "CallerRequest": reflect.TypeFor[CallerRequest](), "SignInStart": reflect.TypeFor[SignInStart](), "SignInRequest": reflect.TypeFor[signInRequest](), "SignedIn": reflect.TypeFor[SignedIn](),
+		"Binding": reflect.TypeFor[mandate.Binding](), "CallerCredential": reflect.TypeFor[mandate.CallerCredential](),
 		"Show": reflect.TypeFor[Show](), "RotateCallerRequest": reflect.TypeFor[RotateCallerRequest](), "ExpireRequest": reflect.TypeFor[ExpireRequest](),
 		"CallerAnswer": reflect.TypeFor[CallerAnswer](), "Records": reflect.TypeFor[auditAnswer](), "Status": reflect.TypeFor[Status](),
 		"Health": reflect.TypeFor[struct {
@@ -293,6 +294,7 @@ func scenes() []scene {
 	out = append(out, grantScenes()...)
 	out = append(out, custodyScenes()...)
 	out = append(out, registrationScenes()...)
+	out = append(out, signInScenes()...)
 	out = append(out, policyScenes()...)
 	out = append(out, archiveScenes()...)
 	for op, body := range map[string]string{"POST /v1/tokens": goodToken, "POST /v1/call": goodCallJSON} {

@@ -39,6 +39,8 @@ type idClaims struct {
 	Unique    string   `json:"unique_name"`        // v1, where there is no UPN
 	Name      string   `json:"name"`
 	AMR       []string `json:"amr"`
+	ACRs      []string `json:"acrs"`   // authentication contexts that were met
+	Groups    []string `json:"groups"` // object IDs; absent where there are too many
 	AuthTime  *number  `json:"auth_time"`
 	Account   *number  `json:"acct"` // 1 is a guest
 	IDP       string   `json:"idp"`  // who authenticated the user, if not the tenant

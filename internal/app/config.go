@@ -66,6 +66,9 @@ type Config struct {
 	Portal Portal `yaml:"portal"`
 	API    API    `yaml:"api"`
 
+	// Operators says who runs the server.
+	Operators Operators `yaml:"operators"`
+
 	// Callers says whose tokens and certificates may stand for workloads.
 	Callers Callers `yaml:"callers"`
 
@@ -292,6 +295,9 @@ func (c *Config) Check() error {
 		return err
 	}
 	if err := c.checkCallers(clouds); err != nil {
+		return err
+	}
+	if err := c.checkOperators(clouds); err != nil {
 		return err
 	}
 	if err := c.checkIdentities(); err != nil {

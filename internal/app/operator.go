@@ -39,13 +39,17 @@ func (p *parts) api(a *App, c *Config, o Options, proxies web.Proxies) (*api.Ser
 	if err != nil {
 		return nil, err
 	}
+	people, err := p.signIns(c)
+	if err != nil {
+		return nil, err
+	}
 	metrics, err := p.metrics(a)
 	if err != nil {
 		return nil, err
 	}
 	keeper := &custodian{p.store, c, a.db, p.vault, a.broker, a.rings}
 	return api.New(api.Config{
-		Custodian: keeper, Policies: p.policies, Proofs: proofs, Users: p.upstream, CertificateProxies: certificates,
+		Custodian: keeper, Policies: p.policies, SignIns: people, Operators: c.Operators.uids(), Proofs: proofs, Users: p.upstream, CertificateProxies: certificates,
 		Broker: a.broker, Authenticator: p.store, Partners: p.store, Registry: r, Tenants: p.upstream, Callers: register{p.store, proofs}, Grants: p.vault,
 		Life: guard{a.broker, keeper}, Forecaster: &forecaster{p, a.broker}, Metrics: metrics, Secrets: &sources{a.outside},
 		Audit: a.audit, Archive: a.audit, Recorder: a.audit, Epoch: p.epoch, Clouds: p.clouds, Applications: apps,
