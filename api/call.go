@@ -103,12 +103,12 @@ func (s *Server) call(w http.ResponseWriter, r *http.Request, caller mandate.Cal
 		return err
 	}
 	c, err := s.parseCall(in)
-	if err != nil {
-		return err
+	if err == nil {
+		c.request.Detail = c.method + " " + c.target.path
+		err = s.admit(r.Context(), &c.request, caller, binding, bound, in.UserToken)
 	}
-	c.request.Detail = c.method + " " + c.target.path
-	if err := s.admit(r.Context(), &c.request, caller, binding, bound, in.UserToken); err != nil {
-		return err
+	if err != nil {
+		return s.refuse(r.Context(), caller, mandate.UseCall, err)
 	}
 	if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(callTimeout + streamTimeout)); err != nil {
 		return fmt.Errorf("prepare answer: %w", err)

@@ -48,11 +48,11 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request, caller mandate.Ca
 		return err
 	}
 	req, err := s.parseToken(in)
-	if err != nil {
-		return err
+	if err == nil {
+		err = s.admit(r.Context(), &req, caller, binding, bound, in.UserToken)
 	}
-	if err := s.admit(r.Context(), &req, caller, binding, bound, in.UserToken); err != nil {
-		return err
+	if err != nil {
+		return s.refuse(r.Context(), caller, mandate.UseToken, err)
 	}
 	tok, err := s.cfg.Broker.Token(r.Context(), req)
 	if err != nil {

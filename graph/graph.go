@@ -1,6 +1,5 @@
-// Package graph speaks Microsoft Graph, as far as a consent and a look at one's
-// customers need it: which of the partner's agent groups a user is in, and with
-// whom the partner has delegated admin relationships.
+// Package graph speaks Microsoft Graph, as far as a consent needs it: which of
+// the partner's agent groups a user is in.
 //
 // It never asks twice by itself, follows no redirect and no link to another
 // host, and reads no answer beyond its limit.

@@ -90,7 +90,7 @@ func serve(socket string) (stop func(), err error) {
 			"partnercenter": endpoint("pc"), "graph": endpoint("graph"), "arm": endpoint("arm"),
 		}}},
 		Applications: []api.Application{{Name: "marketplace", Cloud: "test", ID: appID, Audiences: []mandate.Audience{"https://pc.test", "https://graph.test"}}},
-		Transport:    w, Version: "v9", Log: log,
+		Transport:    w, Version: "v9", Log: log, Policies: somePolicies{},
 	})
 	if err != nil {
 		return nil, err

@@ -124,7 +124,7 @@ compares what comes of them with what they say: "allow" or "deny", by which rule
 func (c *cli) testPolicy(dir, config string) error {
 	set, clouds, err := c.compile(dir, config)
 	if err != nil {
-		return err
+		return c.reportCheck(dir, nil, err)
 	}
 	files, err := policy.TestFiles(dir)
 	if err != nil {

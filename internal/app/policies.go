@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -131,7 +132,7 @@ func (x *policies) Apply(ctx context.Context, src policy.Source, after int64, by
 func (x *policies) check(src policy.Source) (*policy.Set, error) {
 	set, err := x.Compile(src)
 	if err != nil {
-		return nil, mandate.Invalid("files", "%v", err)
+		return nil, mandate.Invalid("files", "%s", strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
 	return set, nil
 }

@@ -1,0 +1,38 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/api"
+	"github.com/mandate-sam/mandate/policy"
+)
+
+// somePolicies is a policy in force that never changes.
+type somePolicies struct{}
+
+func (somePolicies) Status(context.Context) (api.PolicyStatus, error) {
+	return api.PolicyStatus{
+		Number: 3, Version: "v3", Rules: 1, By: "uid:7", Configured: "/etc/policy", Differs: "version v9",
+		Files: []policy.File{{Name: "a.cedar", Text: "// nothing\n"}}, Earlier: []api.PolicyVersion{{Number: 2, Version: "v2"}},
+	}, nil
+}
+
+func (somePolicies) Dry(_ context.Context, _ policy.Source, since time.Time) (api.PolicyDiff, error) {
+	d := api.PolicyDiff{Number: 3, Version: "v4", Rules: []policy.RuleChange{{Change: "added", Rule: "a", Effect: "permit", File: "a.cedar", Line: 1}}, Effects: []policy.Effect{}}
+	if !since.IsZero() {
+		d.Requests = 12
+		d.Effects = []policy.Effect{{Caller: "billing", Use: "token", Partner: "contoso", Purpose: "invoice", Before: "allow by rule a", After: "deny: no rule", Count: 7}}
+	}
+	return d, nil
+}
+
+func (somePolicies) Apply(context.Context, policy.Source, int64, mandate.By) error { return nil }
+
+func (somePolicies) Explain(context.Context, api.ExplainRequest) (api.PolicyExplanation, error) {
+	return api.PolicyExplanation{Explanation: policy.Explanation{
+		Reason: "no rule allows it", Policy: "v3",
+		Rules: []policy.View{{Rule: "a", Effect: "permit", File: "a.cedar", Line: 1, Missing: []string{`context.purpose == Purpose::"invoice"`}}},
+	}}, nil
+}
