@@ -179,7 +179,7 @@ func (b *Broker) holdOn(ctx context.Context, turn Turn) (let func()) {
 // redeem asks Entra, and stores the refresh token that came back before
 // anybody gets the access token.
 func (b *Broker) redeem(ctx context.Context, f flight, turn Turn) (*cached, error) {
-	g, r, err := b.present(ctx, f)
+	g, r, err := b.present(ctx, f, turn)
 	if err != nil {
 		return nil, err
 	}
@@ -193,14 +193,14 @@ func (b *Broker) redeem(ctx context.Context, f flight, turn Turn) (*cached, erro
 // present redeems the stored refresh token. If Entra says that it is dead, the
 // store is read once more before that is believed: another replica may have
 // replaced it meanwhile. If it is dead, the generation before may stand in.
-func (b *Broker) present(ctx context.Context, f flight) (Grant, Redeemed, error) {
-	g, r, err := b.presentStored(ctx, f)
+func (b *Broker) present(ctx context.Context, f flight, turn Turn) (Grant, Redeemed, error) {
+	g, r, err := b.presentStored(ctx, f, turn.Grant)
 	if !grantIsDead(err) {
 		return g, r, err
 	}
 	newer, herr := b.cfg.Vault.Head(ctx, f.redemption.Key)
 	if herr == nil && newer.Version != g.Version {
-		if g, r, err = b.presentStored(ctx, f); !grantIsDead(err) {
+		if g, r, err = b.presentStored(ctx, f, Grant{}); !grantIsDead(err) {
 			return g, r, err
 		}
 	}
@@ -230,10 +230,13 @@ func (b *Broker) presentFallback(ctx context.Context, f flight, g Grant, r Redee
 	return fallback, stood, nil
 }
 
-func (b *Broker) presentStored(ctx context.Context, f flight) (Grant, Redeemed, error) {
-	g, err := b.cfg.Vault.Open(ctx, f.redemption.Key)
-	if err != nil {
-		return g, Redeemed{}, fmt.Errorf("open grant: %w", err)
+// presentStored redeems the refresh token of g, or the stored one if g is zero.
+func (b *Broker) presentStored(ctx context.Context, f flight, g Grant) (Grant, Redeemed, error) {
+	if g.Refresh.IsZero() {
+		var err error
+		if g, err = b.cfg.Vault.Open(ctx, f.redemption.Key); err != nil {
+			return g, Redeemed{}, fmt.Errorf("open grant: %w", err)
+		}
 	}
 	if g.Generation != f.generation || g.Since != f.since {
 		return g, Redeemed{}, ErrSuperseded

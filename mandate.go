@@ -363,6 +363,10 @@ type Turn struct {
 	Key   TokenKey
 	Owner string // who took it: a replica, and a random part for every time
 	Fence int64  // larger each time that the turn is taken
+
+	// Grant is what [Vault.Open] would have returned when the turn was taken,
+	// but for Last, where that came along; else it is zero.
+	Grant Grant
 }
 
 // A Wanted says which shared token will do.

@@ -2,8 +2,7 @@ package vault
 
 import (
 	"context"
-	"errors"
-	"fmt"
+	"database/sql"
 	"time"
 
 	"github.com/mandate-sam/mandate"
@@ -38,12 +37,9 @@ func (v *SQL) Keep(ctx context.Context, k mandate.Keep) error {
 	case rotates:
 		err = v.rotate(ctx, &k, share)
 	case share != nil:
-		err = ours(ctx, share.store(ctx, v.db))
+		err = v.end(ctx, share, nil)
 	default:
 		err = v.unchanged(ctx, &k)
-	}
-	if share != nil && (err == nil || errors.Is(err, mandate.ErrRotated)) {
-		v.ended(ctx, k.Turn)
 	}
 	return wrap("keep", err)
 }
@@ -62,11 +58,15 @@ func (v *SQL) rotate(ctx context.Context, k *mandate.Keep, share *shareable) err
 	if err != nil {
 		return err
 	}
-	if err := v.store(ctx, k, s, share); err != nil {
-		return err
+	if share != nil {
+		err = v.end(ctx, share, &s)
+	} else {
+		err = v.store(ctx, k, s, nil)
 	}
-	v.remember(s, l, k.Next)
-	return nil
+	if err == nil {
+		v.remember(s, l, k.Next)
+	}
+	return err
 }
 
 // homeOfRow returns where a grant's token is. The next goes there too, so that
@@ -112,8 +112,10 @@ func (v *SQL) store(ctx context.Context, k *mandate.Keep, s stored, share *share
 
 // lost tells why a rotation changed nothing. None of the reasons passes: an
 // epoch only grows, and so do a row's version and the generation.
-func lost(ctx context.Context, tx *database.Tx, k *mandate.Keep) (overtaken bool, err error) {
-	err = tx.QueryRow(ctx, `SELECT count(*) > 0 FROM grants WHERE `+ofGrant+` AND generation = $4 AND version > $5
+func lost(ctx context.Context, in interface {
+	QueryRow(ctx context.Context, query string, args ...any) *sql.Row
+}, k *mandate.Keep) (overtaken bool, err error) {
+	err = in.QueryRow(ctx, `SELECT count(*) > 0 FROM grants WHERE `+ofGrant+` AND generation = $4 AND version > $5
 		AND `+live+` AND since <= $6 AND (SELECT epoch FROM head) = $6`,
 		keyArgs(k.Grant.Key, k.Grant.Generation, k.Grant.Version, k.Epoch)...).Scan(&overtaken)
 	if err == nil && !overtaken {
@@ -131,37 +133,4 @@ func (v *SQL) unchanged(ctx context.Context, k *mandate.Keep) error {
 		return mandate.ErrSuperseded
 	}
 	return unavailable(ctx, err)
-}
-
-// A shareable is what ends a turn: the token to share, if there is one.
-type shareable struct {
-	keep        *mandate.Keep
-	id          []byte
-	expires     int64
-	fingerprint string
-	token       sealed // its box is nil if there is no token
-}
-
-// An execer is a database or a transaction.
-type execer interface {
-	Exec(ctx context.Context, query string, args ...any) (int64, error)
-}
-
-// store ends the turn and stores the token, in one statement, or returns
-// [mandate.ErrSuperseded].
-func (s *shareable) store(ctx context.Context, db execer) error {
-	k := s.keep
-	const given = ` WHERE id = $4 AND owner = $5 AND fence = $6 AND EXISTS (SELECT 1 FROM grants WHERE ` + ofGrant + `
-		AND generation = $7 AND ` + live + ` AND since <= $8) AND (SELECT epoch FROM head) = $8`
-	set := `UPDATE turns SET owner = ''`
-	args := keyArgs(k.Grant.Key, s.id, k.Turn.Owner, k.Turn.Fence, k.Grant.Generation, k.Epoch)
-	if s.token.box != nil {
-		set += `, epoch = $8, expires = $9, fingerprint = $10, key_id = $11, sealed = $12`
-		args = append(args, s.expires, s.fingerprint, s.token.keyID, s.token.blob())
-	}
-	n, err := db.Exec(ctx, set+given, args...)
-	if err == nil && n == 0 {
-		return fmt.Errorf("%w, or the turn is another's", mandate.ErrSuperseded)
-	}
-	return err
 }

@@ -394,29 +394,87 @@ func BenchmarkRedemption(b *testing.B) {
 	}
 }
 
-// TestAnExtendedTurnIsNotTaken: not even by one who saw it end a moment before.
-func TestAnExtendedTurnIsNotTaken(t *testing.T) {
-	ctx := t.Context()
-	v, db, _ := openVault(t)
-	c, g := holding(t, v)
-	w := c.wanted(g, "https://example.com")
-	turn, err := c.take(ctx, w)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := db.Exec(ctx, `UPDATE turns SET lease = now_ms() - 1`); err != nil {
-		t.Fatal(err)
-	}
-	seen, err := v.turn(ctx, idOf(w.Key), w.Key)
-	if err != nil || seen.lease > seen.now {
-		t.Fatal(seen.lease, seen.now, err)
-	}
-	if err := v.Extend(ctx, turn); err != nil {
-		t.Fatal(err)
-	}
-	if late, err := v.take(ctx, idOf(w.Key), w.Key, &seen); err != nil || late.Owner != "" {
-		t.Errorf("got the turn of %q, %v, want none: it was extended", late.Owner, err)
-	}
+// TestATurnIsLookedAtAgain by one who saw it free, and had to wait for somebody
+// who extends it, or stores a token, in that moment.
+func TestATurnIsLookedAtAgain(t *testing.T) {
+	onBoth(t, func(t *testing.T, cfg database.Config) {
+		ctx := t.Context()
+		v := replicas(t, cfg)[0]
+		c, g := holding(t, v)
+		w := c.wanted(g, "https://example.com")
+		token := c.accessToken(g, w, "access")
+		if err := c.share(ctx, g, w, token, mandate.Secret{}); err != nil {
+			t.Fatal(err)
+		}
+		for _, tt := range []struct{ before, meanwhile string }{
+			{`UPDATE turns SET epoch = epoch - 1000`, `UPDATE turns SET owner = 'another', lease = now_ms() + 60000`},
+			{`UPDATE turns SET owner = ''`, `UPDATE turns SET epoch = epoch + 1000`},
+		} {
+			if _, err := v.db.Exec(ctx, tt.before); err != nil {
+				t.Fatal(err)
+			}
+			type taken struct {
+				turn  mandate.Turn
+				token *mandate.Token
+			}
+			got := make(chan taken)
+			err := v.db.Tx(ctx, func(tx *database.Tx) error {
+				if _, err := tx.Exec(ctx, tt.meanwhile); err != nil {
+					return err
+				}
+				go func() {
+					ctx, cancel := context.WithTimeout(ctx, time.Second)
+					defer cancel()
+					turn, token, _ := v.Take(ctx, w)
+					got <- taken{turn, token}
+				}()
+				time.Sleep(200 * time.Millisecond)
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			free := tt.before == `UPDATE turns SET owner = ''`
+			if got := <-got; got.turn.Owner != "" || (got.token != nil) != free {
+				t.Errorf("%s: got the turn of %q and a token: %v", tt.meanwhile, got.turn.Owner, got.token != nil)
+			}
+		}
+	})
+}
+
+// TestATurnBringsTheGrant as it is now, if it can be opened.
+func TestATurnBringsTheGrant(t *testing.T) {
+	onBoth(t, func(t *testing.T, cfg database.Config) {
+		ctx := t.Context()
+		v := replicas(t, cfg)[0]
+		c, g := holding(t, v)
+		if err := c.rotate(ctx, g, "rotated"); err != nil {
+			t.Fatal(err)
+		}
+		want, err := v.Open(ctx, c.key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		turn, err := c.take(ctx, c.wanted(g, "https://example.com"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := turn.Grant
+		if got.Refresh.Reveal() != "rotated" || got.Version != g.Version+1 || got.Since != g.Since || differs(got, want) != "" {
+			t.Errorf("got version %d, which is other than it was stored in %q", got.Version, differs(got, want))
+		}
+		w := c.wanted(g, "https://other.example")
+		w.Key.Generation++
+		if turn, err := c.take(ctx, w); err != nil || turn.Grant.Generation != 0 {
+			t.Errorf("a generation that is not active: got %d, error %v", turn.Grant.Generation, err)
+		}
+		if _, err := v.db.Exec(ctx, `UPDATE grants SET until = 1`); err != nil {
+			t.Fatal(err)
+		}
+		if turn, err := c.take(ctx, c.wanted(g, "https://third.example")); err != nil || !turn.Grant.Refresh.IsZero() {
+			t.Errorf("a grant that has ended was opened (error %v)", err)
+		}
+	})
 }
 
 // TestATokenOfBeforeAChangeIsNotServed: even if it is still there, and even to
