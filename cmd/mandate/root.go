@@ -26,6 +26,9 @@ The socket is the first of these:
   $XDG_RUNTIME_DIR/mandate.sock   if it is there
   /run/mandate/mandate.sock       if it is there
 
+Operators who sign in ("mandate login") name the server instead, with --server or
+$MANDATE_SERVER.
+
 Results go to standard output, everything else to standard error. With --json
 both are JSON: one object, or one a line for lists that go on.
 
@@ -43,7 +46,10 @@ type cli struct {
 	program
 	stdio
 	socket string
+	server string
 	json   bool
+
+	breakGlass string
 }
 
 // run runs the command line args and returns the exit status.
@@ -74,10 +80,12 @@ func (c *cli) root() *cobra.Command {
 		SuggestionsMinimumDistance: 2,
 	}
 	root.PersistentFlags().StringVar(&c.socket, "socket", "", "the server's operator socket (default: see \"mandate --help\")")
+	root.PersistentFlags().StringVar(&c.server, "server", "", "the server's API, for operators who have signed in (default: $MANDATE_SERVER, else the socket)")
+	root.PersistentFlags().StringVar(&c.breakGlass, "break-glass", "", "why this must be done over the socket although operators sign in; recorded and told")
 	root.PersistentFlags().BoolVar(&c.json, "json", false, "write JSON, errors too")
 	root.SetFlagErrorFunc(flagError)
 	group(root)
-	root.AddCommand(c.serveCommand(), c.configCommand(), c.partnerCommand(), c.grantCommand(), c.callerCommand(),
+	root.AddCommand(c.serveCommand(), c.configCommand(), c.partnerCommand(), c.grantCommand(), c.callerCommand(), c.loginCommand(), c.logoutCommand(),
 		c.tokenCommand(), c.callCommand(), c.auditCommand(), c.witnessCommand(), c.policyCommand(), c.forecastCommand(), c.versionCommand())
 	root.AddCommand(c.keyCommand(), c.lockdownCommand(), c.backupCommand(), c.restoreCommand(), c.vaultCommand())
 	return root

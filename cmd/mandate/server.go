@@ -15,11 +15,21 @@ import (
 
 // client returns a client of the running server.
 func (c *cli) client() (*api.Client, error) {
+	if c.server != "" && c.socket != "" {
+		return nil, usage("--server and --socket do not go together")
+	}
+	if c.serverURL() != "" {
+		return c.overNetwork()
+	}
 	path, err := c.findSocket()
 	if err != nil {
 		return nil, err
 	}
-	return api.NewSocketClient(path)
+	client, err := api.NewSocketClient(path)
+	if err != nil || c.breakGlass == "" {
+		return client, err
+	}
+	return client.BreakGlass(c.breakGlass), nil
 }
 
 // findSocket returns the socket that was named, or else the first of the usual
