@@ -6,6 +6,7 @@ toolchain go1.26.8
 
 require (
 	github.com/AzureAD/microsoft-authentication-library-for-go v1.10.1
+	github.com/cedar-policy/cedar-go v1.9.0
 	github.com/mandate-sam/mandate v0.0.0
 	golang.org/x/oauth2 v0.37.0
 	golang.org/x/mod v0.42.0
@@ -13,7 +14,6 @@ require (
 )
 
 require (
-	github.com/cedar-policy/cedar-go v1.9.0 // indirect
 	github.com/dustin/go-humanize v1.0.1 // indirect
 	github.com/go-jose/go-jose/v4 v4.1.8 // indirect
 	github.com/go-json-experiment/json v0.0.0-20260820222146-c27c302e5fc3 // indirect
