@@ -1,9 +1,6 @@
 package app
 
 import (
-	"os"
-	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -87,24 +84,5 @@ func TestHistoryEndsCallers(t *testing.T) {
 		if gone := h.ends(tt.table, row, backup); gone != tt.gone || row["expires"] != tt.expires {
 			t.Errorf("%s of %s: gone %v, expires %v, want %v, %v", tt.table, tt.id, gone, row["expires"], tt.gone, tt.expires)
 		}
-	}
-}
-
-// An audit log whose last line was torn is read; one that is none is refused.
-func TestHistoryReads(t *testing.T) {
-	h := &history{ended: make(map[mandate.GrantKey][]mandate.Record)}
-	write := func(text string) string {
-		path := filepath.Join(t.TempDir(), "audit.jsonl")
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
-	good := write(`{"kind":"changed","epoch":7}` + "\n" + `{"kind":"chan`)
-	if err := h.read(good); err != nil || h.records != 1 || h.epoch != 7 {
-		t.Errorf("%d records, epoch %d, %v", h.records, h.epoch, err)
-	}
-	if err := h.read(write("no record\n")); err == nil || !strings.Contains(err.Error(), "line 1") {
-		t.Errorf("got %v", err)
 	}
 }
