@@ -301,3 +301,9 @@ func (x *policies) then(ctx context.Context, rec *indexed, now *policy.Set, out 
 	}
 	return set, nil
 }
+
+// measure tells what metrics show.
+func (x *policies) measure() (number int64, broken bool) {
+	_, number, why, err := x.InForce()
+	return number, why != nil || err != nil
+}

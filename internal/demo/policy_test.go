@@ -1,11 +1,14 @@
 package demo
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -244,5 +247,51 @@ func TestPolicyShadowAndTicket(t *testing.T) {
 	}
 	if _, last := d.records(t); last.Kind != mandate.KindIssued || len(last.Shadow) != 1 || last.Shadow[0] != "later" || last.Rule != "mine" {
 		t.Errorf("recorded %+v", last)
+	}
+}
+
+// A policy that is applied at one replica decides in all of them within a
+// second, under load: after that not one token is handed out by the old one.
+func TestPolicyInAllReplicas(t *testing.T) {
+	f := newFleet(t, 3)
+	st, err := f.Operator.Policy(t.Context())
+	if err != nil || st.Number != 1 {
+		t.Fatalf("three replicas began with %+v, %v", st, err)
+	}
+	var changed atomic.Int64 // when it was acknowledged, in Unix nanoseconds
+	var asked, late atomic.Int64
+	ctx, stop := context.WithCancel(t.Context())
+	var group sync.WaitGroup
+	for i := range 12 {
+		group.Go(func() {
+			for ctx.Err() == nil {
+				begun := time.Now()
+				_, err := f.replicas[i%3].ask(ctx, "graph", "")
+				asked.Add(1)
+				if c := changed.Load(); err == nil && c > 0 && begun.Sub(time.Unix(0, c)) > time.Second {
+					late.Add(1)
+				}
+			}
+		})
+	}
+	time.Sleep(time.Second)
+	stopRule := policy.File{Name: "stop.cedar", Text: `@id("stop") forbid (principal, action, resource);`}
+	if _, err := f.apply(t, append(st.Files, stopRule)...); err != nil {
+		t.Fatal(err)
+	}
+	changed.Store(time.Now().UnixNano())
+	time.Sleep(3 * time.Second)
+	stop()
+	group.Wait()
+	if late.Load() > 0 || asked.Load() < 100 {
+		t.Errorf("%d tokens were handed out later than a second after the change, of %d requests", late.Load(), asked.Load())
+	}
+	for _, r := range f.replicas {
+		if _, err := r.ask(t.Context(), "graph", ""); !errors.Is(err, mandate.ErrDenied) {
+			t.Errorf("%s: %v", r.name, err)
+		}
+		if st, err := r.client.Policy(t.Context()); err != nil || st.Number != 2 {
+			t.Errorf("%s: %+v, %v", r.name, st, err)
+		}
 	}
 }

@@ -22,9 +22,10 @@ type Source struct {
 	Stats    func() mandate.Stats
 	Grants   func(context.Context, mandate.TenantID) ([]mandate.Grant, error)
 	Partners func() ([]mandate.Partner, error)
-	Records  func() int64                // in the audit log
-	Ready    func(context.Context) error // why requests cannot be served
-	Window   time.Duration               // after which a refresh token lapses
+	Records  func() int64                       // in the audit log
+	Ready    func(context.Context) error        // why requests cannot be served
+	Policy   func() (number int64, broken bool) // that decides, and whether a later one cannot be used
+	Window   time.Duration                      // after which a refresh token lapses
 	Log      *slog.Logger
 }
 
@@ -46,6 +47,8 @@ func Handler(s Source) (http.Handler, error) {
 // The metrics. A gauge of a time is in seconds since 1970.
 var (
 	ready     = desc("ready", "Whether requests can be served.")
+	inForce   = desc("policy_number", "Number of the policy that decides; 0 if there is none.")
+	broken    = desc("policy_broken", "Whether a later policy cannot be used.")
 	records   = desc("audit_records", "Records in the audit log.")
 	tokens    = desc("token_requests_total", "Requests for tokens, by outcome.", "outcome")
 	hits      = desc("token_cache_hits_total", "Tokens that were handed out from memory.")
@@ -74,7 +77,7 @@ type collector struct{ Source }
 
 // Describe implements [prometheus.Collector].
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{ready, records, tokens, hits, upstream, keepAlive, pauses, grants, ends, lapses, failing, candidate, read} {
+	for _, d := range []*prometheus.Desc{ready, inForce, broken, records, tokens, hits, upstream, keepAlive, pauses, grants, ends, lapses, failing, candidate, read} {
 		ch <- d
 	}
 }
@@ -85,6 +88,9 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	defer cancel()
 	s := c.Stats()
 	gauge(ch, ready, yes(c.Ready(ctx) == nil))
+	number, unusable := c.Policy()
+	gauge(ch, inForce, float64(number))
+	gauge(ch, broken, yes(unusable))
 	gauge(ch, records, float64(c.Records()))
 	counter(ch, hits, s.Hits)
 	for outcome, n := range s.Tokens {

@@ -43,7 +43,7 @@ func source() Source {
 		Partners: func() ([]mandate.Partner, error) {
 			return []mandate.Partner{{Name: "contoso", Key: key("11111111")}, {Name: "fabrikam", Key: key("22222222")}}, nil
 		},
-		Records: func() int64 { return 42 }, Ready: func(context.Context) error { return nil }, Window: time.Hour,
+		Records: func() int64 { return 42 }, Ready: func(context.Context) error { return nil }, Policy: func() (int64, bool) { return 3, true }, Window: time.Hour,
 		Log: slog.New(slog.DiscardHandler),
 	}
 }
@@ -66,7 +66,7 @@ func scrape(t *testing.T, s Source) string {
 func TestMetrics(t *testing.T) {
 	text := scrape(t, source())
 	for _, want := range []string{
-		"mandate_ready 1", "mandate_audit_records 42", `mandate_token_requests_total{outcome="denied"} 2`, `mandate_token_requests_total{outcome="issued"} 7`,
+		"mandate_ready 1", "mandate_policy_number 3", "mandate_policy_broken 1", "mandate_audit_records 42", `mandate_token_requests_total{outcome="denied"} 2`, `mandate_token_requests_total{outcome="issued"} 7`,
 		"mandate_token_cache_hits_total 5", `mandate_upstream_calls_total{call="redeem",outcome="customer"} 4`, `mandate_keep_alives_total{outcome="ok"} 3`,
 		`mandate_pauses_open{domain="customer"} 1`, `mandate_grants{state="active"} 2`, `mandate_grants{state="suspended"} 1`, `mandate_grants{state="withdrawn"} 0`,
 		`mandate_grant_end_timestamp_seconds{partner="contoso"} 1.8000000005e+09`, `mandate_grant_lapse_timestamp_seconds{partner="contoso"} 1.8000036005e+09`,
