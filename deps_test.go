@@ -63,7 +63,8 @@ var ranks = map[string]int{
 	"/callers":          1,
 	"/policy":           1,
 	"/store":            1,
-	"/internal/metrics": 1,
+	"/internal/metrics":  1,
+	"/internal/rotation": 1,
 	"/internal/web":     1,
 
 	"/api":             2,

@@ -153,6 +153,9 @@ type Config struct {
 	// Policies holds the policy in force. Nil has none that can be changed.
 	Policies Policies
 
+	// Credentials looks after those of the applications. Nil does not.
+	Credentials Credentials
+
 	// Metrics answers for /metrics on the operator socket. Nil has none.
 	Metrics http.Handler
 
@@ -273,7 +276,7 @@ var operatorRoutes = []route{
 
 // operators returns all routes that are for operators only.
 func operators() []route {
-	return slices.Concat(operatorRoutes, registrationRoutes, custodyRoutes, policyRoutes, archiveRoutes)
+	return slices.Concat(operatorRoutes, registrationRoutes, custodyRoutes, policyRoutes, archiveRoutes, credentialRoutes)
 }
 
 // openRoutes ask nobody who they are.

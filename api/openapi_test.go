@@ -113,6 +113,8 @@ func TestOpenAPISchemas(t *testing.T) {
 		"PolicyApplyRequest": reflect.TypeFor[ApplyRequest](), "PolicyDiffRequest": reflect.TypeFor[DiffRequest](), "RuleChange": reflect.TypeFor[policy.RuleChange](),
 		"PolicyEffect": reflect.TypeFor[policy.Effect](), "PolicyDiff": reflect.TypeFor[PolicyDiff](), "HypotheticalRequest": reflect.TypeFor[policy.Hypothetical](),
 		"PolicyExplainRequest": reflect.TypeFor[ExplainRequest](), "PolicyView": reflect.TypeFor[policy.View](), "PolicyExplanation": reflect.TypeFor[PolicyExplanation](),
+		"CredentialStatus": reflect.TypeFor[CredentialStatus](), "CredentialRotation": reflect.TypeFor[CredentialRotation](), "EntraCredential": reflect.TypeFor[EntraCredential](),
+		"Credentials": reflect.TypeFor[credentialsAnswer](), "CredentialRequest": reflect.TypeFor[CredentialRequest](), "CredentialLine": reflect.TypeFor[CredentialLine](), "CredentialGrant": reflect.TypeFor[CredentialGrant](),
 		"Problem": reflect.TypeFor[web.Problem](), "GrantKey": reflect.TypeFor[mandate.GrantKey](),
 		"Record": reflect.TypeFor[audit.Entry](), "AuditState": reflect.TypeFor[AuditState](), "WitnessStatus": reflect.TypeFor[audit.WitnessStatus](),
 		"EraseRequest": reflect.TypeFor[EraseRequest](), "DropRequest": reflect.TypeFor[DropRequest](), "Tidied": reflect.TypeFor[Tidied](),
@@ -293,6 +295,7 @@ func scenes() []scene {
 	}
 	out = append(out, grantScenes()...)
 	out = append(out, custodyScenes()...)
+	out = append(out, credentialScenes()...)
 	out = append(out, registrationScenes()...)
 	out = append(out, signInScenes()...)
 	out = append(out, policyScenes()...)

@@ -43,6 +43,7 @@ var rights = map[string]right{
 	"POST /v1/callers": loosens, "POST /v1/callers/{caller}/credentials": loosens, "POST /v1/callers/{caller}/rotate": loosens,
 	"POST /v1/callers/{caller}/expire": tightens, "POST /v1/callers/{caller}/remove": tightens,
 	"GET /v1/keys": views, "POST /v1/keys/rotate": loosens, "POST /v1/keys/reload": loosens, "POST /v1/keys/retire": loosens, "POST /v1/keys/rewrap": loosens,
+	"GET /v1/credentials": views, "POST /v1/credentials/rotate": loosens,
 	"GET /v1/lockdown": views, "POST /v1/lockdown": tightens, "POST /v1/lockdown/end": loosens,
 	"GET /v1/policy": views, "POST /v1/policy": loosens, "POST /v1/policy/diff": views, "POST /v1/policy/explain": views,
 	"GET /v1/backup": acts, "POST /v1/restore/finish": loosens,

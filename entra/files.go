@@ -135,6 +135,11 @@ func (f *fileSigner) Sign(_ context.Context, digest []byte) ([]byte, error) {
 	return rsa.SignPSS(rand.Reader, f.key, crypto.SHA256, digest, &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: crypto.SHA256})
 }
 
+// SignPKCS1 implements [PKCS1Signer].
+func (f *fileSigner) SignPKCS1(_ context.Context, digest []byte) ([]byte, error) {
+	return rsa.SignPKCS1v15(rand.Reader, f.key, crypto.SHA256, digest)
+}
+
 // load takes the certificate and the key that a file has.
 func (f *fileSigner) load(path string) error {
 	rest, mode, err := read(path, maxPEM)

@@ -39,7 +39,7 @@ func classify(status int) (mandate.Domain, mandate.Remedy) {
 }
 
 // fault makes a fault of an answer other than 200.
-func fault(status int, h http.Header, body []byte, id string, token mandate.Secret) *mandate.Fault {
+func fault(status int, h http.Header, body []byte, id string, confidential ...mandate.Secret) *mandate.Fault {
 	var b struct {
 		Error struct {
 			Code       string `json:"code"`
@@ -52,7 +52,7 @@ func fault(status int, h http.Header, body []byte, id string, token mandate.Secr
 	if upstream.IsJSON(h) {
 		_ = json.Unmarshal(body, &b) // an unreadable body leaves the status
 	}
-	r := upstream.Redactor(token.Reveal())
+	r := redactor(confidential)
 	e := &Error{
 		Status:    status,
 		Code:      upstream.Clean(r.Replace(b.Error.Code), 64),

@@ -1,14 +1,17 @@
-// Package graph speaks Microsoft Graph, as far as a consent needs it: which of
-// the partner's agent groups a user is in.
+// Package graph speaks Microsoft Graph, as far as consents and credentials need
+// it: which of the partner's agent groups a user is in, and with which
+// credentials an application is registered.
 //
 // It never asks twice by itself, follows no redirect and no link to another
 // host, and reads no answer beyond its limit.
 package graph
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"path"
@@ -145,30 +148,56 @@ func (c *Client) next(link string) (*url.URL, error) {
 // ask asks for a URL of Graph's, without a body, and returns the answer if its
 // status is 200, or 204 where nothing was asked to be read. Every other outcome is a [*mandate.Fault].
 func (c *Client) ask(ctx context.Context, method string, token mandate.Secret, u *url.URL) (http.Header, []byte, error) {
+	return c.send(ctx, method, token, u, nil)
+}
+
+// send is ask with a body in JSON, whose confidential parts are censored in
+// errors.
+func (c *Client) send(ctx context.Context, method string, token mandate.Secret, u *url.URL, in any, confidential ...mandate.Secret) (http.Header, []byte, error) {
 	id := upstream.RequestID()
-	req, err := http.NewRequestWithContext(ctx, method, u.String(), nil)
+	var content io.Reader
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return nil, nil, err
+		}
+		content = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), content)
 	if err != nil {
-		return nil, nil, transport(err, id, token)
+		return nil, nil, transport(err, id, token, confidential...)
+	}
+	if in != nil {
+		req.Header.Set("Content-Type", "application/json")
 	}
 	req.Header.Set("Authorization", "Bearer "+token.Reveal())
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("client-request-id", id)
 	status, header, body, err := upstream.Do(c.http, req, maxAnswer)
 	if err != nil {
-		return nil, nil, transport(err, id, token)
+		return nil, nil, transport(err, id, token, confidential...)
 	}
 	if status != http.StatusOK && (status != http.StatusNoContent || method == http.MethodGet) {
-		return nil, nil, fault(status, header, body, id, token)
+		return nil, nil, fault(status, header, body, id, append(confidential, token)...)
 	}
 	return header, body, nil
 }
 
 // transport is the fault of an exchange without an answer. The URL is left out:
 // it may hold a continuation token.
-func transport(err error, id string, token mandate.Secret) *mandate.Fault {
-	err = upstream.Redact(upstream.Redactor(token.Reveal()), upstream.WithoutURL(err))
+func transport(err error, id string, token mandate.Secret, more ...mandate.Secret) *mandate.Fault {
+	err = upstream.Redact(redactor(append(more, token)), upstream.WithoutURL(err))
 	return &mandate.Fault{Domain: mandate.DomainTransient, Remedy: mandate.RemedyRetry,
 		CorrelationID: id, Cause: fmt.Errorf("ask Graph: %w", err)}
+}
+
+// redactor takes secrets out of texts.
+func redactor(all []mandate.Secret) *strings.Replacer {
+	var secrets []string
+	for _, s := range all {
+		secrets = append(secrets, s.Reveal())
+	}
+	return upstream.Redactor(secrets...)
 }
 
 // unusable is the fault of an answer that cannot be what Graph meant.

@@ -102,28 +102,39 @@ type certificateBundle struct {
 // certificate gets a certificate. Unlike the SDK's clients it names the
 // resource of the token itself and believes no challenge.
 func (v *Vault) certificate(ctx context.Context, name, version string) (c certificateBundle, err error) {
+	return c, v.askCertificates(ctx, http.MethodGet, name+"/"+version, nil, &c)
+}
+
+// askCertificates makes one request about certificates, whose answer goes to
+// out.
+func (v *Vault) askCertificates(ctx context.Context, method, path string, in, out any) error {
 	client, err := azcore.NewClient("mandate/keyvault", "v1.0.0", runtime.PipelineOptions{
 		PerRetry: []policy.Policy{runtime.NewBearerTokenPolicy(v.credential, []string{v.scope}, nil)},
 	}, &v.options)
 	if err != nil {
-		return c, err
+		return err
 	}
-	req, err := runtime.NewRequest(ctx, http.MethodGet, v.url+"/certificates/"+name+"/"+version+"?api-version=7.4")
+	req, err := runtime.NewRequest(ctx, method, v.url+"/certificates/"+path+"?api-version=7.4")
 	if err != nil {
-		return c, err
+		return err
+	}
+	if in != nil {
+		if err := runtime.MarshalAsJSON(req, in); err != nil {
+			return err
+		}
 	}
 	resp, err := client.Pipeline().Do(req)
 	if err != nil {
-		return c, err
+		return err
 	}
-	if resp.StatusCode != http.StatusOK {
-		return c, runtime.NewResponseError(resp)
+	if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusAccepted {
+		return runtime.NewResponseError(resp)
 	}
 	body, err := runtime.Payload(resp)
 	if err != nil {
-		return c, err
+		return err
 	}
-	return c, json.Unmarshal(body, &c)
+	return json.Unmarshal(body, out)
 }
 
 // CertificateDER returns the certificate.
@@ -149,6 +160,28 @@ func (s *Signer) Sign(ctx context.Context, digest []byte) ([]byte, error) {
 	}
 	return r.Result, nil
 }
+
+// SignPKCS1 returns the RS256 signature of a SHA-256 digest, verified as in
+// [Signer.Sign].
+func (s *Signer) SignPKCS1(ctx context.Context, digest []byte) ([]byte, error) {
+	alg := azkeys.SignatureAlgorithmRS256
+	o := operation{"sign with", "key " + s.key, "keys sign"}
+	pub := s.cert.PublicKey.(*rsa.PublicKey)
+	r, err := call(ctx, s.vault, o, cost(pub), func(ctx context.Context) (azkeys.SignResponse, error) {
+		return s.vault.keys.Sign(ctx, s.key, s.version, azkeys.SignParameters{Algorithm: &alg, Value: digest}, nil)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if rsa.VerifyPKCS1v15(pub, crypto.SHA256, digest, r.Result) != nil {
+		return nil, mandate.Invalid("certificate", "does not belong to key %s in %s as it is now", s.key, s.vault)
+	}
+	return r.Result, nil
+}
+
+// Version returns the version of the key that signs, which is that of its
+// certificate too.
+func (s *Signer) Version() string { return s.version }
 
 func cost(k *rsa.PublicKey) int {
 	switch {

@@ -108,8 +108,13 @@ func graphRoles() []AppRole {
 			all = append(all, AppRole{s.Name, s.Text, []string{MemberApplication}})
 		}
 	}
-	return all
+	return append(all, AppRole{OwnedApplications, "Read and change the applications that it owns.", []string{MemberApplication}})
 }
+
+// OwnedApplications is the application permission to change what an
+// application owns. There is no delegated one. Here an application owns itself
+// and nothing else.
+const OwnedApplications = "Application.ReadWrite.OwnedBy"
 
 // roleIDs are the ids of application permissions that are the same
 // everywhere. The others get one that is derived.
@@ -124,6 +129,7 @@ var roleIDs = map[string]map[string]string{
 		"Directory.ReadWrite.All":                   "19dbc75e-c2e2-444c-a770-ec69d8559fc7",
 		"Application.Read.All":                      "9a5d68dd-52b0-4cc2-bd40-abcf44ac3a30",
 		"Application.ReadWrite.All":                 "1bfefb4e-e0b5-418b-a88f-73c46d2cc8e9",
+		OwnedApplications:                           "18a4783c-866b-4cc7-a460-3d5e5662c884",
 		"AppRoleAssignment.ReadWrite.All":           "06b708a9-e830-4db3-a914-8e69da51d44f",
 		"DelegatedPermissionGrant.ReadWrite.All":    "8e8e4742-1d95-4f68-9d56-6ee75648c72a",
 		"Policy.Read.All":                           "246dd0d5-5bd0-4def-940b-0421030a5b68",

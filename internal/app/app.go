@@ -52,6 +52,7 @@ type App struct {
 	outside *outside
 	rings   rings
 	epochs  string // the file that remembers them
+	rotator *rotator
 
 	stopping chan struct{} // closed when shutdown begins
 }
@@ -170,6 +171,9 @@ func (a *App) open(ctx context.Context, c *Config) (*parts, error) {
 		return nil, err
 	}
 	a.vault, a.store, p.epoch = p.vault, p.store, epoch{a.db}
+	if a.rotator, err = newRotator(ctx, a, p, c); err != nil {
+		return nil, err
+	}
 	if err := p.checkClouds(); err != nil {
 		return nil, err
 	}
@@ -383,6 +387,7 @@ func (a *App) Run(ctx context.Context) error {
 	group.Go(func() error { return a.sweep(served) })
 	group.Go(func() error { return a.sweepCallers(served, a.store) })
 	group.Go(func() error { return a.watchKeys(served) })
+	group.Go(func() error { return a.rotator.watch(served) })
 	group.Go(func() error { return a.rememberEpochs(served) })
 	group.Go(func() error {
 		defer stop()

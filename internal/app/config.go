@@ -166,6 +166,7 @@ type Application struct {
 	Publisher   string       `yaml:"publisher"`
 	Credential  Credential   `yaml:"credential"`
 	Audiences   []string     `yaml:"audiences"`   // default: partnercenter, graph, arm
+	HomeTenant  string       `yaml:"home_tenant"` // where it is registered; for rotating its credential
 	Permissions []Permission `yaml:"permissions"` // what the registration asks for, as partners read it
 }
 
@@ -446,6 +447,9 @@ func (a *Application) check(c *Config, clouds map[string]mandate.Cloud) error {
 	}
 	if err := a.Credential.check(c, clouds); err != nil {
 		return err
+	}
+	if _, err := mandate.ParseTenantID(a.HomeTenant); a.HomeTenant != "" && err != nil {
+		return renamed("home_tenant", err)
 	}
 	if _, err := a.audiences(cloud); err != nil {
 		return err

@@ -15,6 +15,7 @@ import (
 	"github.com/mandate-sam/mandate/audit"
 	"github.com/mandate-sam/mandate/internal/database"
 	"github.com/mandate-sam/mandate/internal/privatefile"
+	"github.com/mandate-sam/mandate/internal/rotation"
 	"github.com/mandate-sam/mandate/store"
 	"github.com/mandate-sam/mandate/vault"
 )
@@ -92,7 +93,7 @@ func (c *Config) openDatabase(ctx context.Context, log *slog.Logger) (*database.
 }
 
 func (c *Config) databaseConfig(log *slog.Logger) (cfg database.Config, err error) {
-	cfg = database.Config{Log: log, Schemas: []database.Schema{store.Schema(), vault.Schema(), audit.Schema()}}
+	cfg = database.Config{Log: log, Schemas: []database.Schema{store.Schema(), vault.Schema(), audit.Schema(), rotation.Schema()}}
 	if c.Database.URL == "" {
 		cfg.File = filepath.Join(c.file(c.Data), "mandate.db")
 		return cfg, nil

@@ -114,7 +114,7 @@ type expiring interface{ NotAfter() time.Time }
 // note remembers when a credential ends, if it says so or the configuration
 // does.
 func (u *upstream) note(application string, credential any, stated time.Time) {
-	if c, ok := credential.(expiring); ok {
+	if c, ok := credential.(expiring); ok && !c.NotAfter().IsZero() {
 		u.ends = append(u.ends, credentialEnd{application, c.NotAfter})
 	} else if !stated.IsZero() {
 		u.ends = append(u.ends, credentialEnd{application, func() time.Time { return stated }})
@@ -125,7 +125,7 @@ func (c credentialEnd) trouble(now time.Time) mandate.Trouble {
 	t := mandate.Trouble{
 		Time: c.at(), Kind: mandate.TroubleCredential, Move: mandate.MoveOperator,
 		What: "the credential of application " + c.application + " ends, and nothing is redeemed for any partner after that",
-		Do:   "register another one with Entra beside it, and put it into the configuration",
+		Do:   "replace it: mandate credential rotate " + c.application,
 	}
 	if !now.Before(t.Time) {
 		t.What = "the credential of application " + c.application + " has ended: nothing is redeemed for any partner"

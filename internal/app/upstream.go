@@ -30,7 +30,8 @@ type upstream struct {
 	entra         map[appKey]*entra.Client
 	partnercenter map[string]*partnercenter.Client
 	graph         map[string]*graph.Client
-	http          map[string]*http.Client // by cloud
+	http          map[string]*http.Client    // by cloud
+	live          map[string]*liveCredential // by the application's name
 	ends          []credentialEnd
 	userClients   []mandate.AppID
 }
@@ -39,6 +40,7 @@ func newUpstream(ctx context.Context, c *Config, o *outside) (*upstream, error) 
 	u := &upstream{
 		entra: make(map[appKey]*entra.Client), partnercenter: make(map[string]*partnercenter.Client),
 		graph: make(map[string]*graph.Client), http: make(map[string]*http.Client),
+		live: make(map[string]*liveCredential),
 	}
 	for i := range c.Applications {
 		a := &c.Applications[i]
@@ -55,10 +57,11 @@ func (u *upstream) add(ctx context.Context, o *outside, a *Application) error {
 	if err != nil {
 		return err
 	}
-	credential, err := o.credential(ctx, &a.Credential, cloud.Name)
-	if err != nil {
+	credential := &liveCredential{outside: o, application: a}
+	if err := credential.load(ctx, ""); err != nil {
 		return err
 	}
+	u.live[a.Name] = credential
 	u.note(a.Name, credential, a.Credential.expires())
 	if err := u.addCloud(c, cloud); err != nil {
 		return err

@@ -184,6 +184,10 @@ func (d *Demo) configure() error {
 	if err := d.Emulator.Register(application); err != nil {
 		return err
 	}
+	// It may change its own registration, as rotating its credential takes.
+	if err := d.Emulator.AssignRoles(application.Tenant, application.ID, emulator.Graph, "Application.ReadWrite.OwnedBy"); err != nil {
+		return err
+	}
 	config, err := d.config(ports, credential)
 	if err != nil {
 		return err
@@ -253,6 +257,7 @@ applications:
   - name: marketplace
     client_id: {{.ClientID}}
     cloud: emulator
+    home_tenant: {{.Home}}
     display_name: {{.Name}}
     publisher: {{.Publisher}}
     credential: {{"{"}}{{.Credential}}}{{with .Version}}
@@ -285,7 +290,7 @@ func (d *Demo) config(ports Ports, credential string) ([]byte, error) {
 	var b bytes.Buffer
 	err := configText.Execute(&b, map[string]any{
 		"Portal": d.Portal, "PortalListen": "127.0.0.1:" + ports.Portal, "APIListen": "127.0.0.1:" + ports.API,
-		"ClientID": application.ID, "Name": application.Name, "Publisher": application.Publisher,
+		"ClientID": application.ID, "Home": application.Tenant, "Name": application.Name, "Publisher": application.Publisher,
 		"Version": d.cfg.Version, "Credential": credential, "Permissions": permissions, "Endpoints": d.Emulator.Endpoints(),
 	})
 	return b.Bytes(), err

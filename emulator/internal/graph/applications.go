@@ -189,6 +189,9 @@ func (s *Server) mine(c call) (directory.Application, error) {
 	if !found {
 		return a, errNotFound
 	}
+	if !c.token.Has(writeApps...) && !c.token.Has(readApps...) && !strings.EqualFold(c.token.App, a.ID) {
+		return a, errScope // it may change only what it owns
+	}
 	return a, nil
 }
 

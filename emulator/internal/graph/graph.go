@@ -13,6 +13,7 @@ import (
 	"net/http"
 	pathpkg "path"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/mandate-sam/mandate/emulator/directory"
@@ -100,6 +101,8 @@ var (
 	revoke      = []string{"User.ReadWrite.All", "Directory.ReadWrite.All", "Directory.AccessAsUser.All"}
 	readApps    = []string{"Application.Read.All", "Application.ReadWrite.All", "Directory.Read.All", "Directory.ReadWrite.All", "Directory.AccessAsUser.All"}
 	writeApps   = []string{"Application.ReadWrite.All", "Directory.ReadWrite.All", "Directory.AccessAsUser.All"}
+	readOwn     = append(slices.Clone(readApps), directory.OwnedApplications)
+	writeOwn    = append(slices.Clone(writeApps), directory.OwnedApplications)
 	readGrants  = []string{"DelegatedPermissionGrant.ReadWrite.All", "Directory.Read.All", "Directory.ReadWrite.All", "Directory.AccessAsUser.All"}
 	writeGrants = []string{"DelegatedPermissionGrant.ReadWrite.All", "Directory.ReadWrite.All", "Directory.AccessAsUser.All"}
 	readRoles   = []string{"AppRoleAssignment.ReadWrite.All", "Application.Read.All", "Application.ReadWrite.All", "Directory.Read.All", "Directory.ReadWrite.All", "Directory.AccessAsUser.All"}
@@ -127,13 +130,13 @@ var routes = []route{
 
 	{"GET /v1.0/applications", readApps, false, (*Server).applications},
 	{"POST /v1.0/applications", writeApps, true, (*Server).createApplication},
-	{"GET /v1.0/applications/{id}", readApps, false, (*Server).application},
-	{"PATCH /v1.0/applications/{id}", writeApps, true, (*Server).patchApplication},
+	{"GET /v1.0/applications/{id}", readOwn, false, (*Server).application},
+	{"PATCH /v1.0/applications/{id}", writeOwn, true, (*Server).patchApplication},
 	{"DELETE /v1.0/applications/{id}", writeApps, true, (*Server).deleteApplication},
-	{"POST /v1.0/applications/{id}/addPassword", writeApps, true, (*Server).addPassword},
-	{"POST /v1.0/applications/{id}/removePassword", writeApps, true, (*Server).removePassword},
-	{"POST /v1.0/applications/{id}/addKey", writeApps, true, (*Server).addKey},
-	{"POST /v1.0/applications/{id}/removeKey", writeApps, true, (*Server).removeKey},
+	{"POST /v1.0/applications/{id}/addPassword", writeOwn, true, (*Server).addPassword},
+	{"POST /v1.0/applications/{id}/removePassword", writeOwn, true, (*Server).removePassword},
+	{"POST /v1.0/applications/{id}/addKey", writeOwn, true, (*Server).addKey},
+	{"POST /v1.0/applications/{id}/removeKey", writeOwn, true, (*Server).removeKey},
 	{"GET /v1.0/applications/{id}/tokenLifetimePolicies", readApps, false, (*Server).assignedPolicies},
 	{"POST /v1.0/applications/{id}/tokenLifetimePolicies/$ref", writeApps, true, (*Server).assignPolicy},
 	{"DELETE /v1.0/applications/{id}/tokenLifetimePolicies/{policy}/$ref", writeApps, true, (*Server).unassignPolicy},
