@@ -46,6 +46,25 @@ type idClaims struct {
 	IDP       string   `json:"idp"`  // who authenticated the user, if not the tenant
 }
 
+// read reads the claims. Those of v2 are nearly always plain; see [flat]. One
+// that has a list of methods is read in general.
+func (c *idClaims) read(payload []byte) error {
+	var amr *number // a list, and so not plain
+	ok := flat(payload, []field{
+		{name: "iss", text: &c.Issuer}, {name: "aud", text: &c.Audience}, {name: "ver", text: &c.Version}, {name: "tid", text: &c.Tenant},
+		{name: "oid", text: &c.Object}, {name: "nonce", text: &c.Nonce},
+		{name: "exp", number: &c.Expires}, {name: "iat", number: &c.IssuedAt}, {name: "nbf", number: &c.NotBefore},
+		{name: "preferred_username", text: &c.Preferred}, {name: "upn", text: &c.UPN}, {name: "unique_name", text: &c.Unique},
+		{name: "name", text: &c.Name}, {name: "auth_time", number: &c.AuthTime}, {name: "acct", number: &c.Account},
+		{name: "idp", text: &c.IDP}, {name: "amr", number: &amr},
+	})
+	if ok && amr == nil {
+		return nil
+	}
+	*c = idClaims{}
+	return json.Unmarshal(payload, c)
+}
+
 // A tokenError is why an ID token was not accepted. Its text holds nothing of
 // the token but issuers and ids.
 type tokenError struct {
@@ -94,7 +113,7 @@ func (c *Client) verifyFor(ctx context.Context, raw string, tenant mandate.Tenan
 	if err != nil {
 		return nil, claims, err
 	}
-	if err := json.Unmarshal(payload, &claims); err != nil {
+	if err := claims.read(payload); err != nil {
 		return nil, claims, bad("its claims are malformed: %v", err)
 	}
 	if err := c.checkClaims(claims, tenant, audiences); err != nil {
@@ -113,10 +132,10 @@ func (c *Client) verifyFor(ctx context.Context, raw string, tenant mandate.Tenan
 // signature returns the payload if an RSA key of Entra's has signed it, and the
 // issuer that the key is for.
 func (c *Client) signature(ctx context.Context, raw string) ([]byte, string, error) {
-	if algorithm(raw) == "none" {
+	jws, err := jose.ParseSignedCompact(raw, []jose.SignatureAlgorithm{jose.RS256})
+	if err != nil && algorithm(raw) == "none" {
 		return nil, "", errUnsigned
 	}
-	jws, err := jose.ParseSignedCompact(raw, []jose.SignatureAlgorithm{jose.RS256})
 	if err != nil {
 		return nil, "", bad("it is not a JWT signed with RS256")
 	}

@@ -59,6 +59,20 @@ type success struct {
 	ID        string  `json:"id_token"`
 }
 
+// read reads the body. It is nearly always plain; see [flat].
+func (s *success) read(body []byte) error {
+	ok := flat(body, []field{
+		{name: "token_type", text: &s.TokenType}, {name: "scope", text: &s.Scope},
+		{name: "expires_in", number: &s.ExpiresIn}, {name: "expires_on", number: &s.ExpiresOn},
+		{name: "access_token", text: &s.Access}, {name: "refresh_token", text: &s.Refresh}, {name: "id_token", text: &s.ID},
+	})
+	if ok {
+		return nil
+	}
+	*s = success{}
+	return json.Unmarshal(body, s)
+}
+
 // read makes an answer or a fault of what came back.
 func (x exchange) read(status int, h http.Header, body []byte) (answer, *mandate.Fault) {
 	if status != http.StatusOK {
@@ -68,7 +82,7 @@ func (x exchange) read(status int, h http.Header, body []byte) (answer, *mandate
 		return answer{}, x.unusable(status, "the answer is not JSON; is there a proxy in between?")
 	}
 	var s success
-	if err := json.Unmarshal(body, &s); err != nil {
+	if err := s.read(body); err != nil {
 		return answer{}, x.unusable(status, "the answer is not readable JSON")
 	}
 	life, ok := x.life(s)
