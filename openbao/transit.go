@@ -69,6 +69,10 @@ func (t *Transit) Unwrap(ctx context.Context, keyID string, wrapped []byte) ([]b
 	if m == nil || keyID != t.prefix()+m[1] {
 		return nil, fmt.Errorf("unwrap a data key: %.200q is not the version of %s/%s that it was wrapped with", keyID, t.mount, t.key)
 	}
+	// Servers read base64 leniently: bits that mean nothing could be changed.
+	if _, err := base64.StdEncoding.Strict().DecodeString(strings.SplitN(m[0], ":", 3)[2]); err != nil {
+		return nil, fmt.Errorf("unwrap a data key: what was wrapped with %s/%s was altered", t.mount, t.key)
+	}
 	var out struct {
 		Data struct {
 			Plaintext string `json:"plaintext"`

@@ -124,7 +124,6 @@ func TestVaultCheck(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	before := list(t, d.File("data"))
 	all := conform(t, c)
 	if len(all) != 3 {
 		t.Errorf("got %+v, want findings on key, database and what is stored", all)
@@ -137,8 +136,8 @@ func TestVaultCheck(t *testing.T) {
 	if err := contains(all[len(all)-1].Message, "not looked at: a server has the database open"); err != nil {
 		t.Error(err)
 	}
-	if after := list(t, d.File("data")); after != before {
-		t.Errorf("left behind: %s, before %s", after, before)
+	if after := list(t, d.File("data")); strings.Contains(after, ".check-") {
+		t.Errorf("left behind: %s", after)
 	}
 	d.stopProduct(t)
 	if all = conform(t, c); contains(all[len(all)-1].Message, "opens in its place, and in no other") != nil {
