@@ -295,3 +295,23 @@ func TestPolicyInAllReplicas(t *testing.T) {
 		}
 	}
 }
+
+// A rule about the age of MFA is held against the consent's proven sign-in.
+func TestPolicyMFAAge(t *testing.T) {
+	d, _ := begin(t, Config{})
+	d.consent(t)
+	p, err := d.Operator.Partner(t.Context(), Partner)
+	if err != nil || p.Grant == nil || p.Grant.Evidence == nil || p.Grant.Evidence.AuthTime.IsZero() {
+		t.Fatalf("the time of the sign-in is not proven: %+v, %v", p.Grant, err)
+	}
+	for condition, want := range map[string]error{`<= duration("1h")`: nil, `> duration("1h")`: mandate.ErrDenied, `> duration("36000d")`: mandate.ErrDenied} {
+		rule := ruleFor(`@scopes("consented") @customers("all")`, `resource in Partner::"contoso"`, `context.audience == Audience::"graph" && context.mfa_age `+condition)
+		if _, err := d.apply(t, rule); err != nil {
+			t.Fatal(err)
+		}
+		err := d.ask(t)
+		if !errors.Is(err, want) || want != nil && contains(err.Error(), "age of MFA") != nil {
+			t.Errorf("%s: %v", condition, err)
+		}
+	}
+}
