@@ -159,8 +159,8 @@ const (
 // customersCaller is the caller in the records of refreshes, and
 // customersPurpose their purpose.
 const (
-	customersCaller  CallerID = "mandate:customers"
-	customersPurpose          = "customers"
+	customersCaller  = CallerID("mandate:customers")
+	customersPurpose = "customers"
 )
 
 // Check fills in what is zero, and reports what is out of range.
