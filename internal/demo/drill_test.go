@@ -20,7 +20,7 @@ import (
 	"github.com/mandate-sam/mandate/vault"
 )
 
-var rounds = flag.Int("rounds", 6, "rounds of each drill; ./test drills runs 200")
+var rounds = flag.Int("rounds", 6, "rounds of each drill; ./test drills runs all of them")
 
 // A product is a server in a process of its own.
 type product struct{ cmd *exec.Cmd }
