@@ -16,6 +16,7 @@ import (
 	"github.com/mandate-sam/mandate"
 	"github.com/mandate-sam/mandate/api"
 	"github.com/mandate-sam/mandate/audit"
+	proving "github.com/mandate-sam/mandate/callers"
 	"github.com/mandate-sam/mandate/internal/database"
 	"github.com/mandate-sam/mandate/internal/web"
 	"github.com/mandate-sam/mandate/policy"
@@ -85,9 +86,10 @@ partners:
 type doors struct {
 	db       *database.DB
 	servers  []*http.Server
-	requests []string // as sent
-	loads    []*load  // on the API with its records in memory, on the disk, in further logs; on bare net/http
-	apis     []string // their addresses
+	requests []string               // as sent
+	loads    []*load                // on the API with its records in memory, on the disk, in further logs; on bare net/http
+	apis     []string               // their addresses
+	proofs   *proving.Authenticator // nil knows secrets only
 }
 
 func newDoors(ctx context.Context, dir string, log *audit.Log, more ...*audit.Log) (_ *doors, err error) {
@@ -134,9 +136,20 @@ func newDoors(ctx context.Context, dir string, log *audit.Log, more ...*audit.Lo
 
 // serveAPI starts an API server whose records go to recorder.
 func (d *doors) serveAPI(st *store.Store, recorder mandate.Recorder, log *audit.Log) error {
-	p, err := policy.Compile(policy.Source{{Name: "policy.cedar", Text: rules}, {Name: policy.GroupsFile, Text: groups}}, []mandate.Cloud{global})
+	h, err := d.newAPI(st, recorder, log)
 	if err != nil {
 		return err
+	}
+	addr, err := d.serve(web.NewServer(h, slog.New(slog.DiscardHandler)))
+	d.apis = append(d.apis, addr)
+	return err
+}
+
+// newAPI returns the API whose records go to recorder.
+func (d *doors) newAPI(st *store.Store, recorder mandate.Recorder, log *audit.Log) (http.Handler, error) {
+	p, err := policy.Compile(policy.Source{{Name: "policy.cedar", Text: rules}, {Name: policy.GroupsFile, Text: groups}}, []mandate.Cloud{global})
+	if err != nil {
+		return nil, err
 	}
 	vault := &memoryVault{grants: make(map[mandate.GrantKey]mandate.Grant)}
 	for i := range httpPartners {
@@ -144,21 +157,23 @@ func (d *doors) serveAPI(st *store.Store, recorder mandate.Recorder, log *audit.
 	}
 	broker, err := mandate.New(mandate.Config{Authority: newFakeEntra(), Vault: vault, Policy: p, Audit: recorder, Epoch: d.db})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	// The access log is written out in full, and thrown away.
 	access := slog.New(slog.NewTextHandler(io.Discard, nil))
-	s, err := api.New(api.Config{
+	cfg := api.Config{
 		Broker: broker, Authenticator: st, Partners: st, Registry: operatorsOnly{}, Tenants: operatorsOnly{}, Callers: operatorsOnly{}, Grants: vault, Life: broker, Forecaster: operatorsOnly{},
 		Audit: log, Recorder: recorder, Epoch: d.db, Clouds: map[string]mandate.Cloud{"global": global},
 		Applications: []api.Application{{Name: "marketplace", Cloud: "global", ID: appID}}, Log: access,
-	})
-	if err != nil {
-		return err
 	}
-	addr, err := d.serve(web.NewServer(s.Handler(), access))
-	d.apis = append(d.apis, addr)
-	return err
+	if d.proofs != nil {
+		cfg.Proofs = d.proofs
+	}
+	s, err := api.New(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return s.Handler(), nil
 }
 
 // serve serves on a port of its own on loopback until d is closed.

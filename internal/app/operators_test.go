@@ -44,7 +44,10 @@ callers:
 		{"", "api:\n", "api:\n  public_url: https://mandate.example.com\n  certificate_proxies: [10.0.0.0/8]\n", ""},
 		{"", "api:\n", "api:\n  certificate_proxies: [0.0.0.0/0]\n", "certificate_proxies"},
 	} {
-		text := strings.Replace(Example()+tt.add, tt.old, tt.new, 1)
+		text := Example() + strings.Replace(tt.add, tt.old, tt.new, 1)
+		if tt.add == "" {
+			text = strings.Replace(Example(), tt.old, tt.new, 1)
+		}
 		_, err := load(t, text)
 		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%q for %q: got %v, want %q", tt.new, tt.old, err, tt.want)
