@@ -41,8 +41,9 @@
 //     nor is the same table locked by two transactions in different orders.
 //   - Rows come in no order without ORDER BY, and all of a query are read or
 //     closed before the transaction's next statement.
-//   - Nothing that a session keeps is used (SET, temporary tables, prepared
-//     statements), because consecutive transactions may run in different ones.
+//   - Nothing that a session keeps is used (SET, temporary tables, PREPARE),
+//     because consecutive transactions may run in different ones. Statements
+//     are prepared behind the scenes where they are known not to.
 //
 // # Migrations and replicas
 //

@@ -70,10 +70,11 @@ func openPostgres(cfg Config) (*DB, error) {
 		n = defaultConnections
 	}
 	d.limit = patience
-	d.reader = openPool(pool, n)
+	way := new(route)
+	d.reader = openPool(pool, way, n)
 	d.writer = d.reader
 	// A connection of its own, so that the watch goes on when all are in use.
-	d.pg = &watched{poller: openPool(pool, 1), listen: listen, wake: make(chan struct{}, 1)}
+	d.pg = &watched{poller: openPool(pool, way, 1), listen: listen, way: way, wake: make(chan struct{}, 1)}
 	return d, nil
 }
 
@@ -87,8 +88,9 @@ func parseURL(raw, replica string) (*pgx.ConnConfig, error) {
 	if err != nil {
 		return nil, errors.New(redacted(err.Error(), raw, u))
 	}
-	// Statements are parsed, bound and executed in one message, and nothing
-	// of them stays in the session, which the next transaction may not have.
+	// Unless the route is known to be direct, statements are parsed, bound and
+	// executed in one message, and nothing of them stays in the session, which
+	// the next transaction may not have.
 	c.DefaultQueryExecMode = pgx.QueryExecModeExec
 	c.StatementCacheCapacity, c.DescriptionCacheCapacity = 0, 0
 	if c.ConnectTimeout == 0 {
@@ -126,8 +128,9 @@ func redacted(text, raw string, u *url.URL) string {
 	return text
 }
 
-func openPool(c *pgx.ConnConfig, n int) *sql.DB {
-	db := stdlib.OpenDB(*c, stdlib.OptionAfterConnect(check))
+func openPool(c *pgx.ConnConfig, way *route, n int) *sql.DB {
+	after := func(ctx context.Context, c *pgx.Conn) error { return check(ctx, c, way) }
+	db := stdlib.OpenDB(*c, stdlib.OptionBeforeConnect(way.prepare), stdlib.OptionAfterConnect(after), stdlib.OptionResetSession(way.reset))
 	db.SetMaxOpenConns(n)
 	db.SetMaxIdleConns(n)
 	db.SetConnMaxIdleTime(5 * time.Minute)
@@ -138,15 +141,19 @@ func openPool(c *pgx.ConnConfig, n int) *sql.DB {
 // check refuses a server that could lose what it acknowledges, or that cannot
 // store it. Every connection is checked, because after a failover it may lead
 // to another server.
-func check(ctx context.Context, c *pgx.Conn) error {
+func check(ctx context.Context, c *pgx.Conn, way *route) error {
 	var s server
+	var process uint32
 	err := c.QueryRow(ctx, `SELECT current_setting('server_version_num'), current_setting('synchronous_commit'), current_setting('fsync'),
-		current_setting('server_encoding'), pg_is_in_recovery(), current_setting('transaction_read_only')`).
-		Scan(&s.version, &s.commit, &s.fsync, &s.encoding, &s.standby, &s.readOnly)
+		current_setting('server_encoding'), pg_is_in_recovery(), current_setting('transaction_read_only'), pg_backend_pid()`).
+		Scan(&s.version, &s.commit, &s.fsync, &s.encoding, &s.standby, &s.readOnly, &process)
 	if err != nil {
 		err = fmt.Errorf("ask the server for its settings: %w", err)
 	} else {
 		err = s.check()
+	}
+	if err == nil {
+		err = way.learn(c, process)
 	}
 	if err != nil {
 		c.Close(ctx) // nobody else does
@@ -187,7 +194,7 @@ func (s *server) check() error {
 func (d *DB) again(ctx context.Context, do func() error) error {
 	for try := 1; ; try++ {
 		err := do()
-		if try == tries || !undone(err) {
+		if try == tries || !undone(err) && (d.pg == nil || !d.pg.way.misled(err)) {
 			return err
 		}
 		select {

@@ -574,21 +574,6 @@ func TestTextIsComparedByBytes(t *testing.T) {
 	}
 }
 
-// TestNothingStaysInTheSession, so that a pooler may hand out another one.
-func TestNothingStaysInTheSession(t *testing.T) {
-	d := running(t, Config{URL: pgtest.Shared(t).Database(t), Connections: 1})
-	add(t, d, 1)
-	for range 10 {
-		count(t, d)
-	}
-	var statements int
-	var timeout string
-	err := d.QueryRow(t.Context(), `SELECT (SELECT count(*) FROM pg_prepared_statements), current_setting('statement_timeout')`).Scan(&statements, &timeout)
-	if err != nil || statements != 0 || timeout != "0" {
-		t.Errorf("%d prepared statements, statement_timeout %s (error %v); want none of either", statements, timeout, err)
-	}
-}
-
 // TestTransactionPooling: of one connection each transaction may be in another
 // session. Notices need a way of their own, and where they have none the log
 // says so.

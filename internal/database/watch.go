@@ -30,6 +30,7 @@ const (
 // watched is what keeps an eye on PostgreSQL.
 type watched struct {
 	poller *sql.DB         // one connection
+	way    *route          // the way of the pool and the poller
 	listen *pgx.ConnConfig // the way to it that is not a pooler's
 	wake   chan struct{}   // the epoch has been raised somewhere
 }
