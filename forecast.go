@@ -28,6 +28,9 @@ const (
 	TroubleCredential = "credential"  // the application's credential ends
 	TroubleInvitation = "invitation"  // an invitation ends unused
 	TroubleServer     = "server"      // this server cannot serve
+
+	// TroubleRelationship: a partner's delegated administration of a customer ends.
+	TroubleRelationship = "relationship"
 )
 
 // A Trouble is something that breaks unless somebody does something.

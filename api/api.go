@@ -144,6 +144,9 @@ type Config struct {
 	// cannot.
 	Secrets Secrets
 
+	// Customers knows which customers partners have. Nil knows of none.
+	Customers Customers
+
 	// Archive searches and exports the audit log. Nil has none.
 	Archive Archive
 
@@ -276,7 +279,7 @@ var operatorRoutes = []route{
 
 // operators returns all routes that are for operators only.
 func operators() []route {
-	return slices.Concat(operatorRoutes, registrationRoutes, custodyRoutes, policyRoutes, archiveRoutes, credentialRoutes)
+	return slices.Concat(operatorRoutes, customerRoutes, registrationRoutes, custodyRoutes, policyRoutes, archiveRoutes, credentialRoutes)
 }
 
 // openRoutes ask nobody who they are.

@@ -115,6 +115,7 @@ func TestOpenAPISchemas(t *testing.T) {
 		"PolicyExplainRequest": reflect.TypeFor[ExplainRequest](), "PolicyView": reflect.TypeFor[policy.View](), "PolicyExplanation": reflect.TypeFor[PolicyExplanation](),
 		"CredentialStatus": reflect.TypeFor[CredentialStatus](), "CredentialRotation": reflect.TypeFor[CredentialRotation](), "EntraCredential": reflect.TypeFor[EntraCredential](),
 		"Credentials": reflect.TypeFor[credentialsAnswer](), "CredentialRequest": reflect.TypeFor[CredentialRequest](), "CredentialLine": reflect.TypeFor[CredentialLine](), "CredentialGrant": reflect.TypeFor[CredentialGrant](),
+		"Customer": reflect.TypeFor[mandate.Customer](), "CustomerList": reflect.TypeFor[CustomerList](), "Served": reflect.TypeFor[Served](), "ServedBy": reflect.TypeFor[servedAnswer](),
 		"Problem": reflect.TypeFor[web.Problem](), "GrantKey": reflect.TypeFor[mandate.GrantKey](),
 		"Record": reflect.TypeFor[audit.Entry](), "AuditState": reflect.TypeFor[AuditState](), "WitnessStatus": reflect.TypeFor[audit.WitnessStatus](),
 		"EraseRequest": reflect.TypeFor[EraseRequest](), "DropRequest": reflect.TypeFor[DropRequest](), "Tidied": reflect.TypeFor[Tidied](),
@@ -300,6 +301,7 @@ func scenes() []scene {
 	out = append(out, signInScenes()...)
 	out = append(out, policyScenes()...)
 	out = append(out, archiveScenes()...)
+	out = append(out, customerScenes()...)
 	for op, body := range map[string]string{"POST /v1/tokens": goodToken, "POST /v1/call": goodCallJSON} {
 		out = append(out,
 			scene{op: op, status: "400", body: merge(body, map[string]any{"purpose": nil})},
@@ -311,7 +313,7 @@ func scenes() []scene {
 			scene{op: op, status: "503", body: body, damage: broker(mandate.ErrUnavailable)})
 	}
 	for _, rt := range operators() {
-		op, path := rt.method+" "+rt.path, strings.NewReplacer("{partner}", "contoso", "{caller}", "billing").Replace(rt.path)
+		op, path := rt.method+" "+rt.path, strings.NewReplacer("{partner}", "contoso", "{caller}", "billing", "{tenant}", adatumID.String()).Replace(rt.path)
 		out = append(out,
 			scene{op: op, status: "403", path: path, damage: func(w *world) { w.server.cfg.Operators = []int{1 << 30} }},
 			scene{op: op, status: "401", path: path, who: func(w *world) *Client { return must(NewClient(w.open.URL, nil, "billing", mandate.NewSecret("x"))) }})

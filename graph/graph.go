@@ -1,6 +1,6 @@
-// Package graph speaks Microsoft Graph, as far as consents and credentials need
-// it: which of the partner's agent groups a user is in, and with which
-// credentials an application is registered.
+// Package graph speaks Microsoft Graph: which of the partner's agent groups a
+// user is in, as a consent needs it, with whom the partner has delegated admin
+// relationships, and the credentials of our own applications.
 //
 // It never asks twice by itself, follows no redirect and no link to another
 // host, and reads no answer beyond its limit.

@@ -111,7 +111,7 @@ func (s *Store) read(ctx context.Context) (*snapshot, error) {
 // unavailable says of an error of the database that it is one, unless it was
 // the caller who gave up, or it is one that callers branch on.
 func unavailable(ctx context.Context, err error) error {
-	for _, ours := range []error{mandate.ErrInvalid, mandate.ErrExists, mandate.ErrNotFound, mandate.ErrUnknownPartner, mandate.ErrRateLimited, mandate.ErrUnauthenticated} {
+	for _, ours := range []error{mandate.ErrInvalid, mandate.ErrExists, mandate.ErrNotFound, mandate.ErrUnknownPartner, mandate.ErrRateLimited, mandate.ErrUnauthenticated, mandate.ErrSuperseded} {
 		if errors.Is(err, ours) {
 			return err
 		}

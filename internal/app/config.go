@@ -29,6 +29,7 @@ type Config struct {
 	Database Database `yaml:"database"`
 
 	KeepAlive KeepAlive `yaml:"keep_alive"`
+	Customers Customers `yaml:"customers"`
 
 	// KeyFile seals the grants. Empty means key.txt in Data, which is
 	// convenient and means that whoever takes the directory takes the grants.
@@ -283,6 +284,9 @@ func (c *Config) Check() error {
 		return err
 	}
 	if k := c.KeepAlive.config(nil); k.Check() != nil {
+		return k.Check()
+	}
+	if k := c.Customers.config(); k.Check() != nil {
 		return k.Check()
 	}
 	if err := c.Audit.check(); err != nil {

@@ -49,6 +49,11 @@ func (f *forecaster) Forecast(ctx context.Context) ([]mandate.Trouble, error) {
 			What: "an invitation ends unused", Do: "whoever has the link opens it and consents; or invite them again: mandate partner invite " + i.Partner.Name,
 		})
 	}
+	relationships, err := f.relationships(ctx, names, now)
+	if err != nil {
+		return nil, err
+	}
+	all = append(all, relationships...)
 	for _, c := range f.upstream.ends {
 		all = append(all, c.trouble(now))
 	}
@@ -150,7 +155,7 @@ func (p *parts) metricsDoor(a *App, c *Config) error {
 // metrics answers for /metrics.
 func (p *parts) metrics(a *App) (http.Handler, error) {
 	h, err := metrics.Handler(metrics.Source{
-		Stats: a.broker.Stats, Grants: a.broker.Grants, Partners: p.store.Partners, Records: a.audit.Count,
+		Stats: a.broker.Stats, Grants: a.broker.Grants, Partners: p.store.Partners, Customers: p.store.Customers().Standings, Records: a.audit.Count,
 		Ready: p.ready, Policy: p.policies.measure, Window: a.broker.Window(), Log: a.log,
 	})
 	if err != nil {

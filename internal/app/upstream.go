@@ -25,12 +25,13 @@ type appKey struct {
 
 // An upstream is everything that is asked over the network: Entra for each
 // application, Partner Center and Graph for each cloud. It implements
-// [mandate.Authority] and [mandate.Prober].
+// [mandate.Authority], [mandate.Prober] and [mandate.CustomerDirectory].
 type upstream struct {
 	entra         map[appKey]*entra.Client
 	partnercenter map[string]*partnercenter.Client
 	graph         map[string]*graph.Client
-	http          map[string]*http.Client    // by cloud
+	http          map[string]*http.Client // by cloud
+	audiences     map[string]map[string]mandate.Endpoint
 	live          map[string]*liveCredential // by the application's name
 	ends          []credentialEnd
 	userClients   []mandate.AppID
@@ -40,7 +41,7 @@ func newUpstream(ctx context.Context, c *Config, o *outside) (*upstream, error) 
 	u := &upstream{
 		entra: make(map[appKey]*entra.Client), partnercenter: make(map[string]*partnercenter.Client),
 		graph: make(map[string]*graph.Client), http: make(map[string]*http.Client),
-		live: make(map[string]*liveCredential),
+		audiences: make(map[string]map[string]mandate.Endpoint), live: make(map[string]*liveCredential),
 	}
 	for i := range c.Applications {
 		a := &c.Applications[i]
@@ -80,7 +81,7 @@ func (u *upstream) addCloud(c *Config, cloud mandate.Cloud) (err error) {
 	if err != nil {
 		return err
 	}
-	u.http[cloud.Name] = h
+	u.http[cloud.Name], u.audiences[cloud.Name] = h, cloud.Audiences
 	if u.partnercenter[cloud.Name], err = partnercenter.New(partnercenter.Config{URL: cloud.Audiences[mandate.PartnerCenter].URL, HTTP: h}); err != nil {
 		return err
 	}

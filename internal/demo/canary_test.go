@@ -107,7 +107,8 @@ func TestCanaries(t *testing.T) {
 			canaries = append(canaries, canary{"access token for " + audience, tok.Access.Reveal(), ""})
 			canaries = append(canaries, canary{"its signature", tok.Access.Reveal()[strings.LastIndex(tok.Access.Reveal(), ".")+1:], ""})
 		}
-		for _, tenant := range []string{emulator.WingtipTenant, emulator.AdatumTenant} {
+		d.Emulator.Delegate(emulator.ContosoTenant, emulator.WingtipTenant) // where the application is not consented
+		for _, tenant := range []string{emulator.WingtipTenant, emulator.TailspinTenant, emulator.AdatumTenant} {
 			if _, err := service.Token(t.Context(), api.TokenRequest{Partner: Partner, Tenant: tenant, Audience: "graph", Purpose: Purpose}); err != nil {
 				seen.WriteString(err.Error())
 			}

@@ -223,6 +223,7 @@ func TestTokenErrors(t *testing.T) {
 		t.Errorf("no consent: %v", err)
 	}
 	d.attempt(t, attempt{invited: User, user: User})
+	d.Emulator.Delegate(emulator.ContosoTenant, emulator.WingtipTenant)
 	for name, tt := range map[string]struct {
 		change func(*api.TokenRequest)
 		want   []string
@@ -230,6 +231,7 @@ func TestTokenErrors(t *testing.T) {
 		"purpose":                  {func(r *api.TokenRequest) { r.Purpose = "curiosity" }, []string{"no rule allows it", "demo-operator", "purpose"}},
 		"audience":                 {func(r *api.TokenRequest) { r.Audience = "mail" }, []string{"audience", "graph"}},
 		"customer without consent": {func(r *api.TokenRequest) { r.Tenant = emulator.WingtipTenant }, []string{"customer", "correlation id"}},
+		"another partner's":        {func(r *api.TokenRequest) { r.Tenant = emulator.TailspinTenant }, []string{"has no relationship", "Partner Center"}},
 	} {
 		err := ask(tt.change)
 		if err == nil {

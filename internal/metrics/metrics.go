@@ -19,14 +19,15 @@ import (
 
 // A Source is whom the metrics ask. All fields are required.
 type Source struct {
-	Stats    func() mandate.Stats
-	Grants   func(context.Context, mandate.TenantID) ([]mandate.Grant, error)
-	Partners func() ([]mandate.Partner, error)
-	Records  func() int64                       // in the audit log
-	Ready    func(context.Context) error        // why requests cannot be served
-	Policy   func() (number int64, broken bool) // that decides, and whether a later one cannot be used
-	Window   time.Duration                      // after which a refresh token lapses
-	Log      *slog.Logger
+	Stats     func() mandate.Stats
+	Grants    func(context.Context, mandate.TenantID) ([]mandate.Grant, error)
+	Partners  func() ([]mandate.Partner, error)
+	Customers func(context.Context) (map[mandate.GrantKey]mandate.CustomerStanding, error)
+	Records   func() int64                       // in the audit log
+	Ready     func(context.Context) error        // why requests cannot be served
+	Policy    func() (number int64, broken bool) // that decides, and whether a later one cannot be used
+	Window    time.Duration                      // after which a refresh token lapses
+	Log       *slog.Logger
 }
 
 // scrapeTimeout bounds the questions of one scrape.
@@ -60,6 +61,10 @@ var (
 	lapses    = desc("grant_lapse_timestamp_seconds", "When the refresh token of a partner lapses if nothing redeems it.", "partner")
 	failing   = desc("grant_keep_alive_failures", "How often keeping the grant of a partner alive has failed since it last succeeded.", "partner")
 	candidate = desc("grant_candidate_timestamp_seconds", "Until when a consent of a partner waits for a decision.", "partner")
+	refreshes = desc("customer_refreshes_total", "Refreshes of lists of customers, by outcome.", "outcome")
+	customers = desc("customers", "Customers of a partner.", "partner")
+	listed    = desc("customers_as_of_timestamp_seconds", "Of when the list of a partner's customers is; 0 if there is none.", "partner")
+	unlisted  = desc("customers_refresh_failures", "How often refreshing the list of a partner's customers has failed since it last succeeded.", "partner")
 	read      = desc("grants_read", "Whether the grants could be read for this scrape.")
 )
 
@@ -77,7 +82,7 @@ type collector struct{ Source }
 
 // Describe implements [prometheus.Collector].
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{ready, inForce, broken, records, tokens, hits, upstream, keepAlive, pauses, grants, ends, lapses, failing, candidate, read} {
+	for _, d := range []*prometheus.Desc{ready, inForce, broken, records, tokens, hits, upstream, keepAlive, pauses, grants, ends, lapses, failing, candidate, refreshes, customers, listed, unlisted, read} {
 		ch <- d
 	}
 }
@@ -102,6 +107,9 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	for outcome, n := range s.KeepAlive {
 		counter(ch, keepAlive, n, outcome)
 	}
+	for outcome, n := range s.Customers {
+		counter(ch, refreshes, n, outcome)
+	}
 	for domain, n := range s.Pauses {
 		gauge(ch, pauses, float64(n), string(domain))
 	}
@@ -123,6 +131,10 @@ func (c *collector) collectGrants(ctx context.Context, ch chan<- prometheus.Metr
 	if err != nil {
 		return err
 	}
+	lists, err := c.Customers(ctx)
+	if err != nil {
+		return err
+	}
 	names := make(map[mandate.GrantKey]string, len(partners))
 	for _, p := range partners {
 		names[p.Key] = p.Name
@@ -132,6 +144,11 @@ func (c *collector) collectGrants(ctx context.Context, ch chan<- prometheus.Metr
 		in[all[i].State]++
 		if name := names[all[i].Key]; name != "" {
 			c.collectGrant(ch, &all[i], name)
+		}
+	}
+	for k, l := range lists {
+		if name := names[k]; name != "" {
+			c.collectList(ch, &l, name)
 		}
 	}
 	for _, s := range states {
@@ -151,6 +168,17 @@ func (c *collector) collectGrant(ch chan<- prometheus.Metric, g *mandate.Grant, 
 	case mandate.StateCandidate:
 		gauge(ch, candidate, seconds(g.Fallback), partner)
 	}
+}
+
+// collectList tells how the list of a partner's customers stands.
+func (c *collector) collectList(ch chan<- prometheus.Metric, l *mandate.CustomerStanding, partner string) {
+	at := 0.0
+	if !l.AsOf.IsZero() {
+		at = seconds(l.AsOf)
+	}
+	gauge(ch, customers, float64(l.Count), partner)
+	gauge(ch, listed, at, partner)
+	gauge(ch, unlisted, float64(l.Failures), partner)
 }
 
 func gauge(ch chan<- prometheus.Metric, d *prometheus.Desc, v float64, labels ...string) {

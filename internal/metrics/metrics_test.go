@@ -27,7 +27,7 @@ func source() Source {
 	return Source{
 		Stats: func() mandate.Stats {
 			return mandate.Stats{
-				Tokens: map[string]int64{"issued": 7, "denied": 2}, Hits: 5, KeepAlive: map[string]int64{"ok": 3},
+				Tokens: map[string]int64{"issued": 7, "denied": 2}, Hits: 5, KeepAlive: map[string]int64{"ok": 3}, Customers: map[string]int64{"failed": 6},
 				Upstream: map[mandate.Call]int64{{What: "redeem", Outcome: "customer"}: 4}, Pauses: map[mandate.Domain]int{mandate.DomainCustomer: 1},
 			}
 		},
@@ -42,6 +42,9 @@ func source() Source {
 		},
 		Partners: func() ([]mandate.Partner, error) {
 			return []mandate.Partner{{Name: "contoso", Key: key("11111111")}, {Name: "fabrikam", Key: key("22222222")}}, nil
+		},
+		Customers: func(context.Context) (map[mandate.GrantKey]mandate.CustomerStanding, error) {
+			return map[mandate.GrantKey]mandate.CustomerStanding{key("11111111"): {Count: 12, AsOf: at, Failures: 3}, key("22222222"): {}, key("33333333"): {Count: 1}}, nil
 		},
 		Records: func() int64 { return 42 }, Ready: func(context.Context) error { return nil }, Policy: func() (int64, bool) { return 3, true }, Window: time.Hour,
 		Log: slog.New(slog.DiscardHandler),
@@ -72,6 +75,8 @@ func TestMetrics(t *testing.T) {
 		`mandate_grant_end_timestamp_seconds{partner="contoso"} 1.8000000005e+09`, `mandate_grant_lapse_timestamp_seconds{partner="contoso"} 1.8000036005e+09`,
 		`mandate_grant_keep_alive_failures{partner="contoso"} 2`, `mandate_grant_candidate_timestamp_seconds{partner="contoso"} 1.8000000005e+09`,
 		`mandate_grant_end_timestamp_seconds{partner="fabrikam"}`, "mandate_grants_read 1", "go_goroutines",
+		`mandate_customers{partner="contoso"} 12`, `mandate_customers_as_of_timestamp_seconds{partner="contoso"} 1.8000000005e+09`, `mandate_customers_refresh_failures{partner="contoso"} 3`,
+		`mandate_customers_as_of_timestamp_seconds{partner="fabrikam"} 0`, `mandate_customer_refreshes_total{outcome="failed"} 6`,
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("there is no %s", want)
@@ -90,6 +95,11 @@ func TestMetricsWithoutDatabase(t *testing.T) {
 	for _, damage := range []func(*Source){
 		func(s *Source) {
 			s.Grants = func(context.Context, mandate.TenantID) ([]mandate.Grant, error) { return nil, mandate.ErrUnavailable }
+		},
+		func(s *Source) {
+			s.Customers = func(context.Context) (map[mandate.GrantKey]mandate.CustomerStanding, error) {
+				return nil, mandate.ErrUnavailable
+			}
 		},
 		func(s *Source) { s.Partners = func() ([]mandate.Partner, error) { return nil, errors.New("x") } },
 	} {
