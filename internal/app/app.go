@@ -21,6 +21,7 @@ import (
 	"github.com/mandate-sam/mandate/entra"
 	"github.com/mandate-sam/mandate/internal/database"
 	"github.com/mandate-sam/mandate/internal/portal"
+	"github.com/mandate-sam/mandate/internal/rotation"
 	"github.com/mandate-sam/mandate/internal/web"
 	"github.com/mandate-sam/mandate/store"
 	"github.com/mandate-sam/mandate/vault"
@@ -33,6 +34,10 @@ type Options struct {
 
 	// Version is shown to operators.
 	Version string
+
+	// Pace is how often Entra is asked while a credential is replaced. Zero
+	// means the standard one.
+	Pace rotation.Pace
 
 	// Ready is called once every listener accepts connections.
 	Ready func(*App)
@@ -97,6 +102,7 @@ func New(ctx context.Context, c Config, o Options) (_ *App, err error) {
 	if err != nil {
 		return nil, err
 	}
+	a.rotator.pace = o.Pace
 	if err := parts.serve(ctx, a, &c, o); err != nil {
 		return nil, err
 	}

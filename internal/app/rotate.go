@@ -30,6 +30,7 @@ type rotator struct {
 	config *Config
 	states *rotation.SQL
 	log    *slog.Logger
+	pace   rotation.Pace
 
 	mu   sync.Mutex // guards busy
 	busy map[string]bool
@@ -235,16 +236,13 @@ func (r *rotator) procedure(ctx context.Context, s *rotation.State, l *liveCrede
 	}
 	reg.tell = line
 	return &rotation.Procedure{
-		Material: m, Registry: reg, Fleet: &fleet{r}, Store: r.states, Tell: line, ReplicasDone: in.ReplicasDone, Pace: rotationPace,
+		Material: m, Registry: reg, Fleet: &fleet{r}, Store: r.states, Tell: line, ReplicasDone: in.ReplicasDone, Pace: r.pace,
 		Record: func(ctx context.Context, detail string, do func() error) error {
 			_, err := mandate.Change(ctx, r.app.audit, r.epoch, mandate.Record{Caller: by.Caller, Address: by.Address, Detail: detail}, do)
 			return err
 		},
 	}, nil
 }
-
-// rotationPace is how often Entra is asked. Tests have less time.
-var rotationPace rotation.Pace
 
 func (r *rotator) material(l *liveCredential) material {
 	cr := &l.application.Credential

@@ -29,6 +29,7 @@ import (
 	"github.com/mandate-sam/mandate/api"
 	"github.com/mandate-sam/mandate/emulator"
 	"github.com/mandate-sam/mandate/internal/app"
+	"github.com/mandate-sam/mandate/internal/rotation"
 )
 
 // marker is the file by which the demonstration knows a directory that it
@@ -55,6 +56,9 @@ type Config struct {
 	// Idle leaves the product unstarted: what it needs is written, for a
 	// process of its own.
 	Idle bool
+
+	// Pace is how often Entra is asked while a credential is replaced.
+	Pace rotation.Pace
 
 	Log *slog.Logger // nil discards
 }
@@ -302,7 +306,7 @@ func (d *Demo) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if d.app, err = app.New(ctx, config, app.Options{Log: d.cfg.Log, Version: "demo"}); err != nil {
+	if d.app, err = app.New(ctx, config, app.Options{Log: d.cfg.Log, Version: "demo", Pace: d.cfg.Pace}); err != nil {
 		return fmt.Errorf("start mandate: %w", err)
 	}
 	ctx, d.stop = context.WithCancel(ctx)

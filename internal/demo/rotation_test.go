@@ -13,6 +13,7 @@ import (
 	"github.com/mandate-sam/mandate"
 	"github.com/mandate-sam/mandate/api"
 	"github.com/mandate-sam/mandate/emulator"
+	"github.com/mandate-sam/mandate/internal/rotation"
 )
 
 // rotate rotates the credential of the application, and returns all that was
@@ -27,6 +28,9 @@ func (d *Demo) rotate(t *testing.T, in api.CredentialRequest) ([]api.CredentialL
 	})
 	return all, err
 }
+
+// briskly is how tests wait for Entra.
+var briskly = rotation.Pace{Every: 50 * time.Millisecond, Times: 4, Limit: 10 * time.Second, Fleet: 2 * time.Second}
 
 // credential is what is known of the application's.
 func (d *Demo) credential(t *testing.T) api.CredentialStatus {
@@ -101,7 +105,7 @@ func TestRotateCredential(t *testing.T) {
 	for _, secret := range []bool{false, true} {
 		t.Run(map[bool]string{false: "certificate", true: "secret"}[secret], func(t *testing.T) {
 			file := map[bool]string{false: "application.pem", true: "application.secret"}[secret]
-			d, _ := begin(t, Config{Secret: secret})
+			d, _ := begin(t, Config{Secret: secret, Pace: briskly})
 			d.consent(t)
 			d.fleeting()
 			d.Emulator.Dial(func(d *emulator.Dials) { d.ReplicationDelay = 1500 * time.Millisecond })
