@@ -192,3 +192,12 @@ func (c *Config) auditKey() (audit.Signer, audit.Verifier, error) {
 	}
 	return audit.ReadKey(path)
 }
+
+// witnessesBehind returns how many records each witness has not seen.
+func (a *App) witnessesBehind() map[string]int64 {
+	out := make(map[string]int64)
+	for _, w := range a.audit.Witnesses() {
+		out[w.Name] = w.Behind
+	}
+	return out
+}

@@ -155,7 +155,7 @@ func (p *parts) metricsDoor(a *App, c *Config) error {
 // metrics answers for /metrics.
 func (p *parts) metrics(a *App) (http.Handler, error) {
 	h, err := metrics.Handler(metrics.Source{
-		Stats: a.broker.Stats, Grants: a.broker.Grants, Partners: p.store.Partners, Customers: p.store.Customers().Standings, Records: a.audit.Count,
+		Stats: a.broker.Stats, Grants: a.broker.Grants, Partners: p.store.Partners, Customers: p.store.Customers().Standings, Records: a.audit.Count, Behind: a.witnessesBehind,
 		Ready: p.ready, Policy: p.policies.measure, Window: a.broker.Window(), Log: a.log,
 	})
 	if err != nil {

@@ -17,13 +17,14 @@ import (
 	"github.com/mandate-sam/mandate"
 )
 
-// A Source is whom the metrics ask. All fields are required.
+// A Source is whom the metrics ask. All fields but Behind are required.
 type Source struct {
 	Stats     func() mandate.Stats
 	Grants    func(context.Context, mandate.TenantID) ([]mandate.Grant, error)
 	Partners  func() ([]mandate.Partner, error)
 	Customers func(context.Context) (map[mandate.GrantKey]mandate.CustomerStanding, error)
 	Records   func() int64                       // in the audit log
+	Behind    func() map[string]int64            // records that each witness of it has not seen; nil: there are none
 	Ready     func(context.Context) error        // why requests cannot be served
 	Policy    func() (number int64, broken bool) // that decides, and whether a later one cannot be used
 	Window    time.Duration                      // after which a refresh token lapses
@@ -51,6 +52,7 @@ var (
 	inForce   = desc("policy_number", "Number of the policy that decides; 0 if there is none.")
 	broken    = desc("policy_broken", "Whether a later policy cannot be used.")
 	records   = desc("audit_records", "Records in the audit log.")
+	behind    = desc("audit_witness_behind_records", "Signed records of the audit log that a witness has not taken.", "witness")
 	tokens    = desc("token_requests_total", "Requests for tokens, by outcome.", "outcome")
 	hits      = desc("token_cache_hits_total", "Tokens that were handed out from memory.")
 	upstream  = desc("upstream_calls_total", "Calls to Microsoft, by what was asked and by outcome: ok, or the domain of the fault.", "call", "outcome")
@@ -82,7 +84,7 @@ type collector struct{ Source }
 
 // Describe implements [prometheus.Collector].
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{ready, inForce, broken, records, tokens, hits, upstream, keepAlive, pauses, grants, ends, lapses, failing, candidate, refreshes, customers, listed, unlisted, read} {
+	for _, d := range []*prometheus.Desc{ready, inForce, broken, records, behind, tokens, hits, upstream, keepAlive, pauses, grants, ends, lapses, failing, candidate, refreshes, customers, listed, unlisted, read} {
 		ch <- d
 	}
 }
@@ -97,6 +99,11 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(ch, inForce, float64(number))
 	gauge(ch, broken, yes(unusable))
 	gauge(ch, records, float64(c.Records()))
+	if c.Behind != nil {
+		for witness, n := range c.Behind() {
+			gauge(ch, behind, float64(n), witness)
+		}
+	}
 	counter(ch, hits, s.Hits)
 	for outcome, n := range s.Tokens {
 		counter(ch, tokens, n, outcome)
