@@ -8,8 +8,8 @@ require (
 	github.com/AzureAD/microsoft-authentication-library-for-go v1.10.1
 	github.com/cedar-policy/cedar-go v1.9.0
 	github.com/mandate-sam/mandate v0.0.0
-	golang.org/x/oauth2 v0.37.0
 	golang.org/x/mod v0.42.0
+	golang.org/x/oauth2 v0.37.0
 	golang.org/x/sync v0.24.0
 )
 
