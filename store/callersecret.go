@@ -72,7 +72,12 @@ func newSecret() (keyID string, secret mandate.Secret) {
 }
 
 func checksum(body string) string {
-	return base62(big.NewInt(int64(crc32.ChecksumIEEE([]byte(body)))), checksumSize)
+	var out [checksumSize]byte
+	n := crc32.ChecksumIEEE([]byte(body))
+	for i := len(out) - 1; i >= 0; i-- {
+		out[i], n = digits[n%62], n/62
+	}
+	return string(out[:])
 }
 
 func wellFormed(secret string) bool {
@@ -83,9 +88,10 @@ func wellFormed(secret string) bool {
 	return checksum(body) == secret[secretSize-checksumSize:]
 }
 
+const digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
 // base62 writes n with digits, capitals and small letters, zeros in front.
 func base62(n *big.Int, width int) string {
-	const digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 	b, base, digit := make([]byte, width), big.NewInt(62), new(big.Int)
 	n = new(big.Int).Set(n)
 	for i := width - 1; i >= 0; i-- {

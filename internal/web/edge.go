@@ -43,8 +43,18 @@ func (e Edge) Wrap(next http.Handler) http.Handler {
 	})
 }
 
+// line writes the line of a request. What went well is worth one only to
+// somebody who looks closely: tokens and changes are in the audit log, and
+// there are many of them.
 func (e Edge) line(rec *recorder, r *http.Request, start time.Time) {
-	e.Log.InfoContext(r.Context(), "request", "request_id", RequestID(r.Context()), "method", r.Method, "route", r.Pattern,
+	level := slog.LevelDebug
+	if rec.status >= 400 {
+		level = slog.LevelInfo
+	}
+	if !e.Log.Enabled(r.Context(), level) {
+		return
+	}
+	e.Log.Log(r.Context(), level, "request", "request_id", RequestID(r.Context()), "method", r.Method, "route", r.Pattern,
 		"status", rec.status, "bytes", rec.bytes, "took", time.Since(start), "address", Address(r.Context()))
 }
 

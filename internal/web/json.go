@@ -66,72 +66,6 @@ func fieldError(err error) error {
 	return mandate.Invalid("body", "is not the JSON that was expected: %v", err)
 }
 
-// checkKeys reports a body that is not exactly one JSON object, or that has a
-// key twice in any object. Keys that differ only in case are the same to
-// encoding/json, and so here.
-func checkKeys(body []byte) error {
-	d := json.NewDecoder(bytes.NewReader(body))
-	d.UseNumber()
-	t, err := d.Token()
-	if err != nil || t != json.Delim('{') {
-		return mandate.Invalid("body", "must be a JSON object")
-	}
-	if err := checkObject(d); err != nil {
-		return err
-	}
-	if _, err := d.Token(); err != io.EOF {
-		return mandate.Invalid("body", "has something after the JSON object")
-	}
-	return nil
-}
-
-// checkObject reads to the end of an object whose brace was just read.
-func checkObject(d *json.Decoder) error {
-	seen := map[string]bool{}
-	for d.More() {
-		t, err := d.Token()
-		if err != nil {
-			return fieldError(err)
-		}
-		name, _ := t.(string)
-		key := strings.ToLower(strings.ToUpper(name))
-		if seen[key] {
-			return mandate.Invalid(name, "is given twice")
-		}
-		seen[key] = true
-		if err := checkValue(d); err != nil {
-			return err
-		}
-	}
-	return end(d)
-}
-
-// checkValue reads one value of any kind.
-func checkValue(d *json.Decoder) error {
-	t, err := d.Token()
-	if err != nil {
-		return fieldError(err)
-	}
-	switch t {
-	case json.Delim('{'):
-		return checkObject(d)
-	case json.Delim('['):
-		for d.More() {
-			if err := checkValue(d); err != nil {
-				return err
-			}
-		}
-		return end(d)
-	}
-	return nil
-}
-
-// end reads a closing brace or bracket.
-func end(d *json.Decoder) error {
-	_, err := d.Token()
-	return fieldError(err)
-}
-
 // ReadForm returns the fields of a form in the request body, and only of the
 // body: what a link puts into the query is not part of a form. It refuses
 // other content types and bodies over 64 KiB. Fields may be there twice; see
@@ -160,10 +94,12 @@ func Duplicate(form url.Values) string {
 
 // readBody returns the body of r, which must be of the given media type.
 func readBody(w http.ResponseWriter, r *http.Request, media string, limit int64) ([]byte, error) {
-	got, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	charset := params["charset"]
-	if err != nil || got != media || charset != "" && !strings.EqualFold(charset, "utf-8") {
-		return nil, mandate.Invalid("Content-Type", "must be %s", media)
+	if kind := r.Header.Get("Content-Type"); kind != media { // as nearly everybody writes it
+		got, params, err := mime.ParseMediaType(kind)
+		charset := params["charset"]
+		if err != nil || got != media || charset != "" && !strings.EqualFold(charset, "utf-8") {
+			return nil, mandate.Invalid("Content-Type", "must be %s", media)
+		}
 	}
 	if r.Header.Get("Content-Encoding") != "" {
 		return nil, mandate.Invalid("Content-Encoding", "must not be used")
@@ -179,6 +115,13 @@ func readBody(w http.ResponseWriter, r *http.Request, media string, limit int64)
 	return body, nil
 }
 
+// Values of headers, made once. Nobody may change them.
+var (
+	jsonType = []string{"application/json"}
+	noStore  = []string{"no-store"}
+	noSniff  = []string{"nosniff"}
+)
+
 // Write answers with v as JSON. Nothing that this program answers may be
 // cached: much of it is secret.
 func Write(w http.ResponseWriter, status int, v any) error {
@@ -188,10 +131,8 @@ func Write(w http.ResponseWriter, status int, v any) error {
 	}
 	h := w.Header()
 	data = append(data, '\n')
-	h.Set("Content-Type", "application/json")
-	h.Set("Content-Length", strconv.Itoa(len(data))) // or a longer token would go out in chunks
-	h.Set("Cache-Control", "no-store")
-	h.Set("X-Content-Type-Options", "nosniff")
+	h["Content-Type"], h["Cache-Control"], h["X-Content-Type-Options"] = jsonType, noStore, noSniff
+	h["Content-Length"] = []string{strconv.Itoa(len(data))} // or a longer token would go out in chunks
 	w.WriteHeader(status)
 	_, _ = w.Write(data) // too late to tell anybody
 	return nil

@@ -204,7 +204,7 @@ func TestCheckCountsNothing(t *testing.T) {
 
 func TestEdge(t *testing.T) {
 	var logged bytes.Buffer
-	log := slog.New(slog.NewTextHandler(&logged, nil))
+	log := slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /i/{token}", func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, web.RequestID(r.Context())+" "+web.Address(r.Context()).String())
