@@ -34,7 +34,7 @@ func TestCustomersOfSources(t *testing.T) {
 		var details []string
 		for _, r := range w.about(TenantID{}) {
 			if r.Caller == customersCaller {
-				if r.Purpose != customersPurpose || r.Tenant != contoso || r.Use != UseCall {
+				if r.Purpose != customersPurpose || r.Tenant != contoso || r.Use != "" {
 					t.Errorf("recorded %+v", r)
 				}
 				details = append(details, r.Kind+" "+r.Detail)
@@ -204,6 +204,25 @@ func TestCustomersTokenRefused(t *testing.T) {
 		w.want(t, adatum, "no more")
 		if asked, redeemed := w.directory.asked(SourcePartnerCenter), w.entra.calls.Load(); asked != 2 || redeemed != 2 {
 			t.Errorf("asked %d times, with %d tokens", asked, redeemed)
+		}
+	})
+}
+
+// A partner that has no grant is tried once an hour, and its failure is not
+// counted as one.
+func TestCustomersNoGrant(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newCustomersWorld(t)
+		w.vault.grants[0].State = StateSuspended
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- w.Run(ctx) }()
+		time.Sleep(10 * time.Hour)
+		cancel()
+		<-done
+		n := w.Stats().Customers
+		if n["no_grant"] < 8 || n["no_grant"] > 11 || n["failed"] != 0 || w.entra.calls.Load() != 0 {
+			t.Errorf("got %v, with %d redemptions", n, w.entra.calls.Load())
 		}
 	})
 }

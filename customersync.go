@@ -74,9 +74,14 @@ func (b *Broker) refreshCustomers(ctx context.Context, d CustomerDue, failures i
 			return nil
 		}
 	}
-	b.stats.customers.add("failed")
-	b.cfg.Log.Warn("refresh customers", "partner", d.Key.Partner, "err", err)
 	pause := min(retryCustomers<<min(failures, 8), c.Every)
+	if errors.Is(err, ErrNoGrant) {
+		b.stats.customers.add("no_grant") // a partner that was only invited is nobody's trouble
+		pause = c.Every
+	} else {
+		b.stats.customers.add("failed")
+		b.cfg.Log.Warn("refresh customers", "partner", d.Key.Partner, "err", err)
+	}
 	return c.Register.Failed(ctx, d.Key, d.Attempt, spread(time.Now(), pause), err.Error())
 }
 
@@ -184,10 +189,11 @@ func (b *Broker) askSource(ctx context.Context, g *Grant, epoch int64, s Custome
 }
 
 // customersToken returns a token of the partner's own tenant, on the record
-// like anybody's. Nobody else gets it.
+// like anybody's. Nobody else gets it. The records name no use, because no
+// policy was asked: whoever tries another policy on them leaves these out.
 func (b *Broker) customersToken(ctx context.Context, g *Grant, epoch int64, s CustomerSource, refused string) (*cached, error) {
 	r := Record{
-		Kind: KindDecided, Request: rand.Text(), Epoch: epoch, Caller: customersCaller, Use: UseCall, Purpose: customersPurpose,
+		Kind: KindDecided, Request: rand.Text(), Epoch: epoch, Caller: customersCaller, Purpose: customersPurpose,
 		Grant: &g.Key, Generation: g.Generation, Tenant: g.Key.Partner, Audience: s.Audience, Detail: s.Detail,
 	}
 	if _, err := b.cfg.Audit.Record(ctx, r); err != nil {

@@ -16,7 +16,7 @@ type Stats struct {
 	Hits      int64            // tokens handed out from memory
 	Upstream  map[Call]int64   // calls to Microsoft
 	KeepAlive map[string]int64 // keep-alives by outcome: "ok", "failed", "later"
-	Customers map[string]int64 // refreshes of lists of customers by outcome: "ok", "failed"
+	Customers map[string]int64 // refreshes of lists of customers by outcome: "ok", "failed", "no_grant"
 	Pauses    map[Domain]int   // faults that are left alone just now
 }
 
