@@ -70,26 +70,28 @@ func (v *SQL) end(ctx context.Context, s *shareable, next *stored) error {
 // commit. The turn is locked before the grant, as in every change, because
 // what rotates looks at what was ended first.
 //
-// If the turn was ended and nothing rotated, the refresh token was overtaken:
-// all else that could be in the way was in the way of ending the turn too, or
-// is a change that takes the turn away before it touches the grant. Should it
-// be neither, what was stored in the turn is of an epoch before the grant's
-// since, or of no active grant, and is never handed out.
+// If the refresh token could not be stored, the grant must be as it was all the
+// same, and stays so until the commit, because its row is locked then. Else all
+// of it is undone and tried again, and finds out what has changed: had only the
+// turn been ended, a token could be left with a grant that was just suspended.
 func (v *SQL) endAtOnce(ctx context.Context, s *shareable, next *stored) (waited bool, err error) {
 	query, args := s.update()
-	const outcome = ` SELECT count(*), coalesce(bool_or(waited), false), (SELECT count(*) FROM rotated) FROM ended`
+	const outcome = ` SELECT count(*), coalesce(bool_or(waited), false), (SELECT count(*) FROM rotated)`
 	if next == nil {
-		query = `WITH ended AS (` + query + ` RETURNING waited), rotated AS (SELECT 1)` + outcome
+		query = `WITH ended AS (` + query + ` RETURNING waited), rotated AS (SELECT 1)` + outcome + `, 0 FROM ended`
 	} else {
 		query = `WITH ended AS (` + query + ` RETURNING waited), rotated AS (
 			UPDATE grants SET sealed = $13, key_id = $14, ref = $15, version = version + 1, redeemed = $16
 			WHERE ` + ofGrant + ` AND generation = $7 AND version = $17 AND ` + live + ` AND since <= $8
 				AND (SELECT epoch FROM head) = $8 AND EXISTS (SELECT 1 FROM ended)
-			RETURNING 1)` + outcome
+			RETURNING 1), same AS (
+			SELECT 1 FROM grants WHERE ` + ofGrant + ` AND generation = $7 AND ` + live + ` AND since <= $8
+				AND EXISTS (SELECT 1 FROM ended) AND NOT EXISTS (SELECT 1 FROM rotated) FOR SHARE)` + outcome + `,
+			CASE WHEN count(*) > 0 AND NOT EXISTS (SELECT 1 FROM rotated) AND NOT EXISTS (SELECT 1 FROM same) THEN undo() ELSE 0 END FROM ended`
 		args = append(args, orNull(next.blob), next.keyID, next.ref, time.Now().UnixMilli(), s.keep.Grant.Version)
 	}
 	var ended, rotated int64
-	err = v.db.Returning(ctx, []any{&ended, &waited, &rotated}, query, args...)
+	err = v.db.Returning(ctx, []any{&ended, &waited, &rotated, new(any)}, query, args...)
 	switch {
 	case err != nil:
 		return false, err
