@@ -4,8 +4,9 @@
 //
 //	go run ./cmd/demo            stays up; prints what to open and what to type
 //	go run ./cmd/demo -once      walks the whole way by itself and exits
+//	go run ./cmd/demo -drill     rehearses that the application's credential has leaked
 //
-// With -once the exit code is 0 if every step succeeded, else 1.
+// With -once and -drill the exit code is 0 if every step succeeded, else 1.
 package main
 
 import (
@@ -31,6 +32,7 @@ removes what it made.
 
   go run ./cmd/demo
   go run ./cmd/demo -once -json
+  go run ./cmd/demo -drill
 
 `
 
@@ -48,7 +50,9 @@ func run(ctx context.Context, args []string, stdout, stderr *os.File) error {
 	flags := flag.NewFlagSet("demo", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	once := flags.Bool("once", false, "walk the whole way without a person, then exit")
-	asJSON := flags.Bool("json", false, "with -once: the last line on standard output is one JSON object")
+	drill := flags.Bool("drill", false, "rehearse that the application's credential has leaked, then exit")
+	secret := flags.Bool("secret", false, "with -drill: the application has a client secret instead of a certificate")
+	asJSON := flags.Bool("json", false, "with -once or -drill: the last line on standard output is one JSON object")
 	dir := flags.String("dir", "", "`directory` for what is made: empty, or one of an earlier demonstration (default: a temporary one)")
 	verbose := flags.Bool("v", false, "show the logs of both programs")
 	flags.Usage = func() {
@@ -67,6 +71,9 @@ func run(ctx context.Context, args []string, stdout, stderr *os.File) error {
 	log := slog.New(slog.DiscardHandler)
 	if *verbose {
 		log = slog.New(slog.NewTextHandler(stderr, nil))
+	}
+	if *drill {
+		return runDrill(ctx, demo.Config{Dir: *dir, Secret: *secret, Log: log}, *asJSON, stdout, stderr)
 	}
 	if *once {
 		return runOnce(ctx, *dir, *asJSON, log, stdout, stderr)

@@ -82,3 +82,23 @@ func TestUsage(t *testing.T) {
 		}
 	}
 }
+
+// The drill reports each step, and that nobody was refused a token.
+func TestDrillJSON(t *testing.T) {
+	stdout, stderr, err := runDemo(t, "-drill", "-json")
+	if err != nil {
+		t.Fatalf("%v\n%s", err, stderr)
+	}
+	var r demo.DrillReport
+	if err := json.Unmarshal([]byte(stdout), &r); err != nil {
+		t.Fatalf("%q: %v", stdout, err)
+	}
+	if !r.OK || len(r.Steps) != 8 || r.Tokens == 0 || len(r.Renew) != 1 || r.Renew[0] != "contoso" {
+		t.Errorf("got %+v", r)
+	}
+	for _, s := range r.Steps {
+		if !s.OK || s.Note == "" && s.TookMS == 0 {
+			t.Errorf("%+v", s)
+		}
+	}
+}
