@@ -14,6 +14,7 @@ import (
 	"github.com/mandate-sam/mandate/emulator"
 	"github.com/mandate-sam/mandate/emulator/fault"
 	"github.com/mandate-sam/mandate/internal/database"
+	"github.com/mandate-sam/mandate/internal/rotation"
 	"github.com/mandate-sam/mandate/store"
 	"github.com/mandate-sam/mandate/vault"
 )
@@ -40,7 +41,7 @@ func (d *Demo) openVault(t *testing.T, keyFile string) *vault.SQL {
 		t.Fatal(err)
 	}
 	db, err := database.Open(t.Context(), database.Config{
-		File: d.File("data/mandate.db"), Schemas: []database.Schema{store.Schema(), vault.Schema(), audit.Schema()},
+		File: d.File("data/mandate.db"), Schemas: []database.Schema{store.Schema(), vault.Schema(), audit.Schema(), rotation.Schema()},
 	})
 	if err != nil {
 		t.Fatal(err)

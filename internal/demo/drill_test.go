@@ -16,6 +16,7 @@ import (
 	"github.com/mandate-sam/mandate/audit"
 	"github.com/mandate-sam/mandate/emulator"
 	"github.com/mandate-sam/mandate/internal/database"
+	"github.com/mandate-sam/mandate/internal/rotation"
 	"github.com/mandate-sam/mandate/store"
 	"github.com/mandate-sam/mandate/vault"
 )
@@ -73,7 +74,7 @@ func (d *Demo) stored(t *testing.T) int {
 		t.Fatal(err)
 	}
 	db, err := database.Open(t.Context(), database.Config{
-		File: d.File("data/mandate.db"), Schemas: []database.Schema{store.Schema(), vault.Schema(), audit.Schema()},
+		File: d.File("data/mandate.db"), Schemas: []database.Schema{store.Schema(), vault.Schema(), audit.Schema(), rotation.Schema()},
 	})
 	if err != nil {
 		t.Fatal(err)
