@@ -24,7 +24,9 @@ import (
 var migrations embed.FS
 
 // Schema is the tables of a [Store], with which the database must be opened.
-func Schema() database.Schema { return database.Schema{Package: "store", Files: migrations} }
+func Schema() database.Schema {
+	return database.Schema{Package: "store", Files: migrations, Guarded: guarded}
+}
 
 // A Store is what is remembered. Its methods may be called concurrently. Their
 // errors wrap [mandate.ErrUnavailable] if the database did not answer.
@@ -56,6 +58,13 @@ type snapshot struct {
 	keys     map[mandate.CallerID][]callerKey
 	lockdown *mandate.Lockdown // nil if there is none
 	policy   *Policy           // nil if there is none
+	verified bool              // that nobody else has changed it
+}
+
+// usable reports whether n is of an epoch, or of a later one, and was verified
+// if anything is.
+func (s *Store) usable(n *snapshot, epoch int64) bool {
+	return n.epoch >= epoch && n.verified == s.db.Guarded()
 }
 
 // reloadTimeout bounds the one read that a change of epoch costs those who
@@ -70,7 +79,7 @@ func (s *Store) current() (*snapshot, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", mandate.ErrUnavailable, err)
 	}
-	if snap := s.snap.Load(); snap.epoch >= epoch {
+	if snap := s.snap.Load(); s.usable(snap, epoch) {
 		return snap, nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), reloadTimeout)
@@ -86,7 +95,7 @@ func (s *Store) reload(ctx context.Context) (*snapshot, error) {
 	if err != nil {
 		return nil, unavailable(ctx, err)
 	}
-	if snap := s.snap.Load(); snap.epoch >= epoch {
+	if snap := s.snap.Load(); s.usable(snap, epoch) {
 		return snap, nil
 	}
 	return s.read(ctx)
@@ -96,10 +105,18 @@ func (s *Store) reload(ctx context.Context) (*snapshot, error) {
 func (s *Store) read(ctx context.Context) (*snapshot, error) {
 	snap := new(snapshot)
 	err := s.db.View(ctx, func(tx *database.Tx) error {
+		*snap = snapshot{verified: s.db.Guarded()} // it may run again
+		if err := s.db.Verify(ctx, tx); err != nil {
+			return err
+		}
 		if err := tx.QueryRow(ctx, `SELECT epoch FROM head`).Scan(&snap.epoch); err != nil {
 			return err
 		}
-		return errors.Join(snap.readPartners(ctx, tx), snap.readCallers(ctx, tx), snap.readLockdown(ctx, tx), snap.readPolicy(ctx, tx, s.snap.Load()))
+		before := s.snap.Load()
+		if before != nil && before.verified != snap.verified {
+			before = nil // nothing of it may be taken over
+		}
+		return errors.Join(snap.readPartners(ctx, tx), snap.readCallers(ctx, tx), snap.readLockdown(ctx, tx), snap.readPolicy(ctx, tx, before))
 	})
 	if err != nil {
 		return nil, unavailable(ctx, err)

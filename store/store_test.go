@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -85,11 +86,30 @@ func open(t *testing.T, cfg database.Config) (*Store, *database.DB) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { db.Close() })
+	if err := db.Guard(t.Context(), database.GuardConfig{Key: plainKey{}}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { // whatever the test did to guarded rows it did by changes
+		ctx := context.Background()
+		if err := db.View(ctx, func(tx *database.Tx) error { return db.Verify(ctx, tx) }); errors.Is(err, database.ErrAltered) {
+			t.Errorf("the security state at the end: %v", err)
+		}
+	})
 	s, err := Open(t.Context(), db)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return s, db
+}
+
+// plainKey wraps nothing.
+type plainKey struct{}
+
+func (plainKey) Wrap(_ context.Context, plain []byte) (string, []byte, error) {
+	return "plain", slices.Clone(plain), nil
+}
+func (plainKey) Unwrap(_ context.Context, _ string, wrapped []byte) ([]byte, error) {
+	return wrapped, nil
 }
 
 func addPartners(t *testing.T, s *Store, partners ...mandate.Partner) {

@@ -48,7 +48,7 @@ func (v *SQL) install(ctx context.Context, g mandate.Grant, state mandate.State)
 		})
 	} else {
 		r.fallbackUntil = g.Fallback.UnixMilli()
-		err = v.inOrder(ctx, func(tx *database.Tx) (err error) {
+		err = v.db.Change(ctx, func(tx *database.Tx) (err error) {
 			gone, err = stage(ctx, tx, g, r)
 			return err
 		})

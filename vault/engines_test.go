@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"context"
 	"errors"
 	"path/filepath"
 	"testing"
@@ -45,11 +46,27 @@ func openDB(t *testing.T, cfg database.Config) *database.DB {
 func replicas(t *testing.T, cfg database.Config) []*SQL {
 	t.Helper()
 	keys := openKeys(t, filepath.Join(t.TempDir(), "keys"))
-	all := []*SQL{newVault(t, openDB(t, cfg), keys)}
+	all := []*SQL{newVault(t, guardDB(t, openDB(t, cfg), keys), keys)}
 	if cfg.URL != "" {
-		all = append(all, newVault(t, openDB(t, cfg), keys))
+		all = append(all, newVault(t, guardDB(t, openDB(t, cfg), keys), keys))
 	}
 	return all
+}
+
+// guardDB guards a database. At the end everything in it must verify: whatever
+// the test did to guarded rows it did by changes.
+func guardDB(t *testing.T, db *database.DB, keys *KeyFile) *database.DB {
+	t.Helper()
+	if err := db.Guard(t.Context(), database.GuardConfig{Key: keys}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx := context.Background()
+		if err := db.View(ctx, func(tx *database.Tx) error { return db.Verify(ctx, tx) }); err != nil {
+			t.Errorf("the security state at the end: %v", err)
+		}
+	})
+	return db
 }
 
 func TestConformance(t *testing.T) {

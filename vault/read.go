@@ -126,8 +126,7 @@ func (v *SQL) waiting(ctx context.Context, k mandate.GrantKey, s mandate.State) 
 }
 
 func (v *SQL) one(ctx context.Context, query string, args ...any) (row, error) {
-	var r row
-	err := r.scan(v.db.QueryRow(ctx, query, args...).Scan, &r.last)
+	r, err := v.genuine(ctx, query, args...)
 	if errors.Is(err, sql.ErrNoRows) {
 		return row{}, &mandate.NoGrantError{}
 	}

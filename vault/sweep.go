@@ -14,8 +14,8 @@ const sweepAtOnce = 100
 // Sweep destroys what is over: fall-backs and candidates whose time has come,
 // copies in homes that could not be destroyed before, shared tokens that have
 // expired. None of them is returned by anything meanwhile; calling Sweep every
-// few minutes, in every replica, is enough. It raises no epoch, because nothing
-// changes that could be served.
+// few minutes, in every replica, is enough. The epoch is raised where a
+// generation has become a tombstone.
 func (v *SQL) Sweep(ctx context.Context) error {
 	return wrap("sweep", errors.Join(v.sweepGrants(ctx), v.sweepHomes(ctx), v.sweepTurns(ctx)))
 }
@@ -35,7 +35,7 @@ func (v *SQL) sweepGrants(ctx context.Context) error {
 
 func (v *SQL) sweepGrant(ctx context.Context, k mandate.GrantKey) error {
 	var gone []destroyed
-	err := v.inOrder(ctx, func(tx *database.Tx) error {
+	err := v.db.Change(ctx, func(tx *database.Tx) error {
 		all, err := standings(ctx, tx, k)
 		if err != nil {
 			return err

@@ -32,7 +32,9 @@ import (
 var migrations embed.FS
 
 // Schema is the tables of [SQL], with which the database must be opened.
-func Schema() database.Schema { return database.Schema{Package: "vault", Files: migrations} }
+func Schema() database.Schema {
+	return database.Schema{Package: "vault", Files: migrations, Guarded: guarded}
+}
 
 // Config is what a [SQL] is made of.
 type Config struct {

@@ -160,9 +160,9 @@ func writeBackup(path string, write func(io.Writer) error) (h database.DumpHeade
 func (c *cli) restoreCommand() *cobra.Command {
 	var config string
 	var logs []string
-	var finish bool
+	var finish, accept bool
 	cmd := &cobra.Command{
-		Use:   "restore {BACKUP --config FILE [--audit FILE]... | --finish}",
+		Use:   "restore {BACKUP --config FILE [--audit FILE]... | --finish | --accept-rollback --config FILE}",
 		Short: "Bring a backup back",
 		Long: `Restore brings a backup into the empty database that a configuration names, while
 no server runs: SQLite or PostgreSQL, whichever the backup is of. Nothing is served
@@ -174,17 +174,28 @@ say was changed since, and keeps withdrawn what they say was withdrawn.
 
 Then start the server, and say "mandate restore --finish": each grant is redeemed
 once at the partner's own tenant, and serves again if Entra still takes it for the
-user who consented. The lockdown is yours to end, when you have looked at the list.`,
+user who consented. The lockdown is yours to end, when you have looked at the list.
+
+A server whose database was altered by somebody else, or went back to an older state,
+serves nothing and says why. If you know who did it, and what is in the database is
+what you want, say --accept-rollback on the server's host while no server runs: what
+is there counts from then on, and is listed; every grant is suspended, and is probed
+when you resume it. Say it on the other replicas' hosts afterwards, too.`,
 		Example: `  mandate restore mandate.backup --config mandate.yaml --audit /mnt/log/export.jsonl
-  mandate restore --finish && mandate lockdown off`,
+  mandate restore --finish && mandate lockdown off
+  mandate restore --accept-rollback --config mandate.yaml`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch {
+			case accept && (len(args) > 0 || finish || len(logs) > 0):
+				return usage("--accept-rollback takes --config and nothing else; see %s --help", cmd.CommandPath())
 			case finish && (len(args) > 0 || config != "" || len(logs) > 0):
 				return usage("--finish takes nothing else; see %s --help", cmd.CommandPath())
 			case finish:
 				return c.finishRestore(cmd)
-			case len(args) == 0:
+			case accept && config != "":
+				return c.acceptRollback(cmd, config)
+			case len(args) == 0 && !accept:
 				return usage("BACKUP is missing; see %s --help", cmd.CommandPath())
 			case config == "":
 				return usage("--config is required; see %s --help", cmd.CommandPath())
@@ -198,6 +209,7 @@ user who consented. The lockdown is yours to end, when you have looked at the li
 	}
 	cmd.Flags().StringVar(&config, "config", "", "configuration of the server that is to serve it")
 	cmd.Flags().StringArrayVar(&logs, "audit", nil, "directory of an audit log, or an export of one, that is newer than the backup")
+	cmd.Flags().BoolVar(&accept, "accept-rollback", false, "take a database that was altered, or went back, as it is")
 	cmd.Flags().BoolVar(&finish, "finish", false, "probe the restored grants, on the running server")
 	_ = cmd.MarkFlagFilename("config", "yaml", "yml")
 	return cmd

@@ -43,6 +43,9 @@ type program struct {
 	// Restore brings a backup into the database of a configuration.
 	Restore func(ctx context.Context, config, backup string, logs []string) (app.Restoration, error)
 
+	// AcceptRollback takes the database of a configuration as it is.
+	AcceptRollback func(ctx context.Context, config, by string) (app.Acceptance, error)
+
 	// Move brings everything from one configuration's places to another's.
 	Move func(ctx context.Context, from, to string, progress func(done, total int)) error
 
@@ -84,6 +87,13 @@ func wired() program {
 				return app.Restoration{}, err
 			}
 			return app.Restore(ctx, c, backup, logs)
+		},
+		AcceptRollback: func(ctx context.Context, config, by string) (app.Acceptance, error) {
+			c, err := app.LoadConfig(config)
+			if err != nil {
+				return app.Acceptance{}, err
+			}
+			return app.AcceptRollback(ctx, c, by)
 		},
 		Move: func(ctx context.Context, from, to string, progress func(done, total int)) error {
 			source, err := app.LoadConfig(from)

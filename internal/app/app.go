@@ -59,6 +59,9 @@ type App struct {
 	epochs  string // the file that remembers them
 	rotator *rotator
 
+	// guarding verifies the security state; nil once that has been done.
+	guarding func(context.Context) error
+
 	stopping chan struct{} // closed when shutdown begins
 }
 
@@ -169,6 +172,9 @@ func (a *App) open(ctx context.Context, c *Config) (*parts, error) {
 	if err := a.openAudit(ctx, c, p.emulated, vaults.Key); err != nil {
 		return nil, err
 	}
+	if err := a.guardState(ctx, c); err != nil {
+		return nil, err
+	}
 	if p.store, err = store.Open(ctx, a.db); err != nil {
 		return nil, err
 	}
@@ -185,6 +191,9 @@ func (a *App) open(ctx context.Context, c *Config) (*parts, error) {
 	}
 	if p.policies, err = a.openPolicies(ctx, c, p); err != nil {
 		return nil, err
+	}
+	if a.guarding != nil {
+		a.db.NeedGuard()
 	}
 	broker := mandate.Config{
 		Authority: p.upstream, Prober: p.upstream, Vault: p.vault, Policy: p.policies, Audit: a.audit, Epoch: p.epoch, Lock: p.store, Log: a.log,
@@ -260,6 +269,13 @@ func (a *App) noneSealed(ctx context.Context, path string) error {
 		case mandate.StateActive, mandate.StateSuspended, mandate.StateFallback, mandate.StateCandidate:
 			sealed++
 		}
+	}
+	wraps, err := a.db.KeyID(ctx)
+	if err != nil {
+		return err
+	}
+	if sealed == 0 && wraps != "" {
+		return fmt.Errorf("the key file %s is missing, and its key wraps the one with which the security state in the database is verified: restore it from its backup, or move the database away to begin anew", path)
 	}
 	if sealed > 0 {
 		return fmt.Errorf("the key file %s is missing, and %d grant(s) in the database are sealed with its key: restore it from its backup, or move the database away to begin anew", path, sealed)
@@ -396,6 +412,7 @@ func (a *App) Run(ctx context.Context) error {
 	group.Go(func() error { return a.watchKeys(served) })
 	group.Go(func() error { return a.rotator.watch(served) })
 	group.Go(func() error { return a.rememberEpochs(served) })
+	group.Go(func() error { return a.guardLater(served) })
 	group.Go(func() error {
 		defer stop()
 		<-ctx.Done()

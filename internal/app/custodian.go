@@ -127,6 +127,13 @@ func (c *custodian) RetireKey(ctx context.Context, keyID string) error {
 	if err != nil {
 		return err
 	}
+	state, err := c.db.KeyID(ctx)
+	if err != nil {
+		return err
+	}
+	if keyID == state {
+		return mandate.Invalid("key_id", "it wraps the key with which the security state is verified: mandate key rewrap brings that under the current key")
+	}
 	for _, u := range uses {
 		if u.KeyID == keyID && u.Grants+u.Tokens > 0 {
 			return mandate.Invalid("key_id", "%d grant(s) and %d shared token(s) are sealed with it: mandate key rewrap brings them under the current key", u.Grants, u.Tokens)
@@ -144,7 +151,7 @@ func (c *custodian) RetireKey(ctx context.Context, keyID string) error {
 
 // Rewrap implements [api.Keys].
 func (c *custodian) Rewrap(ctx context.Context, compromised bool, progress func(done, total int)) error {
-	return c.vault.Rewrap(ctx, compromised, progress)
+	return errors.Join(c.vault.Rewrap(ctx, compromised, progress), c.db.RewrapKey(ctx, c.grants))
 }
 
 // Backup implements [api.Backups]. The copy is made before any of it is sent,

@@ -40,6 +40,12 @@ func (c *Config) openVaults(ctx context.Context, db *database.DB) (_ *App, s *st
 	if err != nil {
 		return nil, nil, err
 	}
+	a.epochs = c.epochFile()
+	if db == nil {
+		if err = a.guardExisting(ctx); err != nil {
+			return nil, nil, err
+		}
+	}
 	if s, err = store.Open(ctx, a.db); err != nil {
 		return nil, nil, err
 	}
@@ -89,7 +95,13 @@ func Move(ctx context.Context, from, to Config, progress func(done, total int)) 
 			return err
 		}
 	}
-	return vault.Copy(ctx, source.vault, target.vault, progress)
+	if err := vault.Copy(ctx, source.vault, target.vault, progress); err != nil || target.db.Guarded() || !source.db.Guarded() {
+		return err
+	}
+	if err := target.db.Guard(ctx, database.GuardConfig{Key: target.rings.grants}); err != nil {
+		return err
+	}
+	return remember(target.epochs, target.db)
 }
 
 // moveStore brings what the store has over, a lockdown too, and the epoch: what is decided in the target is later than what was decided before.
@@ -122,9 +134,18 @@ func moveStore(ctx context.Context, from, to *database.DB) error {
 	return store.Follow(ctx, from, to, header.Epoch)
 }
 
+// changing returns how rows are added: a database that is guarded takes those of
+// security state in changes only.
+func changing(db *database.DB) func(context.Context, func(*database.Tx) error) error {
+	if db.Guarded() {
+		return db.Change
+	}
+	return db.Tx
+}
+
 // moveRow adds a row, or finds it there as it is.
 func moveRow(ctx context.Context, to *database.DB, t database.Table, row map[string]any) error {
-	return to.Tx(ctx, func(tx *database.Tx) error {
+	return changing(to)(ctx, func(tx *database.Tx) error {
 		added, err := tx.Insert(ctx, t, row)
 		if err != nil || added {
 			return err

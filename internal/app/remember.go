@@ -1,6 +1,7 @@
 package app
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,26 +10,50 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/mandate-sam/mandate/audit"
+	"github.com/mandate-sam/mandate/internal/database"
 )
 
-// epochFile is where a replica remembers the highest epoch that it has seen,
-// outside the database: a database that was replaced does not know it.
+// epochFile is where a replica remembers, outside the database, the highest
+// epoch that it has seen and with which key that was proven: a database that
+// was replaced knows neither.
 func (c *Config) epochFile() string { return filepath.Join(c.file(c.Data), "epoch") }
 
-// rememberedEpoch returns it, or 0 if none was ever seen.
-func (c *Config) rememberedEpoch() (int64, error) {
+// A memory is what is in it. The zero one is of a host that has seen nothing.
+type memory struct {
+	epoch int64
+	key   string // fingerprint; empty if the database was not guarded
+}
+
+// remembered returns it. The audit log's last checkpoint has an epoch, too.
+func (c *Config) remembered() (m memory, err error) {
 	b, err := os.ReadFile(c.epochFile())
 	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
+		m.epoch, err = c.signedEpoch()
+		return m, err
 	}
 	if err != nil {
-		return 0, err
+		return m, err
 	}
-	n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
-	if err != nil {
-		return 0, fmt.Errorf("%s does not have a number in it", c.epochFile())
+	epoch, key, _ := strings.Cut(strings.TrimSpace(string(b)), " ")
+	if m.epoch, err = strconv.ParseInt(epoch, 10, 64); err != nil {
+		return m, fmt.Errorf("%s does not begin with a number", c.epochFile())
 	}
-	return n, nil
+	m.key = key
+	signed, err := c.signedEpoch()
+	m.epoch = max(m.epoch, signed)
+	return m, err
+}
+
+// remember writes the epoch and the key of a database whose state was
+// verified.
+func remember(path string, db *database.DB) error {
+	epoch, err := db.Epoch()
+	if err != nil || !db.Guarded() {
+		return nil
+	}
+	return replaceFile(path, strconv.FormatInt(epoch, 10)+" "+db.Fingerprint()+"\n")
 }
 
 // rememberEpochs writes every epoch that is seen, until ctx is done. It is not
@@ -37,10 +62,8 @@ func (c *Config) rememberedEpoch() (int64, error) {
 func (a *App) rememberEpochs(ctx context.Context) error {
 	for {
 		changed := a.db.Changed()
-		if epoch, err := a.db.Epoch(); err == nil {
-			if err := replaceFile(a.epochs, strconv.FormatInt(epoch, 10)+"\n"); err != nil {
-				a.log.Warn("remember the epoch", "err", err)
-			}
+		if err := remember(a.epochs, a.db); err != nil {
+			a.log.Warn("remember the epoch", "err", err)
 		}
 		select {
 		case <-changed:
@@ -48,6 +71,27 @@ func (a *App) rememberEpochs(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// checkpointFile is where the audit log's last checkpoint is kept outside of the
+// database.
+func (c *Config) checkpointFile() string { return filepath.Join(c.file(c.Data), "audit.checkpoint") }
+
+// signedEpoch returns the epoch of that checkpoint, or 0.
+func (c *Config) signedEpoch() (int64, error) {
+	signed, err := os.ReadFile(c.checkpointFile())
+	if errors.Is(err, fs.ErrNotExist) || len(bytes.TrimSpace(signed)) == 0 {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	_, key, err := c.auditKey()
+	if err != nil {
+		return 0, err
+	}
+	last, err := audit.ParseCheckpoint(signed, key)
+	return last.Epoch, err
 }
 
 // replaceFile gives a file another content, all of it or nothing.

@@ -76,17 +76,20 @@ func Restore(ctx context.Context, c Config, backup string, logs []string) (Resto
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return r, err
 	}
-	remembered, err := c.rememberedEpoch()
+	remembered, err := c.remembered()
 	if err != nil {
 		return r, err
 	}
-	return r, r.load(ctx, db, f, h, max(r.Backup.Epoch, h.epoch, remembered))
+	return r, r.load(ctx, &c, db, f, h, max(r.Backup.Epoch, h.epoch, remembered.epoch))
 }
 
 // restoreBatch is how many rows are brought with one commit.
 const restoreBatch = 200
 
-func (r *Restoration) load(ctx context.Context, db *database.DB, f io.Reader, h *history, epoch int64) error {
+func (r *Restoration) load(ctx context.Context, c *Config, db *database.DB, f io.Reader, h *history, epoch int64) error {
+	if err := c.guardAnew(ctx, db, false); err != nil {
+		return err
+	}
 	tables := append(store.Tables(), vault.Grants())
 	lock := mandate.Lockdown{Since: time.Now(), By: mandate.CallerID(fmt.Sprintf("uid:%d", os.Getuid()))}
 	if err := store.BeginRestore(ctx, db, tables, epoch, lock); err != nil {
@@ -103,9 +106,15 @@ func (r *Restoration) load(ctx context.Context, db *database.DB, f io.Reader, h 
 	if err := l.flush(ctx); err != nil {
 		return err
 	}
+	if err := c.guardAnew(ctx, db, true); err != nil {
+		return err
+	}
 	lock.Reason = "restored from the backup of " + r.Backup.Created.Format("2006-01-02 15:04 MST")
 	r.tellChanges(h)
-	return store.EndRestore(ctx, db, lock)
+	if err := store.EndRestore(ctx, db, lock); err != nil {
+		return err
+	}
+	return remember(c.epochFile(), db)
 }
 
 // A loader brings rows into the database, many with one commit.
@@ -166,7 +175,7 @@ func closeInvitation(row map[string]any) {
 }
 
 func (l *loader) flush(ctx context.Context) error {
-	err := l.db.Tx(ctx, func(tx *database.Tx) error {
+	err := changing(l.db)(ctx, func(tx *database.Tx) error {
 		for _, p := range l.pending {
 			if _, err := tx.Insert(ctx, p.table, p.row); err != nil {
 				return fmt.Errorf("%s: %w", p.table.Name, err)

@@ -137,6 +137,9 @@ type DB struct {
 	closed  sync.Once
 
 	notices hub
+
+	guarded spec                  // what the schemas declare
+	guard   atomic.Pointer[guard] // nil until [DB.Guard]
 }
 
 // Open opens the database, creating it if there is none, and brings the
@@ -162,6 +165,9 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
+	}
+	for _, s := range cfg.Schemas {
+		d.guarded = append(d.guarded, s.Guarded...)
 	}
 	if err := d.prepare(ctx, cfg.Schemas); err != nil {
 		d.Close()
@@ -363,12 +369,14 @@ type Tx struct {
 	db      *DB
 	tx      *sql.Tx
 	writes  bool
-	limit   time.Duration // of one statement; 0: none
-	notices []notice      // SQLite: to be delivered after the commit
+	limit   time.Duration  // of one statement; 0: none
+	notices []notice       // SQLite: to be delivered after the commit
+	change  *guardedChange // nil unless this is a change, and the database is guarded
 }
 
 // Exec executes a statement, and returns how many rows it changed.
 func (t *Tx) Exec(ctx context.Context, query string, args ...any) (int64, error) {
+	t.touch(ctx, query)
 	ctx, cancel := withLimit(t.whole(ctx), t.limit)
 	defer cancel()
 	return affected(t.tx.ExecContext(ctx, t.db.dialect.query(query), args...))
@@ -376,11 +384,13 @@ func (t *Tx) Exec(ctx context.Context, query string, args ...any) (int64, error)
 
 // Query reads rows, the transaction's own changes among them.
 func (t *Tx) Query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	t.touch(ctx, query)
 	return t.tx.QueryContext(t.bound(ctx), t.db.dialect.query(query), args...)
 }
 
 // QueryRow reads one row.
 func (t *Tx) QueryRow(ctx context.Context, query string, args ...any) *sql.Row {
+	t.touch(ctx, query)
 	return t.tx.QueryRowContext(t.bound(ctx), t.db.dialect.query(query), args...)
 }
 

@@ -22,7 +22,7 @@ func notes(files ...string) Schema {
 	for i := 0; i+1 < len(files); i += 2 {
 		fsys["migrations/"+files[i]] = &fstest.MapFile{Data: []byte(files[i+1])}
 	}
-	return Schema{"notes", fsys}
+	return Schema{Package: "notes", Files: fsys}
 }
 
 // each runs a test with an empty database of either kind.
@@ -64,9 +64,12 @@ func open(t *testing.T, cfg Config, schemas ...Schema) *DB {
 }
 
 // running opens a database that is watched.
-func running(t *testing.T, cfg Config) *DB {
+func running(t *testing.T, cfg Config, schemas ...Schema) *DB {
 	t.Helper()
-	d := open(t, cfg, notes())
+	if schemas == nil {
+		schemas = []Schema{notes()}
+	}
+	d := open(t, cfg, schemas...)
 	var run sync.WaitGroup
 	run.Go(func() { d.Run(t.Context()) })
 	t.Cleanup(run.Wait)

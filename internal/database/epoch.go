@@ -82,15 +82,21 @@ func (d *DB) Change(ctx context.Context, fn func(*Tx) error) error {
 // ChangeTo is [DB.Change] to an epoch of at least that: what was restored must
 // be later than anything that was ever seen of what it replaces.
 func (d *DB) ChangeTo(ctx context.Context, least int64, fn func(*Tx) error) error {
-	return d.again(ctx, func() error { return d.change(ctx, least, fn) })
+	return d.changeGuarded(ctx, least, d.guard.Load(), fn)
 }
 
-func (d *DB) change(ctx context.Context, least int64, fn func(*Tx) error) error {
+// changeGuarded is ChangeTo with the key of the MAC.
+func (d *DB) changeGuarded(ctx context.Context, least int64, g *guard, fn func(*Tx) error) error {
+	return d.again(ctx, func() error { return d.change(ctx, least, g, fn) })
+}
+
+func (d *DB) change(ctx context.Context, least int64, g *guard, fn func(*Tx) error) error {
 	if err := d.take(ctx); err != nil {
 		return err
 	}
 	defer d.give()
 	var epoch int64
+	var made *state
 	unknown, err := d.transact(ctx, d.limit, func(tx *Tx) error {
 		// Raised first: where rows are locked, this is the lock that puts
 		// changes in an order.
@@ -101,10 +107,20 @@ func (d *DB) change(ctx context.Context, least int64, fn func(*Tx) error) error 
 		if seen := d.epoch.Load(); epoch <= seen {
 			return d.wentBack(epoch-1, seen)
 		}
-		return fn(tx)
+		if err := d.beginGuarded(ctx, tx, g, least); err != nil {
+			return err
+		}
+		if err := fn(tx); err != nil {
+			return errors.Join(err, tx.alteration())
+		}
+		made, err = tx.endGuarded(ctx, epoch)
+		return err
 	})
 	switch {
 	case err == nil:
+		if made != nil {
+			g.adopt(made)
+		}
 		d.raise(epoch)
 	case unknown:
 		d.doubtEpoch()

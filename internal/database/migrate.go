@@ -21,6 +21,9 @@ import (
 type Schema struct {
 	Package string
 	Files   fs.FS
+
+	// Guarded is what of the tables is security state; see [DB.Guard].
+	Guarded []Guarded
 }
 
 //go:embed migrations/*.sql
@@ -35,7 +38,7 @@ type migration struct {
 // migrate applies what is missing, all of it in one transaction: several
 // processes may try at once, and one that fails leaves nothing behind.
 func (d *DB) migrate(ctx context.Context, schemas []Schema) error {
-	own := append([]Schema{{"database", files}}, d.dialect.packages...)
+	own := append([]Schema{{Package: "database", Files: files}}, d.dialect.packages...)
 	known, err := collect(append(own, schemas...))
 	if err != nil {
 		return fmt.Errorf("migrate: %w", err)

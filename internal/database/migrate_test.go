@@ -55,7 +55,7 @@ func TestMigrationsAtOnce(t *testing.T) {
 func TestMigrateRefuses(t *testing.T) { each(t, testMigrateRefuses) }
 
 func testMigrateRefuses(t *testing.T, cfg Config) {
-	other := Schema{"other", notes().Files}
+	other := Schema{Package: "other", Files: notes().Files}
 	for _, tt := range []struct {
 		name    string
 		had     []Schema
@@ -64,14 +64,14 @@ func testMigrateRefuses(t *testing.T, cfg Config) {
 	}{
 		{"a file of the future", []Schema{notes("002_x.sql", "CREATE TABLE x (y TEXT);")}, []Schema{notes()},
 			"the database was written by a newer version of this program: it has notes/002_x.sql; run that version or a later one"},
-		{"a package of the future", []Schema{notes(), {"other", notes("001_notes.sql", "CREATE TABLE x (y TEXT);").Files}}, []Schema{notes()},
+		{"a package of the future", []Schema{notes(), {Package: "other", Files: notes("001_notes.sql", "CREATE TABLE x (y TEXT);").Files}}, []Schema{notes()},
 			"it has other/001_notes.sql"},
 		{"a changed file", []Schema{notes()}, []Schema{notes("001_notes.sql", "CREATE TABLE notes (id TEXT);")},
 			"notes/001_notes.sql has changed since it was applied to this database"},
 		{"a wrong statement", []Schema{notes()}, []Schema{notes("002_x.sql", "CREATE TABLE x (y TEXT); NONSENSE;")},
 			"notes/002_x.sql: "},
 		{"the same name twice", []Schema{notes()}, []Schema{notes(), notes()}, `two schemas are named "notes"`},
-		{"a reserved name", []Schema{notes()}, []Schema{notes(), {"database", notes().Files}}, `two schemas are named "database"`},
+		{"a reserved name", []Schema{notes()}, []Schema{notes(), {Package: "database", Files: notes().Files}}, `two schemas are named "database"`},
 		{"the same table twice", []Schema{notes()}, []Schema{notes(), other}, "other/001_notes.sql: "},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

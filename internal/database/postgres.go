@@ -43,7 +43,7 @@ var postgresFiles embed.FS
 // PostgreSQL is the dialect of the shared database. Text is compared by bytes,
 // as SQLite does, which also makes indexes independent of the C library.
 var PostgreSQL = Dialect{Name: "PostgreSQL", Bytes: "BYTEA", text: `TEXT COLLATE "C"`, view: sql.LevelRepeatableRead,
-	packages: []Schema{{"postgresql", sub(postgresFiles, "postgresql")}}}
+	packages: []Schema{{Package: "postgresql", Files: sub(postgresFiles, "postgresql")}}}
 
 func sub(fsys fs.FS, dir string) fs.FS {
 	fsys, err := fs.Sub(fsys, dir)
@@ -214,7 +214,7 @@ func undone(err error) bool {
 		return false
 	}
 	switch e.Code {
-	case "40001", "40P01":
+	case "40001", "40P01", "42710": // the last one is of a table's type
 		return true
 	case "23505": // of a table that somebody else creates
 		return e.SchemaName == "pg_catalog"

@@ -123,6 +123,9 @@ func (f *fleet) inVault(t *testing.T, do func(*vault.SQL) error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := db.Guard(t.Context(), database.GuardConfig{Key: key}); err != nil {
+		t.Fatal(err)
+	}
 	v, err := vault.New(vault.Config{DB: db, Key: key, SharedKey: key.Shared()})
 	if err != nil {
 		t.Fatal(err)

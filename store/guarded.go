@@ -1,0 +1,25 @@
+package store
+
+import "github.com/mandate-sam/mandate/internal/database"
+
+// guarded is what is security state: only this program may change it, and
+// every replica verifies all of it in every epoch. A table is either here or in
+// unguarded.
+var guarded = []database.Guarded{
+	{Table: "partners", Key: []string{"name"}, Columns: []string{"cloud", "application", "partner", "display_name", "created"}},
+	{Table: "callers", Key: []string{"id", "key_id"}, Columns: []string{"hash", "created", "expires"}},
+	{Table: "caller_registry", Key: []string{"id"}, Columns: []string{"owner", "created", "binding"}},
+	{Table: "caller_credentials", Key: []string{"caller", "id"}, Columns: []string{"kind", "detail", "created", "expires"}},
+	{Table: "policy_versions", Key: []string{"number"}, Columns: []string{"version", "files", "applied", "applied_by"}},
+	{Table: "lockdown", Key: []string{"one"}, Columns: []string{"reason", "since", "set_by"}},
+}
+
+// unguarded are the tables that are not, with the reason.
+var unguarded = map[string]string{
+	"invitations":       "an invitation lets nobody have a token: whoever uses it proves who they are, and consents",
+	"sign_ins":          "the same",
+	"restored":          "what is marked is suspended, and that is guarded",
+	"caller_assertions": "a row can only refuse",
+	"operator_signins":  "a nonce that is in no ID token is of no use",
+	"operator_sessions": "written with every sign-in, and not yet bound to the state key: whoever can insert one is an operator until it is noticed",
+}
