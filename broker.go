@@ -26,6 +26,9 @@ type Config struct {
 	// Lock knows whether everything is shut. Nil means that it never is.
 	Lock Lock
 
+	// Revocations knows what is revoked. Nil means that nothing ever is.
+	Revocations Revocations
+
 	// Custody is required by what operators do with grants; [Broker.Suspend]
 	// and what is beside it.
 	Custody Custody
@@ -196,6 +199,11 @@ func (a *attempt) run(ctx context.Context) (Token, error) {
 	if err := a.locked(); err != nil {
 		return Token{}, a.fail(ctx, err)
 	}
+	if revoked, err := a.revoked(); err != nil {
+		return Token{}, a.fail(ctx, err)
+	} else if revoked {
+		return Token{}, a.deny(ctx)
+	}
 	// Policy asks how old the proof of MFA is. Without a grant it is too old
 	// for any rule, and a denial comes before the reason why there is none.
 	a.head, err = a.headOf(ctx, a.req.Partner.Key, a.epoch)
@@ -264,7 +272,7 @@ func (a *attempt) hand(ctx context.Context, t *cached, wasCached bool) (Token, e
 	if wasCached {
 		a.stats.hits.Add(1)
 	}
-	tok.Rule, tok.Receipt = a.decision.Rule, receipt
+	tok.Rule, tok.Receipt, tok.Epoch = a.decision.Rule, receipt, a.epoch
 	return tok, nil
 }
 

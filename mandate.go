@@ -219,6 +219,7 @@ type Token struct {
 	CorrelationID string  // Entra's id of the redemption
 	Rule          string  // by which it was handed out
 	Receipt       Receipt // of the record that it was handed out
+	Epoch         int64   // in which that was decided
 }
 
 // A Redemption presents a refresh token, together with the application's own

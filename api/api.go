@@ -153,6 +153,9 @@ type Config struct {
 	// Custodian has the keys and makes backups. Nil has none.
 	Custodian Custodian
 
+	// Revoker is what operators revoke with. Nil has no revocations.
+	Revoker Revoker
+
 	// Policies holds the policy in force. Nil has none that can be changed.
 	Policies Policies
 
@@ -279,7 +282,7 @@ var operatorRoutes = []route{
 
 // operators returns all routes that are for operators only.
 func operators() []route {
-	return slices.Concat(operatorRoutes, customerRoutes, registrationRoutes, custodyRoutes, policyRoutes, archiveRoutes, credentialRoutes)
+	return slices.Concat(operatorRoutes, customerRoutes, registrationRoutes, custodyRoutes, policyRoutes, archiveRoutes, credentialRoutes, revokeRoutes)
 }
 
 // openRoutes ask nobody who they are.

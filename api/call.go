@@ -192,7 +192,7 @@ func (s *Server) exchange(ctx context.Context, c *call) (*answer, error) {
 // token leaves in one header of one request to the audience's own host, and
 // an answer that has it in it is withheld.
 func (s *Server) attempt(ctx context.Context, c *call, req mandate.Request) (*answer, error) {
-	tok, err := s.cfg.Broker.Token(ctx, req)
+	tok, err := s.current(ctx, req)
 	if err != nil {
 		return nil, err
 	}

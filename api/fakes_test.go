@@ -52,7 +52,8 @@ type fakeBroker struct {
 	asks []mandate.Request
 	stop int // the ask from which on err counts
 
-	number bool // the tokens have numbers
+	number bool    // the tokens have numbers
+	epochs []int64 // of the next tokens; then it is the present one
 }
 
 func (b *fakeBroker) Token(_ context.Context, r mandate.Request) (mandate.Token, error) {
@@ -66,9 +67,13 @@ func (b *fakeBroker) Token(_ context.Context, r mandate.Request) (mandate.Token,
 	if b.number {
 		access += strconv.Itoa(len(b.asks))
 	}
+	epoch := int64(thisEpoch)
+	if len(b.epochs) > 0 {
+		epoch, b.epochs = b.epochs[0], b.epochs[1:]
+	}
 	return mandate.Token{
-		Fingerprint: fmt.Sprintf("fp-%d", len(b.asks)),
-		Access:      mandate.NewSecret(access), Expires: time.Now().Add(time.Hour), Tenant: r.Tenant, Audience: r.Audience,
+		Epoch: epoch, Fingerprint: fmt.Sprintf("fp-%d", len(b.asks)),
+		Access: mandate.NewSecret(access), Expires: time.Now().Add(time.Hour), Tenant: r.Tenant, Audience: r.Audience,
 		Scopes: []string{"User.Read"}, Generation: 3, Rule: "support", Receipt: mandate.Receipt{Index: int64(len(b.asks)), Hash: "abc"},
 	}, nil
 }
@@ -203,7 +208,9 @@ func (l *fakeLog) Wait(ctx context.Context, count int64) error {
 // fakeEpoch is an epoch, or an error.
 type fakeEpoch struct{ err error }
 
-func (e *fakeEpoch) Epoch() (int64, error) { return 7, e.err }
+const thisEpoch = 7
+
+func (e *fakeEpoch) Epoch() (int64, error) { return thisEpoch, e.err }
 
 // A world is a server behind both its doors, with clients, and an API for it
 // to call.
@@ -215,6 +222,7 @@ type world struct {
 	epoch       *fakeEpoch
 	life        *fakeLife
 	custodian   *fakeCustodian
+	revoker     fakeRevoker
 	credentials *fakeCredentials
 	policies    *fakePolicies
 	archive     *fakeArchive
@@ -259,7 +267,7 @@ func newWorld(t *testing.T, change ...func(*Config)) *world {
 	w.life, w.custodian, w.policies, w.archive, w.credentials = newLife(), &fakeCustodian{}, &fakePolicies{}, &fakeArchive{}, &fakeCredentials{}
 	cfg := Config{
 		Broker: w.broker, Authenticator: w.store, Partners: w.store, Registry: w.store, Tenants: w.store, Callers: w.store, Grants: w.store,
-		Customers: w.customers, Archive: w.archive, Custodian: w.custodian, Credentials: w.credentials, Policies: w.policies, Life: w.life, Forecaster: w.life, Secrets: w.life, Metrics: http.HandlerFunc(w.life.metrics),
+		Customers: w.customers, Archive: w.archive, Custodian: w.custodian, Revoker: &w.revoker, Credentials: w.credentials, Policies: w.policies, Life: w.life, Forecaster: w.life, Secrets: w.life, Metrics: http.HandlerFunc(w.life.metrics),
 		Audit: w.log, Recorder: w.log, Epoch: w.epoch, Applications: []Application{{"marketplace", "test", appID, []mandate.Audience{"https://pc.test", "https://graph.test"}}},
 		Clouds: map[string]mandate.Cloud{"test": {Name: "test", Audiences: map[string]mandate.Endpoint{
 			"partnercenter": {Resource: "https://pc.test", URL: w.upstream.URL},

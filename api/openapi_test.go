@@ -108,6 +108,7 @@ func TestOpenAPISchemas(t *testing.T) {
 		"Line": reflect.TypeFor[mandate.Line](), "Trouble": reflect.TypeFor[mandate.Trouble](), "Forecast": reflect.TypeFor[forecastAnswer](),
 		"KeyStatus": reflect.TypeFor[KeyStatus](), "KeyUse": reflect.TypeFor[KeyUse](), "RotateRequest": reflect.TypeFor[RotateRequest](), "Rotated": reflect.TypeFor[Rotated](),
 		"RetireRequest": reflect.TypeFor[RetireRequest](), "RewrapRequest": reflect.TypeFor[RewrapRequest](), "RewrapLine": reflect.TypeFor[RewrapLine](),
+		"RevokeRequest": reflect.TypeFor[RevokeRequest](), "Reach": reflect.TypeFor[mandate.Reach](), "Revoked": reflect.TypeFor[Revoked](),
 		"LockRequest": reflect.TypeFor[LockRequest](), "LockStatus": reflect.TypeFor[LockStatus](), "Lockdown": reflect.TypeFor[mandate.Lockdown](), "ReleasedGrant": reflect.TypeFor[ReleasedGrant](),
 		"PolicyFile": reflect.TypeFor[policy.File](), "PolicyVersion": reflect.TypeFor[PolicyVersion](), "PolicyStatus": reflect.TypeFor[PolicyStatus](),
 		"PolicyApplyRequest": reflect.TypeFor[ApplyRequest](), "PolicyDiffRequest": reflect.TypeFor[DiffRequest](), "RuleChange": reflect.TypeFor[policy.RuleChange](),
@@ -296,6 +297,7 @@ func scenes() []scene {
 	}
 	out = append(out, grantScenes()...)
 	out = append(out, custodyScenes()...)
+	out = append(out, revokeScenes()...)
 	out = append(out, credentialScenes()...)
 	out = append(out, registrationScenes()...)
 	out = append(out, signInScenes()...)

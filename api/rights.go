@@ -46,6 +46,7 @@ var rights = map[string]right{
 	"GET /v1/keys": views, "POST /v1/keys/rotate": loosens, "POST /v1/keys/reload": loosens, "POST /v1/keys/retire": loosens, "POST /v1/keys/rewrap": loosens,
 	"GET /v1/credentials": views, "POST /v1/credentials/rotate": loosens,
 	"GET /v1/lockdown": views, "POST /v1/lockdown": tightens, "POST /v1/lockdown/end": loosens,
+	"GET /v1/revocations": views, "POST /v1/revocations": tightens, "POST /v1/revocations/{id}/lift": loosens,
 	"GET /v1/policy": views, "POST /v1/policy": loosens, "POST /v1/policy/diff": views, "POST /v1/policy/explain": views,
 	"GET /v1/backup": acts, "POST /v1/restore/finish": loosens,
 }

@@ -1,6 +1,8 @@
 package api
 
 import (
+	"context"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -54,7 +56,7 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request, caller mandate.Ca
 	if err != nil {
 		return s.refuse(r.Context(), caller, mandate.UseToken, err)
 	}
-	tok, err := s.cfg.Broker.Token(r.Context(), req)
+	tok, err := s.current(r.Context(), req)
 	if err != nil {
 		return err
 	}
@@ -63,6 +65,30 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request, caller mandate.Ca
 		Tenant: tok.Tenant, Audience: tok.Audience, Scopes: append([]string{}, tok.Scopes...),
 		Generation: tok.Generation, Decision: tok.Rule, Record: tok.Receipt,
 	})
+}
+
+// handOvers is how often a token is asked for again that was overtaken by a
+// change of security state on its way out.
+const handOvers = 3
+
+// current returns a token of the epoch in force. This is the last that is
+// looked at before a token is handed out or used: a process may have stood
+// still since the broker looked, for however long, and may have read of a
+// newer epoch before this goroutine went on.
+func (s *Server) current(ctx context.Context, req mandate.Request) (tok mandate.Token, err error) {
+	for range handOvers {
+		if tok, err = s.cfg.Broker.Token(ctx, req); err != nil {
+			return mandate.Token{}, err
+		}
+		epoch, err := s.cfg.Epoch.Epoch()
+		if err != nil {
+			return mandate.Token{}, err
+		}
+		if epoch == tok.Epoch {
+			return tok, nil
+		}
+	}
+	return mandate.Token{}, fmt.Errorf("%w: security state kept changing while the token was on its way", mandate.ErrUnavailable)
 }
 
 // parseToken turns what a caller wrote into the domain's terms.

@@ -121,6 +121,33 @@ func (l *Log) Alive(ctx context.Context, k mandate.GrantKey, now time.Time) (n i
 	return n, until, nil
 }
 
+// AliveWithin returns how many tokens within a reach were handed out that live
+// longer than now, and when the last of them expires.
+func (l *Log) AliveWithin(ctx context.Context, r mandate.Reach, now time.Time) (n int, until time.Time, err error) {
+	if err := l.index.settled(ctx); err != nil {
+		return 0, time.Time{}, err
+	}
+	chain, application, tenant := "", "", ""
+	if r.Partner != (mandate.GrantKey{}) {
+		chain, application = Chain(r.Partner.Cloud, r.Partner.Partner), r.Partner.Application.String()
+	}
+	if !r.Customer.IsZero() {
+		tenant = r.Customer.String()
+	}
+	var last int64
+	err = l.index.db.QueryRow(ctx, `SELECT count(DISTINCT fingerprint), CAST(coalesce(max(handed), 0) AS BIGINT) FROM audit_index
+		WHERE handed > $1 AND (chain = $2 OR $2 = '') AND (application = $3 OR $3 = '') AND (tenant = $4 OR $4 = '')
+			AND (caller = $5 OR $5 = '') AND (audience = $6 OR $6 = '')`,
+		now.UnixMilli(), chain, application, tenant, string(r.Caller), string(r.Audience)).Scan(&n, &last)
+	if err != nil {
+		return 0, time.Time{}, fmt.Errorf("%w: audit log: %w", mandate.ErrUnavailable, err)
+	}
+	if n > 0 {
+		until = time.UnixMilli(last).UTC()
+	}
+	return n, until, nil
+}
+
 // Erase destroys the key of a partner's personal data of one month, which must
 // be over. What is in the log stays as it is, and nobody can read it.
 func (l *Log) Erase(ctx context.Context, chain, month string) error {

@@ -16,6 +16,7 @@ func Tables() []database.Table {
 		{Name: "callers", Order: "id, key_id", Columns: []string{"id", "key_id", "hash", "created", "expires"}},
 		{Name: "caller_registry", Order: "id", Columns: []string{"id", "owner", "created", "binding"}},
 		{Name: "caller_credentials", Order: "caller, id", Columns: []string{"caller", "id", "kind", "detail", "created", "expires"}},
+		{Name: "revocations", Order: "id", Columns: []string{"id", "cloud", "application", "partner", "customer", "caller", "audience", "reason", "since", "revoked_by"}},
 		{Name: "invitations", Order: "id", Columns: []string{"id", "hash", "partner", "user_name", "term", "created", "created_by", "expires", "used", "generation"}},
 		{Name: "policy_versions", Order: "number", Columns: []string{"number", "version", "files", "applied", "applied_by"}},
 	}

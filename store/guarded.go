@@ -11,6 +11,7 @@ var guarded = []database.Guarded{
 	{Table: "caller_registry", Key: []string{"id"}, Columns: []string{"owner", "created", "binding"}},
 	{Table: "caller_credentials", Key: []string{"caller", "id"}, Columns: []string{"kind", "detail", "created", "expires"}},
 	{Table: "policy_versions", Key: []string{"number"}, Columns: []string{"version", "files", "applied", "applied_by"}},
+	{Table: "revocations", Key: []string{"id"}, Columns: []string{"cloud", "application", "partner", "customer", "caller", "audience", "reason", "since", "revoked_by"}},
 	{Table: "lockdown", Key: []string{"one"}, Columns: []string{"reason", "since", "set_by"}},
 }
 
@@ -19,6 +20,8 @@ var unguarded = map[string]string{
 	"invitations":       "an invitation lets nobody have a token: whoever uses it proves who they are, and consents",
 	"sign_ins":          "the same",
 	"restored":          "what is marked is suspended, and that is guarded",
+	"customers":         "synchronised from Partner Center, which is asked again; whoever can insert one has a tenant judged as that partner's customer until then",
+	"customer_lists":    "the same",
 	"caller_assertions": "a row can only refuse",
 	"operator_signins":  "a nonce that is in no ID token is of no use",
 	"operator_sessions": "written with every sign-in, and not yet bound to the state key: whoever can insert one is an operator until it is noticed",

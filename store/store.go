@@ -58,7 +58,9 @@ type snapshot struct {
 	keys     map[mandate.CallerID][]callerKey
 	lockdown *mandate.Lockdown // nil if there is none
 	policy   *Policy           // nil if there is none
-	verified bool              // that nobody else has changed it
+
+	revocations []mandate.Revocation // the oldest first
+	verified    bool                 // that nobody else has changed it
 }
 
 // usable reports whether n is of an epoch, or of a later one, and was verified
@@ -116,7 +118,7 @@ func (s *Store) read(ctx context.Context) (*snapshot, error) {
 		if before != nil && before.verified != snap.verified {
 			before = nil // nothing of it may be taken over
 		}
-		return errors.Join(snap.readPartners(ctx, tx), snap.readCallers(ctx, tx), snap.readLockdown(ctx, tx), snap.readPolicy(ctx, tx, before))
+		return errors.Join(snap.readPartners(ctx, tx), snap.readCallers(ctx, tx), snap.readLockdown(ctx, tx), snap.readRevocations(ctx, tx), snap.readPolicy(ctx, tx, before))
 	})
 	if err != nil {
 		return nil, unavailable(ctx, err)

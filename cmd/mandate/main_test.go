@@ -150,7 +150,7 @@ func (w *smallWorld) Token(ctx context.Context, r mandate.Request) (mandate.Toke
 	})
 	return mandate.Token{
 		Access: mandate.NewSecret("the-access-token"), Expires: time.Now().Add(time.Hour), Tenant: r.Tenant, Audience: r.Audience,
-		Scopes: []string{"User.Read"}, Generation: 3, Rule: "support", Receipt: receipt,
+		Scopes: []string{"User.Read"}, Generation: 3, Epoch: 1, Rule: "support", Receipt: receipt,
 	}, err
 }
 

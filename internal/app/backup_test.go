@@ -14,6 +14,7 @@ import (
 var leftOut = map[string]string{
 	"migrations":        "of this database alone",
 	"head":              "the header has the epoch",
+	"state_key":         "proves this database alone; a restore makes another",
 	"turns":             "access tokens",
 	"sign_ins":          "sign-ins under way",
 	"operator_signins":  "sign-ins under way",

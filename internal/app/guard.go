@@ -82,8 +82,7 @@ func (a *App) guardExisting(ctx context.Context) error {
 }
 
 // guardAnew guards a database into which everything was just brought, with a
-// new key. One that was guarded before is made to forget that first: it is
-// empty, or the restore finds that it is not.
+// new key. One that was guarded before keeps its key, from the beginning.
 func (c *Config) guardAnew(ctx context.Context, db *database.DB, brought bool) error {
 	id, err := db.KeyID(ctx)
 	if err != nil || db.Guarded() || !brought && id == "" {
@@ -98,7 +97,7 @@ func (c *Config) guardAnew(ctx context.Context, db *database.DB, brought bool) e
 	if _, err := a.vaultConfig(ctx, c); err != nil {
 		return err
 	}
-	return db.Guard(ctx, database.GuardConfig{Key: a.rings.grants, Accept: true})
+	return db.Guard(ctx, database.GuardConfig{Key: a.rings.grants, Accept: id == ""})
 }
 
 // An Acceptance is what was accepted, for an operator to look at.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/mandate-sam/mandate"
 	"github.com/mandate-sam/mandate/api"
+	"github.com/mandate-sam/mandate/audit"
 	"github.com/mandate-sam/mandate/internal/web"
 	"github.com/mandate-sam/mandate/store"
 )
@@ -49,7 +50,7 @@ func (p *parts) api(a *App, c *Config, o Options, proxies web.Proxies) (*api.Ser
 	}
 	keeper := &custodian{p.store, c, a.db, p.vault, a.broker, a.rings}
 	return api.New(api.Config{
-		Customers: customers{p.store.Customers(), a.broker}, Custodian: keeper, Credentials: a.rotator, Policies: p.policies, SignIns: people, Operators: c.Operators.uids(), Proofs: proofs, Users: p.upstream, CertificateProxies: certificates,
+		Customers: customers{p.store.Customers(), a.broker}, Custodian: keeper, Revoker: revoker{p.store, a.audit}, Credentials: a.rotator, Policies: p.policies, SignIns: people, Operators: c.Operators.uids(), Proofs: proofs, Users: p.upstream, CertificateProxies: certificates,
 		Broker: a.broker, Authenticator: p.store, Partners: p.store, Registry: r, Tenants: p.upstream, Callers: register{p.store, proofs}, Grants: p.vault,
 		Life: guard{a.broker, keeper}, Forecaster: &forecaster{p, a.broker}, Metrics: metrics, Secrets: &sources{a.outside},
 		Audit: a.audit, Archive: a.audit, Recorder: a.audit, Epoch: p.epoch, Clouds: p.clouds, Applications: apps,
@@ -61,6 +62,17 @@ func (p *parts) api(a *App, c *Config, o Options, proxies web.Proxies) (*api.Ser
 func (p *parts) ready(context.Context) error {
 	_, err := p.epoch.Epoch()
 	return err
+}
+
+// A revoker implements [api.Revoker].
+type revoker struct {
+	*store.Store
+	audit *audit.Log
+}
+
+// Alive implements [api.Revoker].
+func (r revoker) Alive(ctx context.Context, reach mandate.Reach, now time.Time) (int, time.Time, error) {
+	return r.audit.AliveWithin(ctx, reach, now)
 }
 
 // A registry gives the API what it asks for out of the store.

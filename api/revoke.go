@@ -1,0 +1,202 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/internal/web"
+)
+
+// A Revoker shuts parts of what would be handed out, and opens them again.
+type Revoker interface {
+	// Revoke puts a revocation in force and returns it with its ID and time.
+	Revoke(context.Context, mandate.Revocation) (mandate.Revocation, error)
+
+	// Lift ends one. The error wraps [mandate.ErrNotFound] if there is none.
+	Lift(ctx context.Context, id string) error
+
+	// Revocations returns those in force, the oldest first.
+	Revocations() ([]mandate.Revocation, error)
+
+	// Alive returns how many tokens within a reach were handed out that live
+	// longer than now, and when the last of them expires.
+	Alive(ctx context.Context, r mandate.Reach, now time.Time) (n int, until time.Time, err error)
+}
+
+// A RevokeRequest is the body of POST /v1/revocations. What is empty covers
+// all; everything must be said in so many words.
+type RevokeRequest struct {
+	Partner    string `json:"partner,omitempty"`  // short name or tenant id
+	Customer   string `json:"customer,omitempty"` // tenant id
+	Caller     string `json:"caller,omitempty"`
+	Audience   string `json:"audience,omitempty"`   // alias or resource URI
+	Everything bool   `json:"everything,omitempty"` // and nothing else may be set
+	Reason     string `json:"reason"`
+}
+
+// A Revoked is a revocation, and what it cannot reach.
+type Revoked struct {
+	mandate.Revocation
+	PartnerName string    `json:"partner_name,omitempty"`
+	Alive       int       `json:"alive"`             // tokens that were handed out before, and live until they expire
+	Until       time.Time `json:"until,omitzero"`    // when the last of them expires
+	Unknown     string    `json:"unknown,omitempty"` // why it is not known how many are alive
+}
+
+type revocationsAnswer struct {
+	Revocations []Revoked `json:"revocations"`
+}
+
+// revokeRoutes are a part of the operator's.
+var revokeRoutes = []route{
+	{"GET", "/v1/revocations", withRevoker((*Server).revocations)},
+	{"POST", "/v1/revocations", withRevoker((*Server).revoke)},
+	{"POST", "/v1/revocations/{id}/lift", withRevoker((*Server).lift)},
+}
+
+// withRevoker makes an operation of one that needs the revoker.
+func withRevoker(do func(*Server, Revoker, http.ResponseWriter, *http.Request, mandate.CallerID) error) action {
+	return func(s *Server, w http.ResponseWriter, r *http.Request, caller mandate.CallerID) error {
+		if s.cfg.Revoker == nil {
+			return fmt.Errorf("%w: this server has no revocations", mandate.ErrNotFound)
+		}
+		return do(s, s.cfg.Revoker, w, r, caller)
+	}
+}
+
+// reach turns what an operator wrote into the domain's terms.
+func (s *Server) reach(in *RevokeRequest) (reach mandate.Reach, err error) {
+	if in.Everything == (in.Partner+in.Customer+in.Caller+in.Audience != "") {
+		return reach, mandate.Invalid("everything", "or at least one of partner, customer, caller and audience must be said, and not both")
+	}
+	if in.Partner != "" {
+		if !mandate.Name(in.Partner) {
+			return reach, mandate.Invalid("partner", "must be a partner's short name or tenant id")
+		}
+		p, err := s.cfg.Partners.Partner(in.Partner)
+		if err != nil {
+			return reach, err
+		}
+		reach.Partner = p.Key
+	}
+	if in.Customer != "" {
+		if reach.Customer, err = mandate.ParseTenantID(in.Customer); err != nil {
+			return reach, err
+		}
+	}
+	if in.Caller != "" && !mandate.Name(in.Caller) {
+		return reach, mandate.Invalid("caller", "must be a caller's name")
+	}
+	reach.Caller = mandate.CallerID(in.Caller)
+	if in.Audience != "" {
+		reach.Audience, err = s.audience(reach.Partner.Cloud, in.Audience)
+	}
+	return reach, err
+}
+
+// audience returns the resource URI of an audience, which must be the same in
+// all clouds that are meant: a revocation must not cover less than it says.
+func (s *Server) audience(cloud, name string) (out mandate.Audience, err error) {
+	for _, c := range s.cfg.Clouds {
+		if cloud != "" && c.Name != cloud {
+			continue
+		}
+		a, err := c.Resolve(name)
+		if err != nil {
+			return "", err
+		}
+		if out != "" && out != a {
+			return "", mandate.Invalid("audience", "%q is not the same in all clouds; say its resource URI", name)
+		}
+		out = a
+	}
+	return out, nil
+}
+
+func (s *Server) revoke(v Revoker, w http.ResponseWriter, r *http.Request, caller mandate.CallerID) error {
+	in, err := web.Read[RevokeRequest](w, r)
+	if err != nil {
+		return err
+	}
+	reach, err := s.reach(&in)
+	if err != nil {
+		return err
+	}
+	out := mandate.Revocation{Reach: reach, Reason: in.Reason, By: caller}
+	rec := mandate.Record{Caller: caller, Detail: "revoke " + reach.String(), Reason: in.Reason}
+	if reach.Partner != (mandate.GrantKey{}) {
+		rec.Grant = &reach.Partner
+	}
+	if err := s.change(r.Context(), rec, func() (err error) {
+		out, err = v.Revoke(r.Context(), out)
+		return err
+	}); err != nil {
+		return err
+	}
+	return web.Write(w, http.StatusCreated, s.outOfReach(r.Context(), v, out))
+}
+
+// outOfReach adds what a revocation cannot take back. That this is not known is
+// no reason to say that the revocation failed.
+func (s *Server) outOfReach(ctx context.Context, v Revoker, r mandate.Revocation) Revoked {
+	out := Revoked{Revocation: r}
+	if all, err := s.cfg.Registry.Partners(ctx); err == nil {
+		for _, p := range all {
+			if p.Key == r.Reach.Partner {
+				out.PartnerName = p.Name
+			}
+		}
+	}
+	var err error
+	if out.Alive, out.Until, err = v.Alive(ctx, r.Reach, time.Now()); err != nil {
+		out.Unknown = err.Error()
+	}
+	return out
+}
+
+func (s *Server) revocations(v Revoker, w http.ResponseWriter, r *http.Request, _ mandate.CallerID) error {
+	all, err := v.Revocations()
+	if err != nil {
+		return err
+	}
+	out := revocationsAnswer{Revocations: make([]Revoked, 0, len(all))}
+	for _, one := range all {
+		out.Revocations = append(out.Revocations, s.outOfReach(r.Context(), v, one))
+	}
+	return web.Write(w, http.StatusOK, out)
+}
+
+func (s *Server) lift(v Revoker, w http.ResponseWriter, r *http.Request, caller mandate.CallerID) error {
+	if _, err := web.Read[struct{}](w, r); err != nil {
+		return err
+	}
+	id := r.PathValue("id")
+	if !mandate.Name(id) {
+		return mandate.Invalid("id", "must be the id of a revocation")
+	}
+	if err := s.change(r.Context(), mandate.Record{Caller: caller, Detail: "lift revocation " + id}, func() error { return v.Lift(r.Context(), id) }); err != nil {
+		return err
+	}
+	return web.Write(w, http.StatusOK, okAnswer)
+}
+
+// Revoke puts a revocation in force.
+func (c *Client) Revoke(ctx context.Context, in RevokeRequest) (Revoked, error) {
+	return exchange[Revoked](ctx, c, "POST", "/v1/revocations", in)
+}
+
+// Revocations returns those in force, the oldest first.
+func (c *Client) Revocations(ctx context.Context) ([]Revoked, error) {
+	out, err := exchange[revocationsAnswer](ctx, c, "GET", "/v1/revocations", nil)
+	return out.Revocations, err
+}
+
+// Lift ends a revocation.
+func (c *Client) Lift(ctx context.Context, id string) error {
+	_, err := exchange[map[string]bool](ctx, c, "POST", "/v1/revocations/"+url.PathEscape(id)+"/lift", struct{}{})
+	return err
+}

@@ -1,0 +1,54 @@
+package mandate
+
+import (
+	"errors"
+	"strings"
+	"sync/atomic"
+	"testing"
+)
+
+// revoking is [Revocations] of one.
+type revoking struct {
+	one atomic.Pointer[Revocation]
+	err error
+}
+
+func (r *revoking) Revoked(q *Request) (*Revocation, error) {
+	one := r.one.Load()
+	if r.err != nil || one == nil || !one.Reach.Covers(q) {
+		return nil, r.err
+	}
+	return one, nil
+}
+
+// What is revoked is denied before policy is asked, and though the token is in
+// the cache; the denial names the revocation and how it is lifted, and is
+// recorded.
+func TestRevocationDenies(t *testing.T) {
+	w := newWorld(t)
+	revocations := new(revoking)
+	w.cfg.Revocations = revocations
+	if _, err := w.Token(t.Context(), ask()); err != nil {
+		t.Fatal(err)
+	}
+	revocations.one.Store(&Revocation{ID: "abc", Reason: "a drill", By: "uid:7", Reach: Reach{Caller: ask().Caller}})
+	before := len(w.audit.kinds())
+	_, err := w.Token(t.Context(), ask())
+	for _, want := range []string{"abc", "a drill", "uid:7", "mandate revoke lift abc", "caller " + string(ask().Caller)} {
+		if err == nil || !errors.Is(err, ErrDenied) || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+	if got := w.audit.kinds()[before:]; len(got) != 1 || got[0] != KindDenied {
+		t.Errorf("recorded %v", got)
+	}
+	revocations.one.Store(nil)
+	w.vault.epoch.n.Add(1)
+	if tok, err := w.Token(t.Context(), ask()); err != nil || tok.Epoch == 0 {
+		t.Errorf("lifted: %v, epoch %d", err, tok.Epoch)
+	}
+	revocations.err = ErrUnavailable
+	if _, err := w.Token(t.Context(), ask()); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("where it is not known: %v", err)
+	}
+}
