@@ -2,6 +2,7 @@ package demo
 
 import (
 	"context"
+	"encoding/pem"
 	"errors"
 	"os"
 	"strings"
@@ -136,5 +137,37 @@ func TestRotateCredentialKilled(t *testing.T) {
 			t.Error(err)
 		}
 		p.kill()
+	}
+}
+
+// By hand: the server says what to do in the portal, and waits until it works,
+// and until the old one does not.
+func TestRotateCredentialByHand(t *testing.T) {
+	d, _ := begin(t, Config{Pace: briskly})
+	d.consent(t)
+	before := d.credential(t)
+	portal := func(change func(ders [][]byte) [][]byte) {
+		a, _ := d.Emulator.Application(emulator.ApplicationID)
+		a.Certificates = change(a.Certificates)
+		if err := d.Emulator.Register(a); err != nil {
+			t.Error(err)
+		}
+	}
+	err := d.Operator.RotateCredential(t.Context(), api.CredentialRequest{Application: "marketplace", ByHand: true}, func(l api.CredentialLine) {
+		if block, _ := pem.Decode([]byte(l.Text[max(strings.Index(l.Text, "-----BEGIN"), 0):])); block != nil {
+			portal(func(ders [][]byte) [][]byte { return append(ders, block.Bytes) })
+		}
+		if strings.Contains(l.Text, "in the portal, remove the credential "+before.ID) {
+			portal(func(ders [][]byte) [][]byte { return ders[1:] })
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st := d.settledCredential(t, "application.pem"); st.ID == before.ID {
+		t.Errorf("%+v", st)
+	}
+	if err := d.ask(t); err != nil {
+		t.Error(err)
 	}
 }
