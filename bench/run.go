@@ -20,7 +20,7 @@ type benchCase struct {
 // cases are all there are.
 var cases = []benchCase{
 	cacheCase, tokenCase, tokenDiskCase, msalHitCase, handleCase, hotCase, growthCase, stampedeCase, msalCase,
-	warmCase, memoryCase, wheelCase, pipelineCase, postgresCase, coldCase, httpCase, waysCase, auditHitCase, auditBatchCase, auditVerifyCase, emulatorCase, policyCase,
+	replicasCase, warmCase, memoryCase, wheelCase, pipelineCase, postgresCase, coldCase, httpCase, waysCase, auditHitCase, auditBatchCase, auditVerifyCase, emulatorCase, policyCase,
 }
 
 // pick returns the cases that have rows whose names match, to show only those.
