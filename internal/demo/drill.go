@@ -90,7 +90,7 @@ func (d *Drill) inspect(ctx context.Context) (string, error) {
 	}
 	st := all[0]
 	if st.Unasked != "" || st.Rotation != nil || len(st.Entra) != 1 || st.Entra[0].Ours != "in use" {
-		return "", fmt.Errorf("Entra has %d credentials %s", len(st.Entra), st.Unasked+strings.Join(st.Warnings, "; "))
+		return "", fmt.Errorf("at Entra are %d credentials %s", len(st.Entra), st.Unasked+strings.Join(st.Warnings, "; "))
 	}
 	return fmt.Sprintf("%s %s, and Entra has that one alone", st.Kind, st.ID), nil
 }
