@@ -138,7 +138,7 @@ func TestAuditSuperseded(t *testing.T) {
 	})
 }
 
-func bodyFor(t *testing.T, l *Log, r mandate.Record) ([]byte, error) {
+func bodyFor(t testing.TB, l *Log, r mandate.Record) ([]byte, error) {
 	r.Time = time.Now().UTC()
 	k, err := l.keys.get(t.Context(), chainOf(&r), monthOf(r.Time), true)
 	if err != nil {

@@ -123,7 +123,7 @@ func body(r *mandate.Record, month string, salt [saltSize]byte, key cipher.AEAD)
 }
 
 // plainWord reports whether s means itself in JSON.
-func plainWord(s string) bool {
+func plainWord[S string | []byte](s S) bool {
 	for i := range len(s) {
 		if c := s[i]; c < 0x21 || c > 0x7e || c == '"' || c == '\\' {
 			return false
@@ -196,7 +196,9 @@ func parseRest(rest []byte) (p parts, err error) {
 	c.word(`,"time":"`)
 	p.time = c.text()
 	c.word(`,"record":`)
-	at := bytes.LastIndex(c.b, []byte(`,"month":"`))
+	// What is sealed has no quotes, so that what stands before it is found
+	// from the end.
+	at := bytes.LastIndexByte(c.b[:max(0, len(c.b)-2)], '"') - len(`,"month":"2006-01","sealed":`)
 	if c.bad || at < 0 || !balanced(c.b[:at]) {
 		return p, errNotEntry
 	}
@@ -306,7 +308,7 @@ func (c *cursor) text() []byte {
 		return nil
 	}
 	i := bytes.IndexByte(c.b, '"')
-	if i < 0 || !plainWord(string(c.b[:i])) {
+	if i < 0 || !plainWord(c.b[:i]) {
 		c.bad = true
 		return nil
 	}

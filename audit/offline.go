@@ -3,6 +3,7 @@ package audit
 import (
 	"bufio"
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,8 +16,9 @@ import (
 )
 
 // Offline returns the records of a log that is not open, as far as they are in
-// the clear: those of the directory of a log in files, or of an export. It
-// proves nothing: that is what [Verify] is for.
+// the clear: those of the directory of a log in files, of an export, or of a
+// log of the earlier form, which was a record a line. It proves nothing: that
+// is what [Verify] is for.
 func Offline(path string) iter.Seq2[mandate.Record, error] {
 	return func(yield func(mandate.Record, error) bool) {
 		names := []string{path}
@@ -91,6 +93,9 @@ func isFrame(b []byte) bool {
 func offlineRecord(b []byte) (r mandate.Record, err error) {
 	h, rest, err := parseHead(b)
 	if err != nil {
+		if earlier := json.Unmarshal(b, &r); earlier == nil && r.Kind != "" {
+			return r, nil
+		}
 		return r, err
 	}
 	p, err := parseRest(rest)

@@ -110,7 +110,7 @@ func (l *Log) Alive(ctx context.Context, k mandate.GrantKey, now time.Time) (n i
 	}
 	var last int64
 	err = l.index.db.QueryRow(ctx, `SELECT count(DISTINCT fingerprint), CAST(coalesce(max(handed), 0) AS BIGINT) FROM audit_index
-		WHERE chain = $1 AND handed > $2 AND application = $3`,
+		WHERE chain = $1 AND handed > $2 AND handed > 0 AND application = $3`,
 		Chain(k.Cloud, k.Partner), now.UnixMilli(), k.Application.String()).Scan(&n, &last)
 	if err != nil {
 		return 0, time.Time{}, fmt.Errorf("%w: audit log: %w", mandate.ErrUnavailable, err)

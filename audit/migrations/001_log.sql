@@ -82,7 +82,7 @@ CREATE INDEX audit_index_fingerprint ON audit_index (fingerprint);
 CREATE INDEX audit_index_uti ON audit_index (uti);
 CREATE INDEX audit_index_ticket ON audit_index (ticket);
 CREATE INDEX audit_index_person ON audit_index (person);
-CREATE INDEX audit_index_handed ON audit_index (chain, handed);
+CREATE INDEX audit_index_handed ON audit_index (chain, handed) WHERE handed > 0;
 
 CREATE TABLE audit_indexed (
     id   BIGINT PRIMARY KEY CHECK (id = 1),

@@ -1,0 +1,273 @@
+package audit
+
+import (
+	"bytes"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/internal/database"
+)
+
+// recordIn records r as if it were another time.
+func recordIn(t *testing.T, l *Log, r mandate.Record, at time.Time) int64 {
+	t.Helper()
+	r.Time = at
+	k := must(l.keys.get(t.Context(), chainOf(&r), monthOf(at), true))
+	b := &batch{items: []*item{{kind: r.Kind, chain: chainOf(&r), epoch: r.Epoch, body: must(body(&r, monthOf(at), newSalt(), k.aead))}}}
+	size, err := l.store.write(t.Context(), b)
+	if err != nil || b.items[0].err != nil {
+		t.Fatal(err, b.items[0].err)
+	}
+	l.grew(size)
+	return b.items[0].receipt.Index
+}
+
+// Erasing makes personal data of one partner and month unreadable, and nothing
+// else; the log and earlier exports verify as before.
+func TestAuditErase(t *testing.T) {
+	engines(t, func(t *testing.T, cfg Config) {
+		l := openLog(t, cfg)
+		then := time.Now().AddDate(0, -2, 0)
+		old := recordIn(t, l, testRecord(0, "/users/ada"), then)
+		other := recordIn(t, l, testRecord(1, "/users/bob"), then)
+		now := record(t, l, testRecord(0, "/users/eve")).Index
+		if got, err := l.Search(t.Context(), Query{Ticket: "T-/users/ada"}); err != nil || len(got) != 1 {
+			t.Fatalf("before: %+v, %v", got, err)
+		}
+		stored := export(t, l, Export{Whole: true})
+		for _, secret := range []string{"T-", "192.0.2.7", "dddddddd-", "because"} {
+			if bytes.Contains(stored, []byte(secret)) {
+				t.Errorf("%q is in the log in the clear", secret)
+			}
+		}
+		if err := l.Erase(t.Context(), chainOfPartner(0), monthOf(then)); err != nil {
+			t.Fatal(err)
+		}
+		for index, erased := range map[int64]bool{old: true, other: false, now: false} {
+			e, err := l.Entry(t.Context(), index)
+			if err != nil || e.Erased != erased || (e.User == nil) != erased || (e.Ticket == "") != erased || (e.Detail == "") != erased || e.Purpose != "invoice" {
+				t.Errorf("record %d: %+v, %v, want erased %v", index, e, err, erased)
+			}
+		}
+		if got, err := l.Search(t.Context(), Query{Ticket: "T-/users/ada"}); err != nil || len(got) != 0 {
+			t.Errorf("its ticket is still found: %+v, %v", got, err)
+		}
+		l.keys.forget()
+		if e, err := l.Entry(t.Context(), old); err != nil || !e.Erased {
+			t.Errorf("read again: %+v, %v", e, err)
+		}
+		holds(t, cfg, l, 3)
+		if !verify(t, stored, Verification{Key: cfg.Public}).OK {
+			t.Error("the export of before does not hold any more")
+		}
+		for _, tt := range []struct {
+			chain, month string
+			want         error
+		}{{chainOfPartner(0), monthOf(time.Now()), mandate.ErrInvalid}, {chainOfPartner(0), "x", mandate.ErrInvalid}, {chainOfPartner(0), monthOf(then), mandate.ErrNotFound}, {"test/nobody", "2020-01", mandate.ErrNotFound}} {
+			if err := l.Erase(t.Context(), tt.chain, tt.month); !errors.Is(err, tt.want) {
+				t.Errorf("Erase(%s, %s) = %v, want %v", tt.chain, tt.month, err, tt.want)
+			}
+		}
+	})
+}
+
+// Dropping takes the content of old records; the whole log, each partner's
+// export, and what is written afterwards verify as before, also after a
+// restart without any file that can be made again.
+func TestAuditDrop(t *testing.T) {
+	engines(t, func(t *testing.T, cfg Config) {
+		l := openLog(t, cfg)
+		if s, ok := l.store.(*fileStore); ok {
+			s.rotate = 4000
+		}
+		fill(t, l, 40)
+		if s, ok := l.store.(*sqlStore); ok {
+			if _, err := s.db.Exec(t.Context(), `UPDATE audit_entries SET at = 0 WHERE idx < 30`); err != nil {
+				t.Fatal(err)
+			}
+		}
+		must(l.Checkpoint(t.Context()))
+		if err := l.index.settled(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		n, err := l.Drop(t.Context(), time.Now().Add(-time.Hour))
+		if cfg.Dir != "" {
+			n, err = l.Drop(t.Context(), time.Now().Add(time.Hour)) // whole segments, but the last
+		}
+		if err != nil || n < 20 || n > 39 {
+			t.Fatalf("dropped %d, %v", n, err)
+		}
+		if again, err := l.Drop(t.Context(), time.Now().Add(-time.Hour)); err != nil || again != 0 {
+			t.Errorf("dropped %d again, %v", again, err)
+		}
+		check := func(l *Log, records int64) {
+			t.Helper()
+			got := verify(t, export(t, l, Export{Whole: true}), Verification{Key: cfg.Public})
+			if !got.OK || got.Records != records || got.Dropped != n {
+				t.Errorf("got %+v, want %d of %d dropped", got, n, records)
+			}
+			if e, err := l.Entry(t.Context(), 0); err != nil || !e.Dropped || e.Purpose != "" {
+				t.Errorf("record 0: %+v, %v", e, err)
+			}
+			for p := range 3 {
+				if got := verify(t, export(t, l, Export{Chain: chainOfPartner(p)}), Verification{Key: cfg.Public}); !got.OK {
+					t.Errorf("partner %d: %+v", p, got)
+				}
+			}
+		}
+		check(l, 40)
+		l.Close()
+		again := openLog(t, cfg)
+		fill(t, again, 3)
+		check(again, 43)
+	})
+}
+
+// What a spreadsheet or a terminal would act on is harmless in a CSV file, and
+// OCSF is JSON whatever is in a record.
+func TestAuditForms(t *testing.T) {
+	cfg := testConfig(t)
+	l := openLog(t, cfg)
+	nasty := []string{"=1+1", "+1", "-1", "@x", "  =1", "'=1", "|calc", "%x", "a\x1b[31m", "a\nb", "a\u202eb", "\u2028", "ok", "ünï", `","`}
+	for _, s := range nasty {
+		r := testRecord(0, s)
+		r.Reason = s
+		record(t, l, r)
+	}
+	var b bytes.Buffer
+	if err := l.WriteCSV(t.Context(), &b, Query{}); err != nil {
+		t.Fatal(err)
+	}
+	rows, err := csv.NewReader(&b).ReadAll()
+	if err != nil || len(rows) != len(nasty)+1 {
+		t.Fatalf("%d rows, %v", len(rows), err)
+	}
+	for _, row := range rows[1:] {
+		for i, cell := range row {
+			if strings.ContainsAny(cell, "\x1b\n\r\t\u202e\u2028") || cell != "" && strings.ContainsAny(cell[:1], "=+-@|%") || strings.HasPrefix(strings.TrimLeft(cell, " "), "=") {
+				t.Errorf("%s is %q", csvHead[i], cell)
+			}
+		}
+	}
+	b.Reset()
+	if err := l.WriteOCSF(t.Context(), &b, Query{}); err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for line := range bytes.Lines(b.Bytes()) {
+		var v ocsfEvent
+		if err := json.Unmarshal(line, &v); err != nil || v.Class != 3003 || v.Type != 300301 || v.Metadata.UID == "" || v.Actor.App != "billing" {
+			t.Errorf("%s: %v", line, err)
+		}
+		n++
+	}
+	if n != len(nasty) {
+		t.Errorf("%d events", n)
+	}
+	uses, err := l.Report(t.Context(), Query{})
+	if err != nil || len(uses) != 1 || uses[0].Issued != int64(len(nasty)) {
+		t.Errorf("report: %+v, %v", uses, err)
+	}
+	var keys bytes.Buffer
+	if err := l.PersonalKeys(t.Context(), &keys, chainOfPartner(0)); err != nil || strings.Count(keys.String(), `"secret"`) != 1 {
+		t.Errorf("keys: %s, %v", keys.String(), err)
+	}
+}
+
+// Searches look into an index of their own, whatever they are for; EXPLAIN
+// says so in both databases.
+func TestAuditSearchUsesIndexes(t *testing.T) {
+	engines(t, func(t *testing.T, cfg Config) {
+		l := openLog(t, cfg)
+		fill(t, l, 30)
+		for name, tt := range map[string]struct {
+			q    Query
+			want int
+		}{
+			"chain": {Query{Chain: chainOfPartner(1)}, 10}, "kind": {Query{Kind: mandate.KindIssued}, 30}, "caller": {Query{Caller: "billing"}, 30},
+			"tenant": {Query{Tenant: partnerKey(2).Partner.String()}, 10}, "fingerprint": {Query{Fingerprint: "fp-7"}, 1}, "ticket": {Query{Ticket: "T-7"}, 1},
+			"person": {Query{Person: "dddddddd-0000-0000-0000-00000000000d"}, 30}, "request": {Query{Request: "none"}, 0}, "uti": {Query{UTI: "none"}, 0},
+			"at": {Query{From: time.Now().Add(-time.Hour), To: time.Now().Add(time.Hour)}, 30},
+		} {
+			got, err := l.Search(t.Context(), tt.q)
+			if err != nil || len(got) != tt.want {
+				t.Errorf("%s: %d records, %v, want %d", name, len(got), err, tt.want)
+			}
+			query, args, err := l.index.query(t.Context(), tt.q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if plan := explain(t, cfg, query, args); !strings.Contains(plan, "audit_index_"+name) {
+				t.Errorf("%s: no index of it is used:\n%s", name, plan)
+			}
+		}
+		page, err := l.Search(t.Context(), Query{Limit: 7, Before: 20})
+		if err != nil || len(page) != 7 || page[0].Index != 19 {
+			t.Errorf("a page: %d, %v", len(page), err)
+		}
+		n := 0
+		for _, err := range l.Each(t.Context(), Query{Chain: chainOfPartner(0)}) {
+			if n++; err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n != 10 {
+			t.Errorf("Each found %d", n)
+		}
+	})
+}
+
+// explain returns the plan of a query as for a large table.
+func explain(t *testing.T, cfg Config, query string, args []any) string {
+	t.Helper()
+	prefix := "EXPLAIN "
+	if cfg.Dir != "" {
+		prefix = "EXPLAIN QUERY PLAN "
+	}
+	var b strings.Builder
+	err := cfg.DB.Tx(t.Context(), func(tx *database.Tx) error {
+		if cfg.Dir == "" {
+			// What is not in an index must not look free in a small table.
+			if _, err := tx.Exec(t.Context(), `INSERT INTO audit_index (idx, at, kind, chain, application, caller, tenant, audience, purpose, request, fingerprint, uti, handed, ticket, person)
+				SELECT 1000 + n, n, 'k' || n % 9, 'c' || n % 500, '', 'w' || n % 100, 't' || n % 900, '', '', 'r' || n, 'f' || n, 'u' || n, 0, n, n FROM generate_series(1, 20000) n`); err != nil {
+				return err
+			}
+			if _, err := tx.Exec(t.Context(), `ANALYZE audit_index`); err != nil {
+				return err
+			}
+		}
+		rows, err := tx.Query(t.Context(), prefix+query, args...)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		columns, _ := rows.Columns()
+		for rows.Next() {
+			cells := make([]any, len(columns))
+			for i := range cells {
+				cells[i] = new(any)
+			}
+			if err := rows.Scan(cells...); err != nil {
+				return err
+			}
+			fmt.Fprintln(&b, *cells[len(cells)-1].(*any))
+		}
+		if err := rows.Err(); err != nil {
+			return err
+		}
+		return errEnough
+	})
+	if !errors.Is(err, errEnough) {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+// errEnough undoes what a test did to make a plan.
+var errEnough = errors.New("enough")
