@@ -23,6 +23,10 @@ type AuthorizeRequest struct {
 	// with /.default Entra otherwise grants what was consented once, and says
 	// nothing.
 	Consent bool
+
+	// SignIn asks only who somebody is: no API, no refresh token, and so no
+	// consent to what the application may do elsewhere.
+	SignIn bool
 }
 
 // freshMFA asks for a sign-in with MFA and for its time in the ID token, as in
@@ -63,7 +67,11 @@ func (c *Client) AuthorizeURL(r AuthorizeRequest) string {
 	if r.LoginHint != "" {
 		q.Set("login_hint", r.LoginHint)
 	}
-	c.name(q, r.Audience, nil, true)
+	if r.SignIn {
+		c.nameSignIn(q)
+	} else {
+		c.name(q, r.Audience, nil, true)
+	}
 	return c.endpoint(r.Tenant, "authorize") + "?" + q.Encode()
 }
 

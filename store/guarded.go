@@ -10,6 +10,7 @@ var guarded = []database.Guarded{
 	{Table: "callers", Key: []string{"id", "key_id"}, Columns: []string{"hash", "created", "expires"}},
 	{Table: "caller_registry", Key: []string{"id"}, Columns: []string{"owner", "created", "binding"}},
 	{Table: "caller_credentials", Key: []string{"caller", "id"}, Columns: []string{"kind", "detail", "created", "expires"}},
+	{Table: "partner_users", Key: []string{"cloud", "partner", "object", "role"}, Columns: []string{"created", "created_by"}},
 	{Table: "policy_versions", Key: []string{"number"}, Columns: []string{"version", "files", "applied", "applied_by"}},
 	{Table: "revocations", Key: []string{"id"}, Columns: []string{"cloud", "application", "partner", "customer", "caller", "audience", "reason", "since", "revoked_by"}},
 	{Table: "lockdown", Key: []string{"one"}, Columns: []string{"reason", "since", "set_by"}},
@@ -24,5 +25,6 @@ var unguarded = map[string]string{
 	"customer_lists":    "the same",
 	"caller_assertions": "a row can only refuse",
 	"operator_signins":  "a nonce that is in no ID token is of no use",
+	"partner_sessions":  "whoever can insert one sees what is in the same database; their roles, which are guarded, are asked for again each time",
 	"operator_sessions": "written with every sign-in, and not yet bound to the state key: whoever can insert one is an operator until it is noticed",
 }

@@ -16,7 +16,13 @@ import (
 
 // KindConsent is the [Transaction] that brings a grant. Every kind has its
 // own, so that the answer to one is never taken for the answer to another.
-const KindConsent = "consent"
+const (
+	KindConsent = "consent"
+
+	// KindPartner lets somebody of the partner see what was done with its
+	// consent.
+	KindPartner = "partner sign-in"
+)
 
 const (
 	// TransactionLife is how long a person may take to sign in.
@@ -158,6 +164,10 @@ func (s *Store) admit(ctx context.Context, tx *database.Tx, t Transaction, now t
 		return err
 	case t.Invitation != "" && same >= s.maxPerInvitation:
 		return fmt.Errorf("%w: %d sign-ins of this invitation are not finished; wait ten minutes", mandate.ErrRateLimited, same)
+	case t.Kind != KindConsent && all >= s.maxPending/2:
+		// Whoever knows a tenant's ID can begin one without an invitation, and
+		// must not keep those who have one from consenting.
+		return fmt.Errorf("%w: %d sign-ins are not finished; wait ten minutes", mandate.ErrRateLimited, all)
 	case all >= s.maxPending:
 		return fmt.Errorf("%w: %d sign-ins are not finished; wait ten minutes", mandate.ErrRateLimited, all)
 	}

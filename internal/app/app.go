@@ -368,8 +368,10 @@ func (p *parts) portal(a *App, c *Config, proxies web.Proxies) (*portal.Portal, 
 		return nil, err
 	}
 	o := &onboarding{p.store, issuers}
+	people := &partnerPages{p.store, p.upstream, a.broker, a.audit, epoch{a.db}}
 	return portal.New(portal.Config{
 		PublicURL: c.Portal.PublicURL, Applications: sites, Invitations: o, Transactions: o, Outcomes: o,
+		People: people, Records: people,
 		Consenter: a.broker, Authorize: p.upstream.authorize(audiences), Callback: entra.Callback,
 		TrustedProxies: proxies, Emulated: p.emulated, Log: a.log.With("door", "portal"),
 	})

@@ -19,6 +19,7 @@ var leftOut = map[string]string{
 	"sign_ins":          "sign-ins under way",
 	"operator_signins":  "sign-ins under way",
 	"operator_sessions": "sessions",
+	"partner_sessions":  "sessions",
 	"customers":         "Microsoft tells of them again, and what has ended since must not come back",
 	"customer_lists":    "as customers",
 	"caller_assertions": "used assertions; whatever was restored is locked down for longer than one lives",

@@ -76,9 +76,12 @@ func invitationError(err error) error {
 
 // Begin implements [portal.Transactions].
 func (o *onboarding) Begin(ctx context.Context, s portal.Start) (portal.Proof, error) {
-	i, p := s.Invitation, store.NewProof()
+	i, p, kind := s.Invitation, store.NewProof(), store.KindConsent
+	if s.SignIn {
+		kind = store.KindPartner
+	}
 	t, err := o.store.Begin(ctx, store.Transaction{
-		ID: rand.Text(), Proof: p.Hash(), Kind: store.KindConsent, Partner: i.Partner,
+		ID: rand.Text(), Proof: p.Hash(), Kind: kind, Partner: i.Partner,
 		Authority: s.Authority, Issuer: o.issuer(i.Partner.Key), Invitation: i.ID,
 		RedirectURI: s.RedirectURI, User: i.User, Until: s.Until, Audiences: s.Audiences,
 	})
@@ -114,14 +117,14 @@ func (o *onboarding) Consume(ctx context.Context, pp portal.Proof) (portal.Trans
 	if err != nil {
 		return portal.Transaction{}, transactionError(err)
 	}
-	if t.Kind != store.KindConsent {
-		return portal.Transaction{}, fmt.Errorf("%w: it was not for a consent", portal.ErrTransaction)
+	if t.Kind != store.KindConsent && t.Kind != store.KindPartner {
+		return portal.Transaction{}, fmt.Errorf("%w: it was not of this site", portal.ErrTransaction)
 	}
 	if t.Issuer != o.issuer(t.Partner.Key) {
 		return portal.Transaction{}, fmt.Errorf("%w: it was begun with another issuer", portal.ErrTransaction)
 	}
 	return portal.Transaction{
-		Partner: t.Partner, User: t.User, Authority: t.Authority, RedirectURI: t.RedirectURI,
+		Partner: t.Partner, SignIn: t.Kind == store.KindPartner, User: t.User, Authority: t.Authority, RedirectURI: t.RedirectURI,
 		Began: t.Began, Until: t.Until, Audiences: t.Audiences,
 	}, nil
 }
@@ -176,7 +179,7 @@ func (u *upstream) authorize(apps map[appKey]mandate.Audience) func(portal.Autho
 		}
 		return c.AuthorizeURL(entra.AuthorizeRequest{
 			Tenant: r.Tenant, RedirectURI: r.RedirectURI, State: r.State, Nonce: r.Nonce, Challenge: r.Challenge,
-			Audience: apps[k], LoginHint: r.LoginHint,
+			Audience: apps[k], LoginHint: r.LoginHint, SignIn: r.SignIn,
 		}), nil
 	}
 }

@@ -72,11 +72,22 @@ func (p *Portal) finish(w http.ResponseWriter, r *http.Request, cloud string, pr
 	defer cancel()
 	r = r.WithContext(ctx)
 	o := Outcome{Partner: tx.Partner, User: tx.User, Time: time.Now().UTC().Truncate(time.Second), Request: web.RequestID(ctx)}
-	if code, refusal := p.answer(cloud, &tx, form); refusal != nil {
+	var session mandate.Secret
+	o.SignIn = tx.SignIn
+	switch code, refusal := p.answer(cloud, &tx, form); {
+	case refusal != nil:
 		p.record(r, tx.Partner, refusal)
 		o.Refused = refused(refusal)
-	} else {
+	case tx.SignIn:
+		session = p.signIn(r, &tx, proof, code, &o)
+	default:
 		p.consent(r, &tx, proof, code, &o)
+	}
+	if !session.IsZero() {
+		http.SetCookie(w, proofCookie(proof, -time.Second, http.SameSiteLaxMode))
+		http.SetCookie(w, sessionCookie(session.Reveal(), sessionLife))
+		http.Redirect(w, r, "/partner", http.StatusSeeOther)
+		return nil
 	}
 	http.SetCookie(w, proofCookie(proof, time.Hour, http.SameSiteLaxMode))
 	if err := p.cfg.Outcomes.Finish(ctx, proof.ID, o); err != nil {

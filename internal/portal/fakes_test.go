@@ -169,7 +169,7 @@ func (s *fakeStore) Consume(_ context.Context, p portal.Proof) (portal.Transacti
 	}
 	tx.used = true
 	return portal.Transaction{
-		Partner: tx.Invitation.Partner, User: tx.Invitation.User, Authority: tx.Authority, RedirectURI: tx.RedirectURI,
+		Partner: tx.Invitation.Partner, SignIn: tx.SignIn, User: tx.Invitation.User, Authority: tx.Authority, RedirectURI: tx.RedirectURI,
 		Began: tx.began, Until: tx.Until, Audiences: tx.Audiences,
 	}, nil
 }

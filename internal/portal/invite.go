@@ -16,7 +16,7 @@ import (
 
 // front is the page of somebody who came without an invitation.
 func (p *Portal) front(w http.ResponseWriter, _ *http.Request) error {
-	return p.show(w, http.StatusOK, "front", "Consent for partners", nil)
+	return p.show(w, http.StatusOK, "front", "Consent for partners", p.cfg.People != nil)
 }
 
 // An invitationPage is what a partner reads before anything happens.
@@ -109,7 +109,12 @@ func (p *Portal) begin(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return p.uninvited(w, r, inv, err)
 	}
-	target, err := p.authorize(app, &inv, proof)
+	return p.leave(w, app, &inv, proof, false)
+}
+
+// leave sends the browser to Entra, with the proof of the sign-in that begins.
+func (p *Portal) leave(w http.ResponseWriter, app *Application, inv *Invitation, proof Proof, signIn bool) error {
+	target, err := p.authorize(app, inv, proof, signIn)
 	if err != nil {
 		return err
 	}
@@ -140,13 +145,14 @@ func agreed(s string, term time.Duration) (time.Time, error) {
 
 // authorize returns the URL of Entra's sign-in page. It must be at the
 // cloud's authority: a browser is sent nowhere else.
-func (p *Portal) authorize(app *Application, inv *Invitation, proof Proof) (string, error) {
+func (p *Portal) authorize(app *Application, inv *Invitation, proof Proof, signIn bool) (string, error) {
 	challenge := sha256.Sum256([]byte(proof.Verifier.Reveal()))
 	req := AuthorizeRequest{
 		Application: app.ID, Cloud: app.Cloud.Name, Tenant: inv.Partner.Key.Partner,
 		RedirectURI: p.redirectURI(app.Cloud.Name),
 		State:       state(proof),
 		Nonce:       proof.Nonce,
+		SignIn:      signIn,
 		Challenge:   base64.RawURLEncoding.EncodeToString(challenge[:]),
 	}
 	if strings.Contains(inv.User, "@") {

@@ -42,6 +42,11 @@ type Config struct {
 	Outcomes     Outcomes
 	Consenter    Consenter
 
+	// People and Records are for the pages on which a partner sees what was
+	// done with its consent. Both are nil if there are none.
+	People  People
+	Records Records
+
 	// Authorize returns the URL of Entra's sign-in page.
 	Authorize func(AuthorizeRequest) (string, error)
 
@@ -110,7 +115,7 @@ func (p *Portal) load() error {
 	if err != nil {
 		return err
 	}
-	if p.pages, err = web.ParsePages(folder, template.FuncMap{"when": when}); err != nil {
+	if p.pages, err = web.ParsePages(folder, template.FuncMap{"when": when, "day": func(t time.Time) string { return t.UTC().Format("2 January 2006") }}); err != nil {
 		return err
 	}
 	css, err := files.ReadFile("site.css")
@@ -134,6 +139,9 @@ func (c *Config) check() error {
 	}
 	if c.Invitations == nil || c.Transactions == nil || c.Outcomes == nil || c.Consenter == nil {
 		return errors.New("the fields Invitations, Transactions, Outcomes and Consenter are required")
+	}
+	if (c.People == nil) != (c.Records == nil) {
+		return errors.New("the fields People and Records belong together")
 	}
 	if c.Authorize == nil || c.Callback == nil || c.Log == nil {
 		return errors.New("the fields Authorize, Callback and Log are required")
@@ -192,6 +200,9 @@ func (p *Portal) Handler() http.Handler {
 	p.route(mux, "GET", "/i/{token}", p.limited(p.invitation))
 	p.route(mux, "POST", "/consent", p.limited(p.begin))
 	p.route(mux, "GET", "/consent/{id}", p.limited(p.result))
+	if p.cfg.People != nil {
+		p.partnerRoutes(mux)
+	}
 	guard := http.NewCrossOriginProtection()
 	for _, cloud := range p.clouds() {
 		p.route(mux, "POST", callbackPath(cloud), p.limited(p.callback(cloud)))

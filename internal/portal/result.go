@@ -43,6 +43,9 @@ func (p *Portal) result(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (p *Portal) showOutcome(w http.ResponseWriter, o Outcome) error {
+	if o.SignIn {
+		return p.showSignInRefused(w, o)
+	}
 	if o.Receipt == nil {
 		return p.showRefusal(w, http.StatusOK, o)
 	}
@@ -121,7 +124,7 @@ func (p *Portal) message(w http.ResponseWriter, status int, m message) error {
 }
 
 // fail is the page of an error that ended a request.
-func (p *Portal) fail(w http.ResponseWriter, _ *http.Request, e web.Problem) error {
+func (p *Portal) fail(w http.ResponseWriter, r *http.Request, e web.Problem) error {
 	m := message{Title: "Something went wrong on this site", Ref: e.RequestID, Text: []string{
 		"This is not your doing. Nothing was stored halfway. Try again in a few minutes; if it stays, send the reference below to the company that invited you.",
 	}}
@@ -134,6 +137,8 @@ func (p *Portal) fail(w http.ResponseWriter, _ *http.Request, e web.Problem) err
 		m.Title, m.Text = "Not available at the moment", []string{
 			"This site cannot reach its records, and does nothing without them. Try again in a few minutes.",
 		}
+	case e.Status < 500 && strings.HasPrefix(r.URL.Path, "/partner"):
+		m.Title, m.Text = "That choice does not exist", []string{"The field “" + e.Field + "” " + e.Reason + ".", "Go back, or open the page anew, and choose again."}
 	case e.Status < 500:
 		m.Title, m.Text = "This form was not complete", []string{
 			"The field “" + e.Field + "” " + e.Reason + ".", "Open your invitation link again and press the button there.",

@@ -67,10 +67,11 @@ type Invitations interface {
 
 // A Start is what a sign-in begins with, and what its answer is held against.
 type Start struct {
-	Invitation  Invitation
-	Authority   string    // where the browser is sent
-	RedirectURI string    // where the answer must arrive
-	Until       time.Time // the end of the grant, as the partner read it
+	Invitation  Invitation // of a partner's own sign-in: nothing but the partner
+	SignIn      bool       // of somebody who looks, and consents to nothing
+	Authority   string     // where the browser is sent
+	RedirectURI string     // where the answer must arrive
+	Until       time.Time  // the end of the grant, as the partner read it
 	Audiences   []mandate.Audience
 }
 
@@ -88,6 +89,7 @@ type Proof struct {
 // A Transaction is a sign-in that has come back.
 type Transaction struct {
 	Partner     mandate.Partner
+	SignIn      bool   // as it began
 	User        string // as in the invitation
 	Authority   string // this and the next as they began
 	RedirectURI string
@@ -112,7 +114,7 @@ type Transactions interface {
 	// Consume marks the sign-in as come back, in one conditional update, so
 	// that it returns nil once for each sign-in whatever runs beside it. If
 	// the proof is wrong, or the sign-in is unknown, used or too old, or not
-	// one for a consent, or its invitation was used meanwhile, the error wraps
+	// one of this site's, or its invitation was used meanwhile, the error wraps
 	// [ErrTransaction] and nothing has changed.
 	Consume(context.Context, Proof) (Transaction, error)
 }
@@ -150,13 +152,15 @@ type AuthorizeRequest struct {
 	Nonce       string
 	Challenge   string // PKCE, S256
 	LoginHint   string // a user name, or empty
+	SignIn      bool   // ask only who it is
 }
 
 // An Outcome is how a sign-in ended: with a receipt or a refusal. It holds no
 // secret and survives encoding/json.
 type Outcome struct {
 	Partner mandate.Partner `json:"partner"`
-	User    string          `json:"user,omitempty"` // whom the invitation was for
+	SignIn  bool            `json:"sign_in,omitempty"` // it was not for a consent
+	User    string          `json:"user,omitempty"`    // whom the invitation was for
 	Time    time.Time       `json:"time"`
 	Request string          `json:"request"` // id of the request that it was decided in, as in the log
 	Receipt *Receipt        `json:"receipt,omitempty"`

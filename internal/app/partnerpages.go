@@ -1,0 +1,251 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/audit"
+	"github.com/mandate-sam/mandate/internal/portal"
+	"github.com/mandate-sam/mandate/store"
+)
+
+// partnerPages lets people of partners sign in, and shows them what was done
+// with their grant. It implements [portal.People] and [portal.Records].
+type partnerPages struct {
+	store    *store.Store
+	upstream *upstream
+	broker   *mandate.Broker
+	log      *audit.Log
+	epoch    epoch
+}
+
+// Partner implements [portal.People].
+func (p *partnerPages) Partner(_ context.Context, cloud string, a mandate.AppID, t mandate.TenantID) (mandate.Partner, error) {
+	return p.find(mandate.GrantKey{Cloud: cloud, Application: a, Partner: t})
+}
+
+func (p *partnerPages) find(k mandate.GrantKey) (mandate.Partner, error) {
+	all, err := p.store.Partners()
+	if err != nil {
+		return mandate.Partner{}, err
+	}
+	i := slices.IndexFunc(all, func(x mandate.Partner) bool { return x.Key == k })
+	if i < 0 {
+		return mandate.Partner{}, fmt.Errorf("%w: no partner has the tenant %s", mandate.ErrUnknownPartner, k.Partner)
+	}
+	return all[i], nil
+}
+
+// SignIn implements [portal.People]. Nobody has a session of whom there is no
+// record.
+func (p *partnerPages) SignIn(ctx context.Context, in portal.SignIn) (mandate.Secret, error) {
+	k := in.Partner.Key
+	user, err := p.verify(ctx, in)
+	if err != nil {
+		return mandate.Secret{}, p.refuse(ctx, in, err)
+	}
+	roles, err := p.roles(ctx, k, user.Identity)
+	if err != nil {
+		return mandate.Secret{}, p.refuse(ctx, in, err)
+	}
+	if len(roles) == 0 {
+		return mandate.Secret{}, p.refuse(ctx, in, &mandate.Refusal{
+			Reason: mandate.ReasonRole, Detail: "object " + user.Object.String() + " has no role on the partner's pages",
+		})
+	}
+	if err := p.record(ctx, in, user, roles); err != nil {
+		return mandate.Secret{}, err
+	}
+	s := store.PartnerSession{Key: k, Object: user.Object, UserName: user.UserName, SignedIn: user.AuthTime}
+	if now := time.Now(); s.SignedIn.After(now) {
+		s.SignedIn = now // within the leeway; it is not fresher than now
+	}
+	return p.store.AddPartnerSession(ctx, s)
+}
+
+// verify redeems the code at the partner's own tenant and verifies who it is.
+func (p *partnerPages) verify(ctx context.Context, in portal.SignIn) (*mandate.IDToken, error) {
+	c, err := p.upstream.client(in.Partner.Key)
+	if err != nil {
+		return nil, err
+	}
+	user, err := c.SignIn(ctx, mandate.CodeRedemption{
+		Key: in.Partner.Key, Code: in.Code, Verifier: in.Verifier, RedirectURI: in.RedirectURI, Nonce: in.Nonce,
+	})
+	if err == nil && user.Tenant != in.Partner.Key.Partner {
+		return nil, &mandate.Refusal{Reason: mandate.ReasonTenant}
+	}
+	return user, err
+}
+
+// refuse records why somebody was not let in, and returns that.
+func (p *partnerPages) refuse(ctx context.Context, in portal.SignIn, err error) error {
+	var r *mandate.Refusal
+	if f := (*mandate.Fault)(nil); !errors.As(err, &r) {
+		r = &mandate.Refusal{Reason: mandate.ReasonSiteProblem, Err: err}
+		if errors.As(err, &f) {
+			r = &mandate.Refusal{Reason: mandate.ReasonEntra, Fault: f}
+		}
+	}
+	return p.broker.Refuse(ctx, in.Partner, r, in.Address)
+}
+
+// record records a sign-in.
+func (p *partnerPages) record(ctx context.Context, in portal.SignIn, user *mandate.IDToken, roles []string) error {
+	epoch, err := p.epoch.Epoch()
+	if err != nil {
+		return err
+	}
+	_, err = p.log.Record(ctx, mandate.Record{
+		Kind: mandate.KindChanged, Epoch: epoch, Address: in.Address, Partner: in.Partner.Name, Grant: &in.Partner.Key,
+		Tenant: in.Partner.Key.Partner, User: &user.Identity, Detail: "somebody of the partner signed in to see what was done, as " + strings.Join(roles, ", "),
+	})
+	return err
+}
+
+// roles returns what somebody may do now: what an operator allowed; and
+// everything for whoever gave the consent that is there, if Graph proved then
+// that the person is an Admin agent. Not to know is no role.
+func (p *partnerPages) roles(ctx context.Context, k mandate.GrantKey, user mandate.Identity) ([]string, error) {
+	if user.Tenant != k.Partner {
+		return nil, nil
+	}
+	g, err := p.grant(ctx, k)
+	if err != nil && !errors.Is(err, mandate.ErrNotFound) {
+		return nil, err
+	}
+	if err == nil && g.User == user && slices.Contains(g.AgentGroups, "AdminAgents") {
+		return store.PartnerRoles(), nil
+	}
+	return p.store.PartnerUserRoles(ctx, k, user.Object)
+}
+
+// Session implements [portal.People]. The roles are those of now.
+func (p *partnerPages) Session(ctx context.Context, secret mandate.Secret) (portal.Person, error) {
+	s, err := p.store.PartnerSession(ctx, secret)
+	if err != nil {
+		return portal.Person{}, err
+	}
+	out := portal.Person{User: mandate.Identity{Tenant: s.Key.Partner, Object: s.Object}, UserName: s.UserName, SignedIn: s.SignedIn}
+	if out.Partner, err = p.find(s.Key); err != nil {
+		return portal.Person{}, fmt.Errorf("%w: %w", mandate.ErrUnauthenticated, err)
+	}
+	if out.Roles, err = p.roles(ctx, s.Key, out.User); err == nil && len(out.Roles) == 0 {
+		err = fmt.Errorf("%w: the person has no role any more", mandate.ErrUnauthenticated)
+	}
+	return out, err
+}
+
+// End implements [portal.People].
+func (p *partnerPages) End(ctx context.Context, secret mandate.Secret) error {
+	return p.store.EndPartnerSession(ctx, secret)
+}
+
+// grant returns the generation that is active or suspended, or else the last.
+func (p *partnerPages) grant(ctx context.Context, k mandate.GrantKey) (mandate.Grant, error) {
+	all, err := p.broker.Grants(ctx, k.Partner)
+	if err != nil {
+		return mandate.Grant{}, err
+	}
+	all = slices.DeleteFunc(all, func(g mandate.Grant) bool { return g.Key != k })
+	for _, g := range all {
+		if g.State == mandate.StateActive || g.State == mandate.StateSuspended {
+			return g, nil
+		}
+	}
+	if len(all) == 0 {
+		return mandate.Grant{}, fmt.Errorf("%w: the partner has given no consent", mandate.ErrNotFound)
+	}
+	return all[0], nil
+}
+
+// Grant implements [portal.Records].
+func (p *partnerPages) Grant(ctx context.Context, k mandate.GrantKey) (mandate.Grant, time.Time, error) {
+	g, err := p.grant(ctx, k)
+	if err != nil {
+		return g, time.Time{}, err
+	}
+	g.Refresh = mandate.Secret{}
+	q := audit.Query{Chain: audit.Chain(k.Cloud, k.Partner), Kind: mandate.KindIssued}
+	for e, err := range p.log.Each(ctx, q) {
+		if err != nil {
+			return g, time.Time{}, err
+		}
+		if e.Grant != nil && *e.Grant == k {
+			return g, e.Time, nil
+		}
+	}
+	return g, time.Time{}, nil
+}
+
+const (
+	// pageEvents is how many events a page has.
+	pageEvents = 25
+)
+
+// History implements [portal.Records].
+func (p *partnerPages) History(ctx context.Context, k mandate.GrantKey, f portal.Filter) (portal.History, error) {
+	q := audit.Query{Chain: audit.Chain(k.Cloud, k.Partner), From: f.Month, To: f.Month.AddDate(0, 1, 0)}
+	all, err := p.log.Activity(ctx, q, k.Application)
+	if err != nil {
+		return portal.History{}, err
+	}
+	out := portal.History{Callers: all.Callers, Customers: all.Tenants}
+	q.Caller, q.Tenant = f.Caller, f.Customer
+	if q.Caller != "" || q.Tenant != "" {
+		if all, err = p.log.Activity(ctx, q, k.Application); err != nil {
+			return portal.History{}, err
+		}
+	}
+	for _, d := range all.Days {
+		out.Days = append(out.Days, portal.DayCount{Day: d.Day, Issued: d.Issued, Denied: d.Denied})
+	}
+	q.Before = f.Before
+	return out, p.events(ctx, k, q, &out)
+}
+
+// events reads one page of events into out.
+func (p *partnerPages) events(ctx context.Context, k mandate.GrantKey, q audit.Query, out *portal.History) error {
+	for q.Limit = 100; ; {
+		page, err := p.log.Search(ctx, q)
+		if err != nil {
+			return err
+		}
+		for _, e := range page {
+			if len(out.Events) == pageEvents {
+				out.Older = q.Before
+				return nil
+			}
+			if q.Before = e.Index; shown(&e, k) {
+				out.Events = append(out.Events, event(&e))
+			}
+		}
+		if len(page) < q.Limit || q.Before == 0 {
+			return nil
+		}
+	}
+}
+
+// shown reports whether a record is one of this grant that says something to
+// its partner. That a request was allowed is not: what came of it follows.
+func shown(e *audit.Entry, k mandate.GrantKey) bool {
+	return !e.Dropped && e.Grant != nil && *e.Grant == k && e.Kind != mandate.KindDecided && e.Kind != mandate.KindRefreshed
+}
+
+// event leaves out who the persons are, from where they came, and tickets. What
+// a call's path was is in the record, which the partner can have.
+func event(e *audit.Entry) portal.Event {
+	out := portal.Event{
+		Index: e.Index, Time: e.Time, Kind: e.Kind, Caller: string(e.Caller), Purpose: e.Purpose, Tenant: e.Tenant,
+		Audience: e.Audience, Scopes: e.Granted, Generation: e.Generation,
+	}
+	if e.Use == "" {
+		out.Detail = e.Detail
+	}
+	return out
+}

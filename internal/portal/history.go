@@ -1,0 +1,276 @@
+package portal
+
+import (
+	"errors"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/internal/web"
+)
+
+// months is how many months can be looked at.
+const months = 13
+
+// monthForm is how a month is written in a URL.
+const monthForm = "2006-01"
+
+// partner shows the grant and what was done with it to whoever has signed in
+// and may look, and to others where to sign in.
+func (p *Portal) partner(w http.ResponseWriter, r *http.Request) error {
+	who, err := p.person(r)
+	if errors.Is(err, mandate.ErrUnauthenticated) {
+		return p.signInForm(w, http.StatusOK, "")
+	}
+	if err != nil {
+		return err
+	}
+	filter, err := readFilter(r.URL.Query(), time.Now())
+	if err != nil {
+		return err
+	}
+	page, err := p.partnerPage(r, who, filter)
+	if err != nil {
+		return err
+	}
+	return p.show(w, http.StatusOK, "partner", "The consent of "+who.Partner.DisplayName, page)
+}
+
+func (p *Portal) partnerPage(r *http.Request, who Person, f Filter) (*partnerPage, error) {
+	app, err := p.application(who.Partner.Key)
+	if err != nil {
+		return nil, err
+	}
+	page := &partnerPage{Person: who, App: app, Filter: f, Now: time.Now()}
+	page.Grant, page.Used, err = p.cfg.Records.Grant(r.Context(), who.Partner.Key)
+	if err != nil && !errors.Is(err, mandate.ErrNotFound) {
+		return nil, err
+	}
+	page.Given = err == nil
+	page.History, err = p.cfg.Records.History(r.Context(), who.Partner.Key, f)
+	return page, err
+}
+
+// readFilter reads what somebody wants to see. What cannot be meant is an
+// error and not an empty page, which would look like an answer.
+func readFilter(q url.Values, now time.Time) (Filter, error) {
+	f := Filter{Month: firstOf(now), Caller: q.Get("caller"), Customer: q.Get("customer")}
+	if name := web.Duplicate(q); name != "" {
+		return f, mandate.Invalid(name, "is given twice")
+	}
+	if s := q.Get("month"); s != "" {
+		at, err := time.Parse(monthForm, s)
+		if err != nil || at.After(now) || at.Year() < 2000 {
+			return f, mandate.Invalid("month", "is not a month such as 2026-11")
+		}
+		f.Month = at
+	}
+	if len(f.Caller) > 200 {
+		return f, mandate.Invalid("caller", "is too long")
+	}
+	if f.Customer != "" {
+		t, err := mandate.ParseTenantID(f.Customer)
+		if err != nil {
+			return f, mandate.Invalid("customer", "is not a tenant ID")
+		}
+		f.Customer = t.String()
+	}
+	if s := q.Get("before"); s != "" {
+		n, err := strconv.ParseInt(s, 10, 64)
+		if err != nil || n < 1 {
+			return f, mandate.Invalid("before", "is not the number of a record")
+		}
+		f.Before = n
+	}
+	return f, nil
+}
+
+// firstOf returns the first moment of a time's month.
+func firstOf(t time.Time) time.Time {
+	t = t.UTC()
+	return time.Date(t.Year(), t.Month(), 1, 0, 0, 0, 0, time.UTC)
+}
+
+// A partnerPage shows a grant and its history.
+type partnerPage struct {
+	Person  Person
+	App     *Application
+	Grant   mandate.Grant
+	Given   bool      // there is a grant
+	Used    time.Time // last; zero if never
+	Filter  Filter
+	History History
+	Now     time.Time
+}
+
+// State says in plain words how the consent stands.
+func (p *partnerPage) State() string {
+	switch {
+	case !p.Given:
+		return "No consent"
+	case p.Grant.State == mandate.StateActive && !p.Now.Before(p.Grant.Until):
+		return "Ended"
+	case p.Grant.State == mandate.StateActive:
+		return "Active"
+	case p.Grant.State == mandate.StateSuspended:
+		return "Suspended: it is kept, and cannot be used"
+	case p.Grant.State == mandate.StateCandidate:
+		return "Waiting for a decision of " + p.App.Publisher
+	}
+	return "Not active: " + string(p.Grant.State)
+}
+
+// Class is the colour of the state.
+func (p *partnerPage) Class() string {
+	switch s := p.State(); {
+	case s == "Active":
+		return "good"
+	case strings.HasPrefix(s, "Waiting"):
+		return "notyet"
+	}
+	return "bad"
+}
+
+// MFA lists the evidence as on the receipt.
+func (p *partnerPage) MFA() []proven {
+	return (&receiptPage{Outcome{Receipt: &Receipt{Evidence: p.Grant.Evidence}}, p.App}).MFA()
+}
+
+// A grantedScope is a permission that was granted, in plain words.
+type grantedScope struct{ API, Scope, Meaning string }
+
+// Scopes lists what was granted. A scope that the configuration does not know
+// has no meaning, and is shown all the same.
+func (p *partnerPage) Scopes() []grantedScope {
+	var out []grantedScope
+	for _, a := range p.Grant.Audiences {
+		api := p.App.apiName(a.Audience)
+		for _, s := range a.Scopes {
+			i := slices.IndexFunc(p.App.Permissions, func(x Permission) bool { return x.API == api && x.Scope == s })
+			g := grantedScope{api, s, "A permission that has no description here."}
+			if i >= 0 {
+				g.Meaning = p.App.Permissions[i].Meaning
+			}
+			out = append(out, g)
+		}
+	}
+	return out
+}
+
+// A choice is an option of a filter.
+type choice struct {
+	Value, Text string
+	Chosen      bool
+}
+
+// Months are the months to choose from, this one first.
+func (p *partnerPage) Months() []choice {
+	out := make([]choice, 0, months+1)
+	for i := range months {
+		at := firstOf(p.Now).AddDate(0, -i, 0)
+		out = append(out, choice{at.Format(monthForm), at.Format("January 2006"), at.Equal(p.Filter.Month)})
+	}
+	if !slices.ContainsFunc(out, func(c choice) bool { return c.Chosen }) {
+		out = append(out, choice{p.Filter.Month.Format(monthForm), p.Month(), true})
+	}
+	return out
+}
+
+// Month is the month that is shown.
+func (p *partnerPage) Month() string { return p.Filter.Month.Format("January 2006") }
+
+// Callers are the programs and people to choose from.
+func (p *partnerPage) Callers() []choice {
+	return choices(p.History.Callers, p.Filter.Caller, func(s string) string { return s })
+}
+
+// Customers are the tenants to choose from.
+func (p *partnerPage) Customers() []choice {
+	return choices(p.History.Customers, p.Filter.Customer, func(s string) string {
+		if s == p.Person.Partner.Key.Partner.String() {
+			return "your own tenant"
+		}
+		return s
+	})
+}
+
+func choices(all []string, chosen string, text func(string) string) []choice {
+	out := make([]choice, 0, len(all)+1)
+	for _, s := range all {
+		out = append(out, choice{s, text(s), s == chosen})
+	}
+	if chosen != "" && !slices.Contains(all, chosen) {
+		out = append(out, choice{chosen, text(chosen), true})
+	}
+	return out
+}
+
+// OlderURL leads to the next page, under the same filter.
+func (p *partnerPage) OlderURL() string { return p.url(p.History.Older) }
+
+// NewestURL leads to the first page.
+func (p *partnerPage) NewestURL() string { return p.url(0) }
+
+func (p *partnerPage) url(before int64) string {
+	q := url.Values{"month": {p.Filter.Month.Format(monthForm)}}
+	for name, value := range map[string]string{"caller": p.Filter.Caller, "customer": p.Filter.Customer} {
+		if value != "" {
+			q.Set(name, value)
+		}
+	}
+	if before > 0 {
+		q.Set("before", strconv.FormatInt(before, 10))
+	}
+	return "/partner?" + q.Encode() + "#uses"
+}
+
+// An eventLine is an event in plain words.
+type eventLine struct {
+	Event
+	Title, Class, Where, API string
+}
+
+// Lines are the events of the page.
+func (p *partnerPage) Lines() []eventLine {
+	out := make([]eventLine, 0, len(p.History.Events))
+	for _, e := range p.History.Events {
+		l := eventLine{Event: e, Title: titles[e.Kind], Class: "notyet"}
+		if l.Title == "" {
+			l.Title = "Recorded: " + e.Kind
+		}
+		switch e.Kind {
+		case mandate.KindIssued, mandate.KindConsented:
+			l.Class = "good"
+		case mandate.KindDenied, mandate.KindFailed, mandate.KindRefused:
+			l.Class = "bad"
+		}
+		// A change or a consent is about the grant, and reached nobody's tenant.
+		if !e.Tenant.IsZero() && e.Kind != mandate.KindChanged && e.Kind != mandate.KindConsented {
+			l.Where = e.Tenant.String()
+			if e.Tenant == p.Person.Partner.Key.Partner {
+				l.Where = "your own tenant"
+			}
+		}
+		if e.Audience != "" {
+			l.API = p.App.apiName(e.Audience)
+		}
+		out = append(out, l)
+	}
+	return out
+}
+
+// titles says what the kinds of records mean.
+var titles = map[string]string{
+	mandate.KindDecided:   "Allowed, not yet used",
+	mandate.KindIssued:    "Used",
+	mandate.KindDenied:    "Denied",
+	mandate.KindFailed:    "Failed",
+	mandate.KindConsented: "Consent given",
+	mandate.KindStaged:    "Consent waits for a decision",
+	mandate.KindRefused:   "Sign-in refused",
+	mandate.KindChanged:   "Noted",
+}

@@ -1,0 +1,282 @@
+package portal_test
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/internal/portal"
+)
+
+// fakePeople lets whoever has goodCode sign in, with the roles that are set.
+type fakePeople struct {
+	mu       sync.Mutex // guards sessions, signed and asked
+	sessions map[string]portal.Person
+	signed   []portal.SignIn
+	asked    []mandate.GrantKey // whose history was read
+	filters  []portal.Filter
+
+	roles   []string
+	refusal error
+}
+
+func (f *fakePeople) Partner(_ context.Context, _ string, _ mandate.AppID, t mandate.TenantID) (mandate.Partner, error) {
+	if t != tenant {
+		return mandate.Partner{}, mandate.ErrUnknownPartner
+	}
+	return contoso, nil
+}
+
+func (f *fakePeople) SignIn(_ context.Context, in portal.SignIn) (mandate.Secret, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.signed = append(f.signed, in)
+	if f.refusal != nil {
+		return mandate.Secret{}, f.refusal
+	}
+	secret := "mdp_session-number-" + strings.Repeat("x", len(f.sessions)+1)
+	f.sessions[secret] = portal.Person{Partner: contoso, User: mandate.Identity{Tenant: tenant, Object: object}, UserName: "alice@contoso.example", Roles: f.roles}
+	return mandate.NewSecret(secret), nil
+}
+
+func (f *fakePeople) Session(_ context.Context, s mandate.Secret) (portal.Person, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	p, ok := f.sessions[s.Reveal()]
+	if !ok {
+		return p, mandate.ErrUnauthenticated
+	}
+	p.Roles = f.roles
+	return p, nil
+}
+
+func (f *fakePeople) End(_ context.Context, s mandate.Secret) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.sessions, s.Reveal())
+	return nil
+}
+
+func (f *fakePeople) Grant(context.Context, mandate.GrantKey) (mandate.Grant, time.Time, error) {
+	return mandate.Grant{
+		Key: contoso.Key, Generation: 1, State: mandate.StateActive, Until: time.Now().Add(time.Hour), UserName: "alice@contoso.example",
+		Evidence: mandate.Evidence{PartnerCenter: true}, Refresh: mandate.NewSecret(canary),
+		Audiences: []mandate.GrantedAudience{{Audience: global.Audiences["graph"].Resource, Scopes: []string{"User.Read", "Odd.Scope"}}},
+	}, time.Now(), nil
+}
+
+func (f *fakePeople) History(_ context.Context, k mandate.GrantKey, filter portal.Filter) (portal.History, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.asked, f.filters = append(f.asked, k), append(f.filters, filter)
+	return portal.History{
+		Events:  []portal.Event{{Index: 7, Time: time.Now(), Kind: mandate.KindIssued, Caller: "billing<b>", Purpose: "invoices", Tenant: tenant}},
+		Days:    []portal.DayCount{{Day: filter.Month, Issued: 3, Denied: 1}},
+		Callers: []string{"billing<b>"}, Customers: []string{tenant.String()}, Older: 7,
+	}, nil
+}
+
+// look opens a site with the pages of partners.
+func look(t *testing.T, roles ...string) (*site, *fakePeople) {
+	t.Helper()
+	f := &fakePeople{sessions: map[string]portal.Person{}, roles: roles}
+	return open(t, func(c *portal.Config) { c.People, c.Records = f, f }), f
+}
+
+// leave begins a sign-in, and returns Entra's answer.
+func (s *site) leave() url.Values {
+	s.t.Helper()
+	res := s.post("/partner/signin", url.Values{"tenant": {tenant.String()}})
+	target, ok := strings.CutPrefix(res.Header.Get("Refresh"), "0;url=")
+	if !ok {
+		s.t.Fatalf("POST /partner/signin: %d\n%s", res.StatusCode, res.text)
+	}
+	return url.Values{"state": {must(url.Parse(target)).Query().Get("state")}, "code": {goodCode}}
+}
+
+// signIn signs in and returns the callback's answer.
+func (s *site) signIn() reply {
+	s.t.Helper()
+	return s.post("/consent/callback/global", s.leave())
+}
+
+func sessionOf(r reply) *http.Cookie {
+	for _, c := range r.Cookies() {
+		if c.Name == "__Host-session" {
+			return c
+		}
+	}
+	return nil
+}
+
+func TestPartnerSignIn(t *testing.T) {
+	s, f := look(t, portal.RoleViewer)
+	res := s.signIn()
+	c := sessionOf(res)
+	if res.StatusCode != http.StatusSeeOther || res.Header.Get("Location") != "/partner" || c == nil {
+		t.Fatalf("the callback answered %d, %v", res.StatusCode, res.Header)
+	}
+	if !c.Secure || !c.HttpOnly || c.SameSite != http.SameSiteLaxMode || c.Path != "/" || c.Domain != "" || c.MaxAge > 8*3600 {
+		t.Errorf("the session's cookie is %v", c)
+	}
+	if !s.asked[0].SignIn || s.asked[0].Tenant != tenant || len(s.broker.consents) != 0 || len(f.signed) != 1 || f.signed[0].Nonce == "" || f.signed[0].Verifier.IsZero() {
+		t.Errorf("asked %+v, consents %d, signed in %+v", s.asked, len(s.broker.consents), f.signed)
+	}
+	page := s.get("/partner")
+	for _, want := range []string{"Contoso CSP", "alice@contoso.example", "invoices", "billing&lt;b&gt;", "See who you are", "Odd.Scope", "MFA confirmed", "<svg", "your own tenant"} {
+		if !strings.Contains(page.text, want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+	for _, never := range []string{canary, "<script", " style="} {
+		if strings.Contains(page.text, never) {
+			t.Errorf("the page has %q", never)
+		}
+	}
+	if len(f.asked) != 1 || f.asked[0] != contoso.Key {
+		t.Errorf("the history of %v was read", f.asked)
+	}
+}
+
+// A refusal gives no session, shows nothing of the partner, and says why.
+func TestPartnerSignInRefused(t *testing.T) {
+	for _, test := range []struct {
+		reason mandate.Reason
+		says   string
+	}{
+		{mandate.ReasonTenant, "another organisation"},
+		{mandate.ReasonGuest, "guest"},
+		{mandate.ReasonRole, "no access"},
+		{mandate.ReasonToken, "not signed in"},
+	} {
+		s, f := look(t, portal.RoleViewer)
+		f.refusal = &mandate.Refusal{Reason: test.reason, Detail: "detail-for-the-operator"}
+		res := s.signIn()
+		if c := sessionOf(res); c != nil || res.StatusCode != http.StatusSeeOther {
+			t.Errorf("%s: %d with the session %v", test.reason, res.StatusCode, c)
+		}
+		page := s.get(res.Header.Get("Location"))
+		if page.StatusCode != http.StatusForbidden || !strings.Contains(page.text, test.says) || strings.Contains(page.text, "detail-for-the-operator") {
+			t.Errorf("%s: %d\n%s", test.reason, page.StatusCode, page.text)
+		}
+		if page := s.get("/partner"); strings.Contains(page.text, "invoices") || len(f.asked) != 0 {
+			t.Errorf("%s: the history was shown", test.reason)
+		}
+	}
+}
+
+// What came back from a sign-in is taken once, in the browser that began, and
+// for what it was begun for.
+func TestPartnerSignInOnce(t *testing.T) {
+	s, f := look(t, portal.RoleViewer)
+	answer := s.leave()
+	if res := s.post("/consent/callback/global", answer); sessionOf(res) == nil {
+		t.Fatal("no session")
+	}
+	if res := s.post("/consent/callback/global", answer); sessionOf(res) != nil || res.StatusCode != http.StatusBadRequest {
+		t.Errorf("the second answer: %d", res.StatusCode)
+	}
+	other := s.leave()
+	s.client.Jar = nil
+	if res := s.post("/consent/callback/global", other); sessionOf(res) != nil || len(f.signed) != 1 {
+		t.Error("another browser signed in")
+	}
+	s, f = look(t, portal.RoleViewer)
+	_, consent := s.begin()
+	if res := s.post("/consent/callback/global", consent); sessionOf(res) != nil || len(f.signed) != 0 || len(s.broker.consents) != 1 {
+		t.Error("a consent became a session")
+	}
+}
+
+// Nothing is shown without a session, with one that ended, without a role, or
+// with a session's cookie that somebody else has set.
+func TestPartnerSession(t *testing.T) {
+	s, f := look(t, portal.RoleViewer)
+	hidden := func(what string) {
+		t.Helper()
+		if page := s.get("/partner"); strings.Contains(page.text, "invoices") || !strings.Contains(page.text, "Sign in at Microsoft") {
+			t.Errorf("%s: the page is shown", what)
+		}
+	}
+	hidden("no session")
+
+	fixed := &http.Cookie{Name: "__Host-session", Value: "mdp_known-to-somebody-else", Path: "/", Secure: true}
+	s.client.Jar.SetCookies(must(url.Parse(s.server.URL)), []*http.Cookie{fixed})
+	hidden("an unknown session")
+	first := sessionOf(s.signIn())
+	if first == nil || first.Value == fixed.Value {
+		t.Fatal("the session is the one that was there before")
+	}
+	if second := sessionOf(s.signIn()); second.Value == first.Value {
+		t.Error("two sign-ins have one session")
+	}
+
+	f.roles = nil
+	hidden("no role any more")
+	f.roles = []string{portal.RoleWithdrawer}
+	if page := s.get("/partner"); !strings.Contains(page.text, "invoices") {
+		t.Error("whoever withdraws may not look")
+	}
+	twice := s.request("GET", "/partner", "")
+	twice.Header.Add("Cookie", "__Host-session=mdp_something-else")
+	if page := s.do(twice); strings.Contains(page.text, "invoices") {
+		t.Error("two sessions are one")
+	}
+	f.mu.Lock()
+	clear(f.sessions)
+	f.mu.Unlock()
+	hidden("an ended session")
+}
+
+// A form from elsewhere does nothing, and signing out ends the session itself.
+func TestPartnerForms(t *testing.T) {
+	s, f := look(t, portal.RoleViewer)
+	s.signIn()
+	for _, path := range []string{"/partner/signout", "/partner/signin"} {
+		r := s.request("POST", path, url.Values{"tenant": {tenant.String()}}.Encode())
+		r.Header.Set("Sec-Fetch-Site", "cross-site")
+		if res := s.do(r); res.StatusCode != http.StatusForbidden {
+			t.Errorf("%s from elsewhere: %d", path, res.StatusCode)
+		}
+	}
+	if len(f.sessions) != 1 {
+		t.Fatal("a form from elsewhere has signed somebody out")
+	}
+	if res := s.post("/partner/signout", nil); res.StatusCode != http.StatusOK || len(f.sessions) != 0 || sessionOf(res).MaxAge >= 0 {
+		t.Errorf("signing out: %d, %d sessions", res.StatusCode, len(f.sessions))
+	}
+	for _, test := range []struct {
+		tenant string
+		status int
+	}{{"", 400}, {"contoso", 400}, {"22222222-2222-3333-4444-555555555555", 404}} {
+		if res := s.post("/partner/signin", url.Values{"tenant": {test.tenant}}); res.StatusCode != test.status || res.Header.Get("Refresh") != "" {
+			t.Errorf("%q: %d", test.tenant, res.StatusCode)
+		}
+	}
+}
+
+func TestPartnerFilter(t *testing.T) {
+	s, f := look(t, portal.RoleViewer)
+	s.signIn()
+	for _, query := range []string{"month=2026-13", "month=9999-01", "customer=contoso", "before=0", "before=x", "caller=a&caller=b", "caller=" + strings.Repeat("a", 201)} {
+		if res := s.get("/partner?" + query); res.StatusCode != http.StatusBadRequest || strings.Contains(res.text, "invitation") {
+			t.Errorf("%s: %d\n%s", query, res.StatusCode, res.text)
+		}
+	}
+	if len(f.filters) != 0 {
+		t.Error("a bad filter was used")
+	}
+	page := s.get("/partner?month=2025-02&caller=billing&before=9&customer=" + tenant.String())
+	want := portal.Filter{Month: time.Date(2025, 2, 1, 0, 0, 0, 0, time.UTC), Caller: "billing", Customer: tenant.String(), Before: 9}
+	if page.StatusCode != 200 || len(f.filters) != 1 || f.filters[0] != want {
+		t.Errorf("%d, got %+v, want %+v", page.StatusCode, f.filters, want)
+	}
+	if !strings.Contains(page.text, "before=7&amp;caller=billing") || !strings.Contains(page.text, "Newest") {
+		t.Error("the pages do not lead on")
+	}
+}
