@@ -63,18 +63,25 @@ func (g guid) IsZero() bool { return g == guid{} }
 
 // String returns the ID in lower case, or "" if it is zero.
 func (g guid) String() string {
+	var b [36]byte
+	return string(g.append(b[:0]))
+}
+
+func (g guid) append(b []byte) []byte {
 	if g.IsZero() {
-		return ""
+		return b
 	}
-	b := make([]byte, 0, 36)
 	for i, part := range [...][]byte{g[:4], g[4:6], g[6:8], g[8:10], g[10:]} {
 		if i > 0 {
 			b = append(b, '-')
 		}
 		b = hex.AppendEncode(b, part)
 	}
-	return string(b)
+	return b
 }
+
+// AppendText implements [encoding.TextAppender].
+func (g guid) AppendText(b []byte) ([]byte, error) { return g.append(b), nil }
 
 // MarshalText implements [encoding.TextMarshaler].
 func (g guid) MarshalText() ([]byte, error) { return []byte(g.String()), nil }

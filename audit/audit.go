@@ -17,6 +17,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/ed25519"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -174,7 +175,7 @@ func (l *Log) Record(ctx context.Context, r mandate.Record) (mandate.Receipt, er
 	if err != nil {
 		return mandate.Receipt{}, fmt.Errorf("%w: audit log: %w", mandate.ErrUnavailable, err)
 	}
-	if it.body, err = body(&r, month, newSalt(), key.aead); err != nil {
+	if it.body, err = body(&r, it.chain, month, newSalt(), key.aead); err != nil {
 		return mandate.Receipt{}, err
 	}
 	b := l.enqueue(it)
@@ -191,7 +192,7 @@ func (l *Log) Record(ctx context.Context, r mandate.Record) (mandate.Receipt, er
 	case it.err != nil:
 		return mandate.Receipt{}, it.err
 	}
-	return it.receipt, nil
+	return mandate.Receipt{Index: it.index, Hash: hex.EncodeToString(it.leaf[:])}, nil
 }
 
 // ed25519Public returns the public key of a seed.

@@ -144,7 +144,7 @@ func bodyFor(t testing.TB, l *Log, r mandate.Record) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return body(&r, monthOf(r.Time), newSalt(), k.aead)
+	return body(&r, chainOf(&r), monthOf(r.Time), newSalt(), k.aead)
 }
 
 func TestAuditEpochUnknown(t *testing.T) {

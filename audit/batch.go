@@ -2,8 +2,8 @@ package audit
 
 import (
 	"context"
-	"encoding/hex"
 	"fmt"
+	"runtime"
 
 	"golang.org/x/mod/sumdb/tlog"
 
@@ -27,7 +27,8 @@ type item struct {
 	kind, chain string
 	epoch       int64
 	body        []byte
-	receipt     mandate.Receipt
+	index       int64     // set when it has a place
+	leaf        tlog.Hash // likewise
 	err         error
 }
 
@@ -48,7 +49,7 @@ type batch struct {
 // itself has changed until the store says so.
 type place struct {
 	tail
-	lines  []byte // entries, each with its line feed
+	lines  []byte // a line feed, then entries, each with its own
 	starts []int  // of each entry in lines
 	leaves []tlog.Hash
 	tiles  []tlog.Hash
@@ -63,10 +64,7 @@ type place struct {
 // A record of a later epoch than now raises it: so no record of a token comes
 // after any of a later epoch, which verifying checks.
 func (b *batch) put(t tail, now int64, why error, links func(chain string) link) *place {
-	p := &place{tail: tail{t.front.clone(), max(t.epoch, now)}, links: make(map[string]link)}
-	for _, it := range b.items {
-		p.epoch = max(p.epoch, it.epoch)
-	}
+	p := newPlace(tail{t.front.clone(), max(t.epoch, now)}, b.items)
 	for _, it := range b.items {
 		switch {
 		case !ofToken(it.kind):
@@ -86,20 +84,37 @@ func (b *batch) put(t tail, now int64, why error, links func(chain string) link)
 	return p
 }
 
+// newPlace returns a place with room for as many records, in no epoch earlier
+// than any of theirs.
+func newPlace(t tail, items []*item) *place {
+	room := 1
+	for _, it := range items {
+		t.epoch = max(t.epoch, it.epoch)
+		room += len(it.body) + entryPlace
+	}
+	return &place{
+		tail: t, lines: append(make([]byte, 0, room), '\n'), starts: make([]int, 0, len(items)),
+		leaves: make([]tlog.Hash, 0, len(items)), links: make(map[string]link),
+	}
+}
+
 func (p *place) add(it *item, last link) {
 	index := p.front.size
 	start := len(p.lines)
 	p.starts = append(p.starts, start)
 	p.lines = appendEntry(p.lines, index, last, it.body)
-	leaf := tlog.RecordHash(p.lines[start:])
+	leaf := leafHash(p.lines, start)
 	p.lines = append(p.lines, '\n')
 	p.leaves = append(p.leaves, leaf)
 	if tile, full := p.front.add(leaf); full {
 		p.tiles = append(p.tiles, tile)
 	}
 	p.links[it.chain] = link{last.seq + 1, leaf}
-	it.receipt = mandate.Receipt{Index: index, Hash: hex.EncodeToString(leaf[:])}
+	it.index, it.leaf = index, leaf
 }
+
+// text returns all entries, each with its line feed.
+func (p *place) text() []byte { return p.lines[1:] }
 
 // line returns the i-th entry without its line feed.
 func (p *place) line(i int) []byte {
@@ -126,9 +141,30 @@ func (l *Log) enqueue(it *item) *batch {
 	return l.pending
 }
 
+// enough is how many records do not wait for more.
+const enough = 1024
+
+// gather lets those run who are ready to, for as long as that brings records
+// in. When a flush ends, all who waited for it come back at once: without this
+// the first of them would have the disk to itself, and the others would wait
+// for two flushes. It waits for nobody who is not ready.
+func (l *Log) gather(b *batch) {
+	for before := 0; before < enough; {
+		l.mu.Lock()
+		now := len(b.items)
+		l.mu.Unlock()
+		if now == before {
+			return
+		}
+		before = now
+		runtime.Gosched()
+	}
+}
+
 // lead writes b, the pending batch, and lets one of those who arrived
 // meanwhile write the next: a flush serves many, and nobody serves for ever.
 func (l *Log) lead(b *batch) {
+	l.gather(b)
 	l.mu.Lock()
 	l.pending = nil
 	l.mu.Unlock()

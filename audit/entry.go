@@ -2,14 +2,11 @@ package audit
 
 import (
 	"bytes"
-	"crypto/cipher"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"strconv"
-	"time"
 
 	"golang.org/x/mod/sumdb/tlog"
 
@@ -44,19 +41,6 @@ type personal struct {
 	User    *mandate.Identity `json:"user,omitempty"`
 }
 
-// open is the rest of a record. The fields above the record hide those of the
-// same name in it, which are written elsewhere.
-type open struct {
-	mandate.Record
-	Time   *struct{} `json:"time,omitempty"`
-	Kind   *struct{} `json:"kind,omitempty"`
-	Epoch  *struct{} `json:"epoch,omitempty"`
-	Ticket *struct{} `json:"ticket,omitempty"`
-	Addr   *struct{} `json:"address,omitempty"`
-	Reason *struct{} `json:"reason,omitempty"`
-	User   *struct{} `json:"user,omitempty"`
-}
-
 // monthForm is how a month is written.
 const monthForm = "2006-01"
 
@@ -69,7 +53,11 @@ func chainOf(r *mandate.Record) string {
 }
 
 // Chain names the sequence of the records about one partner.
-func Chain(cloud string, partner mandate.TenantID) string { return cloud + "/" + partner.String() }
+func Chain(cloud string, partner mandate.TenantID) string {
+	var b [64]byte
+	name, _ := partner.AppendText(append(append(b[:0], cloud...), '/')) // an ID has no error
+	return string(name)
+}
 
 // newSalt returns random bytes.
 func newSalt() (s [saltSize]byte) {
@@ -77,49 +65,23 @@ func newSalt() (s [saltSize]byte) {
 	return s
 }
 
-// sealing binds what is encrypted to its place: chain, month and salt.
-func sealing(chain, month string, salt []byte) []byte {
-	return append([]byte(chain+"\x00"+month+"\x00"), salt...)
+// appendSealing appends what binds what is encrypted to its place: chain,
+// month and salt.
+func appendSealing(b []byte, chain, month string, salt *[saltSize]byte) []byte {
+	b = append(append(b, chain...), 0)
+	b = append(append(b, month...), 0)
+	return append(b, salt[:]...)
 }
 
-// body returns the part of an entry that does not depend on its place in the
-// log: all behind the hash of the record before.
-func body(r *mandate.Record, month string, salt [saltSize]byte, key cipher.AEAD) ([]byte, error) {
-	chain := chainOf(r)
-	secret, shared := personal{r.Address, r.Ticket, "", r.Reason, r.User}, *r
-	if r.Use != "" {
-		secret.Detail, shared.Detail = r.Detail, ""
-	}
-	hidden, err := json.Marshal(secret)
-	if err != nil {
-		return nil, fmt.Errorf("encode record: %w", err)
-	}
-	shown, err := json.Marshal(open{Record: shared})
-	if err != nil {
-		return nil, fmt.Errorf("encode record: %w", err)
-	}
-	if !plainWord(r.Kind) || !plainWord(chain) {
-		return nil, fmt.Errorf("encode record: kind %q or chain %q cannot be written", r.Kind, chain)
-	}
-	sealed := key.Seal(nil, salt[:key.NonceSize()], hidden, sealing(chain, month, salt[:]))
-	b := make([]byte, 0, len(shown)+base64.StdEncoding.EncodedLen(len(sealed))+256)
-	b = append(b, `"salt":"`...)
-	b = base64.StdEncoding.AppendEncode(b, salt[:])
-	b = append(b, `","epoch":`...)
-	b = strconv.AppendInt(b, r.Epoch, 10)
-	b = append(b, `,"kind":"`...)
-	b = append(b, r.Kind...)
-	b = append(b, `","chain":"`...)
-	b = append(b, chain...)
-	b = append(b, `","time":"`...)
-	b = r.Time.UTC().AppendFormat(b, time.RFC3339Nano)
-	b = append(b, `","record":`...)
-	b = append(b, shown...)
-	b = append(b, `,"month":"`...)
-	b = append(b, month...)
-	b = append(b, `","sealed":"`...)
-	b = base64.StdEncoding.AppendEncode(b, sealed)
-	return append(b, `"}`...), nil
+// leafHash returns [tlog.RecordHash] of b[start:]. It puts the prefix that is
+// hashed with it in the place of the byte before, for that long, which spares
+// a hash state on the heap for every record.
+func leafHash(b []byte, start int) tlog.Hash {
+	before := b[start-1]
+	b[start-1] = 0
+	h := tlog.Hash(sha256.Sum256(b[start-1:]))
+	b[start-1] = before
+	return h
 }
 
 // plainWord reports whether s means itself in JSON.
@@ -131,6 +93,10 @@ func plainWord[S string | []byte](s S) bool {
 	}
 	return true
 }
+
+// entryPlace is more than what an entry says of its place takes, and its line
+// feed, in bytes.
+const entryPlace = 128
 
 // appendEntry appends the entry without a line feed: place, then body.
 func appendEntry(b []byte, index int64, last link, body []byte) []byte {
@@ -185,7 +151,7 @@ func kindName(b []byte) string {
 type parts struct {
 	time   []byte
 	record []byte // JSON
-	month  string
+	month  []byte
 	sealed []byte // base64
 }
 
@@ -205,7 +171,7 @@ func parseRest(rest []byte) (p parts, err error) {
 	p.record = c.b[:at]
 	c.b = c.b[at:]
 	c.word(`,"month":"`)
-	p.month = string(c.text())
+	p.month = c.text()
 	c.word(`,"sealed":"`)
 	p.sealed = c.text()
 	c.word(`}`)

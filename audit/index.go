@@ -176,7 +176,7 @@ func (l *Log) entry(ctx context.Context, v *line) (Entry, error) {
 	if err := decodeRecord(&e.Record, &h, &p); err != nil {
 		return e, err
 	}
-	k, err := l.keys.get(ctx, h.chain, p.month, false)
+	k, err := l.keys.get(ctx, h.chain, string(p.month), false)
 	if errors.Is(err, errErased) {
 		e.Erased = true
 		return e, nil

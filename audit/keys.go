@@ -242,7 +242,7 @@ func (k *key) open(h *head, p *parts) (personal []byte, err error) {
 	if err != nil {
 		return nil, errNotEntry
 	}
-	return k.aead.Open(nil, h.salt[:k.aead.NonceSize()], sealed, sealing(h.chain, p.month, h.salt[:]))
+	return k.aead.Open(nil, h.salt[:k.aead.NonceSize()], sealed, appendSealing(nil, h.chain, string(p.month), &h.salt))
 }
 
 // monthOf returns the month of a time.

@@ -19,13 +19,13 @@ func recordIn(t *testing.T, l *Log, r mandate.Record, at time.Time) int64 {
 	t.Helper()
 	r.Time = at
 	k := must(l.keys.get(t.Context(), chainOf(&r), monthOf(at), true))
-	b := &batch{items: []*item{{kind: r.Kind, chain: chainOf(&r), epoch: r.Epoch, body: must(body(&r, monthOf(at), newSalt(), k.aead))}}}
+	b := &batch{items: []*item{{kind: r.Kind, chain: chainOf(&r), epoch: r.Epoch, body: must(body(&r, chainOf(&r), monthOf(at), newSalt(), k.aead))}}}
 	size, err := l.store.write(t.Context(), b)
 	if err != nil || b.items[0].err != nil {
 		t.Fatal(err, b.items[0].err)
 	}
 	l.grew(size)
-	return b.items[0].receipt.Index
+	return b.items[0].index
 }
 
 // Erasing makes personal data of one partner and month unreadable, and nothing

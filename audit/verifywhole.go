@@ -19,11 +19,17 @@ const verifyAtOnce = 256 << 10
 
 // A chunk is some lines on their way through verification.
 type chunk struct {
-	text  []byte
-	err   error // of reading
+	text  []byte // a line feed, then lines, each with its own
+	err   error  // of reading
 	lines []checked
-	done  chan struct{} // closed when the lines are checked
+	done  chan struct{} // gets a value when the lines are checked
 }
+
+// chunks are used again, so that verifying millions of records does not
+// collect the memory of as many.
+var chunks = sync.Pool{New: func() any {
+	return &chunk{text: make([]byte, 0, verifyAtOnce+maxLine/16), done: make(chan struct{}, 1)}
+}}
 
 // A checked line has been hashed and taken apart.
 type checked struct {
@@ -51,9 +57,9 @@ func verifyWhole(in *bufio.Reader, v *Verification, verdict *Verdict) error {
 		return err
 	}
 	w := &wholeLog{v: v, verdict: verdict, receipts: receipts, seq: newSequence(), roots: make(map[int64]tlog.Hash), wanted: v.wantedSizes()}
-	chunks, stop := readChunks(in)
+	read, stop := readChunks(in)
 	defer stop()
-	for c := range chunks {
+	for c := range read {
 		<-c.done
 		for i := range c.lines {
 			if err := w.line(&c.lines[i]); err != nil {
@@ -66,6 +72,7 @@ func verifyWhole(in *bufio.Reader, v *Verification, verdict *Verdict) error {
 		if v.Progress != nil {
 			v.Progress(w.front.size)
 		}
+		chunks.Put(c)
 	}
 	return w.finish()
 }
@@ -90,7 +97,7 @@ func readChunks(in *bufio.Reader) (<-chan *chunk, func()) {
 		group.Go(func() {
 			for c := range work {
 				c.check()
-				close(c.done)
+				c.done <- struct{}{}
 			}
 		})
 	}
@@ -98,8 +105,8 @@ func readChunks(in *bufio.Reader) (<-chan *chunk, func()) {
 		defer close(work)
 		defer close(inOrder)
 		for more := true; more; {
-			c := &chunk{done: make(chan struct{})}
-			c.text, c.err = readLines(in)
+			c := chunks.Get().(*chunk)
+			c.text, c.err = readLines(in, append(c.text[:0], '\n'))
 			more = c.err == nil
 			if errors.Is(c.err, io.EOF) {
 				c.err = nil
@@ -112,7 +119,6 @@ func readChunks(in *bufio.Reader) (<-chan *chunk, func()) {
 			select {
 			case work <- c:
 			case <-quit:
-				close(c.done)
 				return
 			}
 		}
@@ -120,10 +126,9 @@ func readChunks(in *bufio.Reader) (<-chan *chunk, func()) {
 	return inOrder, func() { close(quit); group.Wait() }
 }
 
-// readLines reads whole lines, some at once. A last one without a line feed
-// was cut off.
-func readLines(in *bufio.Reader) ([]byte, error) {
-	buf := make([]byte, 0, verifyAtOnce+maxLine/16)
+// readLines appends whole lines to buf, some at once. A last one without a
+// line feed was cut off.
+func readLines(in *bufio.Reader, buf []byte) ([]byte, error) {
 	for len(buf) < verifyAtOnce {
 		b, err := in.ReadSlice('\n')
 		if errors.Is(err, bufio.ErrBufferFull) {
@@ -141,34 +146,40 @@ func readLines(in *bufio.Reader) ([]byte, error) {
 }
 
 func (c *chunk) check() {
-	c.lines = make([]checked, 0, bytes.Count(c.text, []byte("\n")))
-	for rest := c.text; len(rest) > 0; {
-		end := bytes.IndexByte(rest, '\n')
-		if end < 0 {
+	c.lines = slices.Grow(c.lines[:0], bytes.Count(c.text, []byte("\n")))
+	for at := 1; at < len(c.text); {
+		n := bytes.IndexByte(c.text[at:], '\n')
+		if n < 0 {
 			return
 		}
-		c.lines = append(c.lines, checkLine(rest[:end]))
-		rest = rest[end+1:]
+		c.lines = append(c.lines, checked{})
+		c.lines[len(c.lines)-1].look(c.text[:at+n], at)
+		at += n + 1
 	}
 }
 
-// checkLine looks at a line by itself.
+// checkLine looks at a copy of a line.
 func checkLine(b []byte) (l checked) {
-	l.text = b
-	if !bytes.HasPrefix(b, []byte(`{"index":`)) {
+	l.look(append([]byte{'\n'}, b...), 1)
+	return l
+}
+
+// look looks at the line b[start:] by itself.
+func (l *checked) look(b []byte, start int) {
+	l.text = b[start:]
+	if !bytes.HasPrefix(l.text, []byte(`{"index":`)) {
 		l.kind = lineOther
-		return l
+		return
 	}
-	if t, err := parseTrace(b); err == nil {
+	if t, err := parseTrace(l.text); err == nil {
 		l.kind, l.gone, l.leaf = lineTrace, t, t.leaf
-		return l
+		return
 	}
 	var rest []byte
-	if l.head, rest, l.err = parseHead(b); l.err == nil {
+	if l.head, rest, l.err = parseHead(l.text); l.err == nil {
 		_, l.err = parseRest(rest)
 	}
-	l.leaf = tlog.RecordHash(b)
-	return l
+	l.leaf = leafHash(b, start)
 }
 
 // A wholeLog is a log that is being verified from its first record on.
