@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"time"
@@ -207,6 +208,11 @@ func (p *partnerPages) History(ctx context.Context, k mandate.GrantKey, f portal
 	}
 	q.Before = f.Before
 	return out, p.events(ctx, k, q, &out)
+}
+
+// Export implements [portal.Records].
+func (p *partnerPages) Export(ctx context.Context, k mandate.GrantKey, to io.Writer) error {
+	return p.log.Export(ctx, to, audit.Export{Chain: audit.Chain(k.Cloud, k.Partner)})
 }
 
 // events reads one page of events into out.

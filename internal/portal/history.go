@@ -40,6 +40,25 @@ func (p *Portal) partner(w http.ResponseWriter, r *http.Request) error {
 	return p.show(w, http.StatusOK, "partner", "The consent of "+who.Partner.DisplayName, page)
 }
 
+// download sends the partner's own records with their proofs. One that broke
+// off lacks its end, which whoever verifies it is told.
+func (p *Portal) download(w http.ResponseWriter, r *http.Request) error {
+	who, err := p.person(r)
+	if errors.Is(err, mandate.ErrUnauthenticated) {
+		return p.signInForm(w, http.StatusForbidden, "")
+	}
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/jsonl")
+	w.Header().Set("Content-Disposition", `attachment; filename="mandate-records.jsonl"`)
+	if err := p.cfg.Records.Export(r.Context(), who.Partner.Key, w); err != nil {
+		w.Header().Del("Content-Disposition") // what follows is a page, if nothing was sent yet
+		return err
+	}
+	return nil
+}
+
 func (p *Portal) partnerPage(r *http.Request, who Person, f Filter) (*partnerPage, error) {
 	app, err := p.application(who.Partner.Key)
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 // partnerRoutes adds the pages of people who look.
 func (p *Portal) partnerRoutes(mux *http.ServeMux) {
 	p.route(mux, "GET", "/partner", p.limited(p.partner))
+	p.route(mux, "GET", "/partner/records.jsonl", p.limited(p.download))
 	p.route(mux, "POST", "/partner/signin", p.limited(p.beginSignIn))
 	p.route(mux, "POST", "/partner/signout", p.limited(p.signOut))
 }

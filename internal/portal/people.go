@@ -2,6 +2,7 @@ package portal
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"slices"
 	"time"
@@ -117,6 +118,10 @@ type Records interface {
 	// History returns what was done with a grant, and nothing of another
 	// partner.
 	History(context.Context, mandate.GrantKey, Filter) (History, error)
+
+	// Export writes the partner's own records with proofs that they are in the
+	// log and that none is missing. What is about persons stays encrypted.
+	Export(ctx context.Context, k mandate.GrantKey, to io.Writer) error
 }
 
 // sessionCookie holds a session. Lax lets a link from elsewhere open the page,

@@ -2,6 +2,7 @@ package portal_test
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -79,6 +80,28 @@ func (f *fakePeople) History(_ context.Context, k mandate.GrantKey, filter porta
 		Days:    []portal.DayCount{{Day: filter.Month, Issued: 3, Denied: 1}},
 		Callers: []string{"billing<b>"}, Customers: []string{tenant.String()}, Older: 7,
 	}, nil
+}
+
+func (f *fakePeople) Export(_ context.Context, k mandate.GrantKey, to io.Writer) error {
+	_, err := io.WriteString(to, `{"chain":"`+k.Partner.String()+`"}`)
+	return err
+}
+
+// Records are given to whoever has signed in and may look, and to nobody else.
+func TestPartnerDownload(t *testing.T) {
+	s, f := look(t, portal.RoleViewer)
+	if res := s.get("/partner/records.jsonl"); res.StatusCode != http.StatusForbidden || strings.Contains(res.text, "chain") {
+		t.Errorf("without a session: %d", res.StatusCode)
+	}
+	s.signIn()
+	res := s.get("/partner/records.jsonl")
+	if res.StatusCode != http.StatusOK || !strings.Contains(res.text, tenant.String()) || !strings.HasPrefix(res.Header.Get("Content-Disposition"), "attachment") {
+		t.Errorf("got %d, %v, %s", res.StatusCode, res.Header, res.text)
+	}
+	f.roles = nil
+	if res := s.get("/partner/records.jsonl"); res.StatusCode != http.StatusForbidden || strings.Contains(res.text, "chain") {
+		t.Errorf("without a role: %d", res.StatusCode)
+	}
 }
 
 // look opens a site with the pages of partners.
