@@ -61,6 +61,7 @@ var ranks = map[string]int{
 	"/vault":             1,
 	"/audit":             1,
 	"/callers":           1,
+	"/footprint":         1,
 	"/policy":            1,
 	"/store":             1,
 	"/internal/metrics":  1,
