@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -21,6 +22,9 @@ import (
 type Archive interface {
 	// Search returns records, the newest first.
 	Search(context.Context, audit.Query) ([]audit.Entry, error)
+
+	// Each returns all records that a query finds, the newest first.
+	Each(context.Context, audit.Query) iter.Seq2[audit.Entry, error]
 
 	// Report counts what a query finds by who used it for what.
 	Report(context.Context, audit.Query) ([]audit.Usage, error)
@@ -93,6 +97,7 @@ var archiveRoutes = []route{
 	{"GET", "/v1/audit/search", withArchive((*Server).searchAudit)},
 	{"GET", "/v1/audit/report", withArchive((*Server).reportAudit)},
 	{"GET", "/v1/audit/export", withArchive((*Server).exportAudit)},
+	{"GET", "/v1/partners/{partner}/usage", withArchive((*Server).partnerUsage)},
 	{"GET", "/v1/audit/state", withArchive((*Server).auditState)},
 	{"POST", "/v1/audit/erase", withArchive((*Server).eraseAudit)},
 	{"POST", "/v1/audit/drop", withArchive((*Server).dropAudit)},

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"net/url"
 	"strings"
 	"testing"
@@ -28,6 +29,17 @@ func (f *fakeArchive) Search(_ context.Context, q audit.Query) ([]audit.Entry, e
 	f.query = q
 	k := contoso.Key
 	return []audit.Entry{{Index: 7, Leaf: "ab", Chain: q.Chain, Seq: 3, Record: mandate.Record{Kind: mandate.KindIssued, Grant: &k, Time: contoso.Created}}}, f.err
+}
+
+func (f *fakeArchive) Each(_ context.Context, q audit.Query) iter.Seq2[audit.Entry, error] {
+	f.query = q
+	k := contoso.Key
+	return func(yield func(audit.Entry, error) bool) {
+		yield(audit.Entry{Record: mandate.Record{
+			Kind: mandate.KindIssued, Grant: &k, Time: time.Now().Add(-time.Hour), Use: mandate.UseCall, Tenant: adatumID, Caller: "desk", Purpose: "support",
+			Audience: "https://pc.test", Granted: []string{"user_impersonation"}, Detail: "GET /v1/customers",
+		}}, f.err)
+	}
 }
 
 func (f *fakeArchive) Report(_ context.Context, q audit.Query) ([]audit.Usage, error) {
@@ -95,6 +107,13 @@ func archiveScenes() []scene {
 		{op: "POST /v1/audit/drop", status: "400", body: `{"before":"2999-01-01T00:00:00Z"}`},
 		{op: "POST /v1/audit/drop", status: "503", body: drop, damage: unrecorded},
 	}
+	const use, contosos = "GET /v1/partners/{partner}/usage", "/v1/partners/contoso/usage"
+	out = append(out,
+		scene{op: use, status: "200", path: contosos, query: "?days=30&customer=" + adatumID.String()},
+		scene{op: use, status: "400", path: contosos, query: "?days=31"},
+		scene{op: use, status: "404", path: "/v1/partners/nobody/usage"},
+		scene{op: use, status: "409", path: contosos, damage: func(w *world) { w.store.headErr = &mandate.NoGrantError{} }},
+		scene{op: use, status: "503", path: contosos, damage: down})
 	for _, op := range []string{"GET /v1/audit/search", "GET /v1/audit/report", "GET /v1/audit/export"} {
 		out = append(out,
 			scene{op: op, status: "200", query: "?partner=contoso"},

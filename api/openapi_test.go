@@ -14,6 +14,7 @@ import (
 
 	"github.com/mandate-sam/mandate"
 	"github.com/mandate-sam/mandate/audit"
+	"github.com/mandate-sam/mandate/footprint"
 	"github.com/mandate-sam/mandate/internal/web"
 	"github.com/mandate-sam/mandate/policy"
 )
@@ -120,6 +121,9 @@ func TestOpenAPISchemas(t *testing.T) {
 		"Problem": reflect.TypeFor[web.Problem](), "GrantKey": reflect.TypeFor[mandate.GrantKey](),
 		"Record": reflect.TypeFor[audit.Entry](), "AuditState": reflect.TypeFor[AuditState](), "WitnessStatus": reflect.TypeFor[audit.WitnessStatus](),
 		"EraseRequest": reflect.TypeFor[EraseRequest](), "DropRequest": reflect.TypeFor[DropRequest](), "Tidied": reflect.TypeFor[Tidied](),
+		"Footprint": reflect.TypeFor[footprint.Report](), "FootprintAudience": reflect.TypeFor[footprint.Audience](), "FootprintTenant": reflect.TypeFor[footprint.Tenant](),
+		"FootprintScope": reflect.TypeFor[footprint.Scope](), "FootprintPath": reflect.TypeFor[footprint.Path](), "FootprintPermission": reflect.TypeFor[footprint.Permission](),
+		"RequiredResource": reflect.TypeFor[footprint.Required](), "RequiredAccess": reflect.TypeFor[footprint.Access](),
 		"Usage": reflect.TypeFor[audit.Usage](), "Usages": reflect.TypeFor[usageAnswer](),
 	}
 	for name, s := range d.Components.Schemas {
