@@ -22,7 +22,7 @@ func (c *cli) auditCommand() *cobra.Command {
 		Long:    `Audit has commands about the log of what was decided and done.`,
 		Example: "  mandate audit tail -f",
 	})
-	cmd.AddCommand(c.auditTailCommand(), c.auditSearchCommand(), c.auditReportCommand(), c.auditExportCommand(), c.auditProveCommand(),
+	cmd.AddCommand(c.auditTailCommand(), c.auditSearchCommand(), c.auditReportCommand(), c.auditUsageCommand(), c.auditExportCommand(), c.auditProveCommand(),
 		c.auditVerifyCommand(), c.auditStateCommand(), c.auditEraseCommand(), c.auditDropCommand(), c.auditKeyCommand())
 	return cmd
 }
