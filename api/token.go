@@ -41,7 +41,7 @@ type tokenAnswer struct {
 
 // token is POST /v1/tokens.
 func (s *Server) token(w http.ResponseWriter, r *http.Request, caller mandate.CallerID) error {
-	in, err := web.Read[TokenRequest](w, r)
+	in, err := web.ReadQuick(w, r, quickRequest)
 	if err != nil {
 		return err
 	}
