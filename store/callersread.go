@@ -152,11 +152,10 @@ func (s *Store) SweepCallers(ctx context.Context, now time.Time) error {
 	}{
 		{`DELETE FROM caller_assertions WHERE expires < $1`, now.Add(-time.Hour)},
 		{`DELETE FROM operator_signins WHERE expires < $1`, now},
-		{`DELETE FROM operator_sessions WHERE expires < $1`, now},
 	} {
 		if _, err := s.db.Exec(ctx, old.query, old.at.UnixMilli()); err != nil {
 			return wrap("sweep callers", unavailable(ctx, err))
 		}
 	}
-	return nil
+	return wrap("sweep callers", unavailable(ctx, s.dropSessions(ctx, `expires < $1`, now.UnixMilli())))
 }

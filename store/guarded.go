@@ -13,6 +13,7 @@ var guarded = []database.Guarded{
 	{Table: "partner_users", Key: []string{"cloud", "partner", "object", "role"}, Columns: []string{"created", "created_by"}},
 	{Table: "policy_versions", Key: []string{"number"}, Columns: []string{"version", "files", "applied", "applied_by"}},
 	{Table: "revocations", Key: []string{"id"}, Columns: []string{"cloud", "application", "partner", "customer", "caller", "audience", "reason", "since", "revoked_by"}},
+	{Table: "operator_sessions", Key: []string{"hash"}, Columns: []string{"issuer", "tenant", "object", "user_name", "member_of", "signed_in", "created", "expires"}},
 	{Table: "lockdown", Key: []string{"one"}, Columns: []string{"reason", "since", "set_by"}},
 }
 
@@ -26,5 +27,4 @@ var unguarded = map[string]string{
 	"caller_assertions": "a row can only refuse",
 	"operator_signins":  "a nonce that is in no ID token is of no use",
 	"partner_sessions":  "whoever can insert one sees what is in the same database; their roles, which are guarded, are asked for again each time",
-	"operator_sessions": "written with every sign-in, and not yet bound to the state key: whoever can insert one is an operator until it is noticed",
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/internal/database"
 )
 
 // A Session is an operator's, from one sign-in.
@@ -59,6 +60,8 @@ func (s *Store) FinishSignIn(ctx context.Context, nonce string) error {
 }
 
 // AddSession stores a session and returns what its operator shows from now on.
+// It is a change of security state: nobody becomes an operator by a row that
+// they have written.
 func (s *Store) AddSession(ctx context.Context, in Session) (mandate.Secret, error) {
 	secret := sessionPrefix + randomText()
 	hash := sha256.Sum256([]byte(secret))
@@ -66,15 +69,19 @@ func (s *Store) AddSession(ctx context.Context, in Session) (mandate.Secret, err
 	if err != nil {
 		return mandate.Secret{}, err
 	}
-	_, err = s.db.Exec(ctx, `INSERT INTO operator_sessions (hash, issuer, tenant, object, user_name, member_of, signed_in, created, expires)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
-		hash[:], in.Issuer, in.User.Tenant.String(), in.User.Object.String(), in.UserName, string(groups),
-		sql.NullInt64{Int64: in.SignedIn.UnixMilli(), Valid: !in.SignedIn.IsZero()}, in.Created.UnixMilli(), in.Expires.UnixMilli())
+	err = s.db.Change(ctx, func(tx *database.Tx) error {
+		_, err := tx.Exec(ctx, `INSERT INTO operator_sessions (hash, issuer, tenant, object, user_name, member_of, signed_in, created, expires)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
+			hash[:], in.Issuer, in.User.Tenant.String(), in.User.Object.String(), in.UserName, string(groups),
+			sql.NullInt64{Int64: in.SignedIn.UnixMilli(), Valid: !in.SignedIn.IsZero()}, in.Created.UnixMilli(), in.Expires.UnixMilli())
+		return err
+	})
 	return mandate.NewSecret(secret), wrap("add session", unavailable(ctx, err))
 }
 
 // Session returns the session that a secret is for. The error wraps
-// [mandate.ErrUnauthenticated] if there is none, or it has ended.
+// [mandate.ErrUnauthenticated] if there is none, or it has ended, and
+// [database.ErrAltered] if this program has not made it so.
 func (s *Store) Session(ctx context.Context, secret mandate.Secret) (Session, error) {
 	var out Session
 	none := fmt.Errorf("%w: the session has ended; sign in again: mandate login", mandate.ErrUnauthenticated)
@@ -85,10 +92,21 @@ func (s *Store) Session(ctx context.Context, secret mandate.Secret) (Session, er
 	var tenant, object, groups string
 	var signedIn sql.NullInt64
 	var created, expires int64
-	err := s.db.QueryRow(ctx, `SELECT issuer, tenant, object, user_name, member_of, signed_in, created, expires FROM operator_sessions WHERE hash = $1 AND expires > $2`,
-		hash[:], time.Now().UnixMilli()).Scan(&out.Issuer, &tenant, &object, &out.UserName, &groups, &signedIn, &created, &expires)
-	if errors.Is(err, sql.ErrNoRows) {
+	found := true
+	err := s.db.Genuine(ctx, "operator_sessions", func() (map[string]any, error) {
+		err := s.db.QueryRow(ctx, `SELECT issuer, tenant, object, user_name, member_of, signed_in, created, expires FROM operator_sessions WHERE hash = $1 AND expires > $2`,
+			hash[:], time.Now().UnixMilli()).Scan(&out.Issuer, &tenant, &object, &out.UserName, &groups, &signedIn, &created, &expires)
+		if found = !errors.Is(err, sql.ErrNoRows); !found {
+			return nil, nil
+		}
+		return map[string]any{"hash": hash[:], "issuer": out.Issuer, "tenant": tenant, "object": object, "user_name": out.UserName,
+			"member_of": groups, "signed_in": signedIn, "created": created, "expires": expires}, err
+	})
+	if err == nil && !found {
 		return out, none
+	}
+	if err == nil { // while it is in doubt what the database proves, it proves no operator
+		_, err = s.db.Epoch()
 	}
 	if err != nil {
 		return out, wrap("read session", unavailable(ctx, err))
@@ -107,8 +125,26 @@ func (s *Store) Session(ctx context.Context, secret mandate.Secret) (Session, er
 // EndSession ends the session that a secret is for, if there is one.
 func (s *Store) EndSession(ctx context.Context, secret mandate.Secret) error {
 	hash := sha256.Sum256([]byte(secret.Reveal()))
-	_, err := s.db.Exec(ctx, `DELETE FROM operator_sessions WHERE hash = $1`, hash[:])
-	return wrap("end session", unavailable(ctx, err))
+	return wrap("end session", unavailable(ctx, s.dropSessions(ctx, `hash = $1`, hash[:])))
+}
+
+// dropSessions deletes sessions. Only if there are any is it a change.
+func (s *Store) dropSessions(ctx context.Context, which string, arg any) error {
+	var n int64
+	if err := s.db.QueryRow(ctx, `SELECT count(*) FROM operator_sessions WHERE `+which, arg).Scan(&n); err != nil || n == 0 {
+		return err
+	}
+	return s.db.Change(ctx, func(tx *database.Tx) error {
+		_, err := tx.Exec(ctx, `DELETE FROM operator_sessions WHERE `+which, arg)
+		return err
+	})
+}
+
+// EndSessions ends the session of every operator, in a change of security
+// state.
+func EndSessions(ctx context.Context, tx *database.Tx) error {
+	_, err := tx.Exec(ctx, `DELETE FROM operator_sessions`)
+	return err
 }
 
 // randomText returns 256 random bits, for URLs.

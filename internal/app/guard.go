@@ -242,6 +242,9 @@ func (a *App) accept(ctx context.Context, c *Config, seen int64, out *Acceptance
 		if out.Suspended, err = vault.SuspendAll(ctx, tx); err != nil {
 			return err
 		}
+		if err := store.EndSessions(ctx, tx); err != nil { // nobody can tell who has made them
+			return err
+		}
 		for _, k := range out.Suspended {
 			if err := store.MarkRestored(ctx, tx, store.Restored{Key: k, Served: true}); err != nil {
 				return err

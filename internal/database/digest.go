@@ -19,7 +19,7 @@ import (
 // as it is: a migration adds columns, and changes no value.
 type Guarded struct {
 	Table   string
-	Key     []string // columns in which no two rows are the same, TEXT or BIGINT
+	Key     []string // columns in which no two rows are the same, TEXT, BIGINT or BYTES
 	Columns []string // others that count
 }
 
@@ -195,7 +195,7 @@ func rowID(key []any) string {
 		case string:
 			b = append(b, v...)
 		case []byte:
-			b = append(b, v...)
+			b = hex.AppendEncode(b, v)
 		}
 	}
 	return string(b)
@@ -219,6 +219,11 @@ func appendValue(b []byte, v any) ([]byte, error) {
 			return append(b, 'n'), nil
 		}
 		return append(binary.BigEndian.AppendUint32(append(b, 'b'), uint32(len(v))), v...), nil
+	case sql.NullInt64:
+		if !v.Valid {
+			return append(b, 'n'), nil
+		}
+		return appendValue(b, v.Int64)
 	case sql.NullString:
 		if !v.Valid {
 			return append(b, 'n'), nil

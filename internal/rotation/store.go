@@ -17,7 +17,16 @@ import (
 var migrations embed.FS
 
 // Schema is the tables of [SQL], with which the database must be opened.
-func Schema() database.Schema { return database.Schema{Package: "rotation", Files: migrations} }
+func Schema() database.Schema {
+	return database.Schema{Package: "rotation", Files: migrations, Guarded: guarded}
+}
+
+// guarded is how far a rotation has come and which credential is in use: else
+// whoever can write the database could have a removal skipped, the wrong
+// credential removed, or an older version of a vault's certificate used again.
+// Which replica uses what is not here: each says it again all the time, and
+// whoever forges it delays a removal, or hastens it as much as --replicas-done.
+var guarded = []database.Guarded{{Table: "rotations", Key: []string{"application"}, Columns: []string{"state"}}}
 
 // SQL is a [Store] and a [Fleet] in a database that was opened with [Schema].
 type SQL struct {
@@ -32,11 +41,15 @@ const useLife = 2 * time.Minute
 func (d *SQL) Load(ctx context.Context, application string) (State, error) {
 	s := State{Application: application}
 	var text string
-	err := d.DB.QueryRow(ctx, `SELECT state FROM rotations WHERE application = $1`, application).Scan(&text)
-	if errors.Is(err, sql.ErrNoRows) {
-		return s, nil
-	}
-	if err == nil {
+	err := d.DB.Genuine(ctx, "rotations", func() (map[string]any, error) {
+		err := d.DB.QueryRow(ctx, `SELECT state FROM rotations WHERE application = $1`, application).Scan(&text)
+		if errors.Is(err, sql.ErrNoRows) {
+			text = ""
+			return nil, nil
+		}
+		return map[string]any{"application": application, "state": text}, err
+	})
+	if err == nil && text != "" {
 		err = json.Unmarshal([]byte(text), &s)
 	}
 	return s, wrap(err)
@@ -46,8 +59,11 @@ func (d *SQL) Load(ctx context.Context, application string) (State, error) {
 func (d *SQL) Save(ctx context.Context, s State) error {
 	b, err := json.Marshal(s)
 	if err == nil {
-		_, err = d.DB.Exec(ctx, `INSERT INTO rotations (application, state) VALUES ($1, $2)
-			ON CONFLICT (application) DO UPDATE SET state = excluded.state`, s.Application, string(b))
+		err = d.DB.Change(ctx, func(tx *database.Tx) error {
+			_, err := tx.Exec(ctx, `INSERT INTO rotations (application, state) VALUES ($1, $2)
+				ON CONFLICT (application) DO UPDATE SET state = excluded.state`, s.Application, string(b))
+			return err
+		})
 	}
 	return wrap(err)
 }
