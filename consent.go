@@ -29,6 +29,10 @@ type Consent struct {
 	RedirectURI string
 	Nonce       string
 	Address     string // of the browser, for the record
+
+	// Compromised is set of a renewal that was asked for because the user's
+	// account was compromised: the generation before does not stand in for it.
+	Compromised bool
 }
 
 // Consent makes an active grant out of an authorization code.
@@ -183,7 +187,7 @@ func (b *Broker) candidate(ctx context.Context, c *Consent) (Grant, error) {
 	}
 	g := Grant{
 		Key: c.Partner.Key, User: r.User.Identity, UserName: r.User.UserName,
-		Consented: time.Now(), Redeemed: time.Now(), Until: c.Until, Refresh: r.Refresh,
+		Consented: time.Now(), Redeemed: time.Now(), Until: c.Until, Compromised: c.Compromised, Refresh: r.Refresh,
 	}
 	g.Evidence.note("id_token", r.User.AMR)
 	if !r.User.AuthTime.Before(c.Began.Truncate(time.Second)) {

@@ -37,6 +37,7 @@ type InviteRequest struct {
 	AnyUser     bool   `json:"any_user,omitempty"`     // instead of User
 	Term        int64  `json:"term,omitempty"`         // seconds that the grant may last; a year if 0
 	Expires     int64  `json:"expires,omitempty"`      // seconds that the link is good for; three days if 0
+	Compromised bool   `json:"compromised,omitempty"`  // a renewal because the user's account was compromised
 }
 
 // An Invitation is an [InviteRequest] in the domain's terms.
@@ -46,6 +47,9 @@ type Invitation struct {
 	Term    time.Duration
 	Expires time.Duration
 	By      mandate.CallerID
+
+	// Compromised has what the renewal replaces destroyed at once.
+	Compromised bool
 }
 
 // An Invited is the answer to an invitation. The link is shown once: the
@@ -76,6 +80,9 @@ func (s *Server) invite(w http.ResponseWriter, r *http.Request, caller mandate.C
 		Caller: caller, Partner: inv.Partner.Name, Grant: &inv.Partner.Key, Tenant: inv.Partner.Key.Partner, Expires: expires,
 		Detail: fmt.Sprintf("invite partner %s: %s, for %d days", inv.Partner.Name, whom, int(inv.Term.Hours()/24)),
 	}
+	if inv.Compromised {
+		rec.Detail += ", because the user's account was compromised"
+	}
 	var link mandate.Secret
 	var partner mandate.Partner
 	if err := s.change(r.Context(), rec, func() (err error) {
@@ -93,7 +100,7 @@ func (s *Server) invite(w http.ResponseWriter, r *http.Request, caller mandate.C
 
 // parseInvite turns what an operator wrote into the domain's terms.
 func (s *Server) parseInvite(ctx context.Context, in InviteRequest) (Invitation, error) {
-	inv := Invitation{Partner: mandate.Partner{Name: in.Name, DisplayName: cmp.Or(in.DisplayName, in.Name)}, User: in.User}
+	inv := Invitation{Partner: mandate.Partner{Name: in.Name, DisplayName: cmp.Or(in.DisplayName, in.Name)}, User: in.User, Compromised: in.Compromised}
 	if err := checkPartnerName(in.Name); err != nil {
 		return inv, err
 	}

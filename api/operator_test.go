@@ -93,9 +93,10 @@ func TestInvite(t *testing.T) {
 	if err := json.Unmarshal(w.log.lines[0], &r); err != nil || r.Caller != ownCaller() || r.Epoch != 7 || r.Partner != "fabrikam" || r.Tenant != adatumID || r.Grant.Partner != adatumID {
 		t.Errorf("record %+v, %v", r, err)
 	}
-	status, _, body := post(t, w.operator, "/v1/partners", `{"name":"x","tenant":"22222222-2222-2222-2222-222222222222","any_user":true}`)
+	status, _, body := post(t, w.operator, "/v1/partners", `{"name":"x","tenant":"22222222-2222-2222-2222-222222222222","any_user":true,"compromised":true}`)
 	i = w.store.invited[1]
-	if status != 201 || i.User != "" || i.Term != 365*24*time.Hour || i.Expires != 72*time.Hour || !strings.Contains(w.events[2], "any user, for 365 days") {
+	if status != 201 || i.User != "" || i.Term != 365*24*time.Hour || i.Expires != 72*time.Hour || !i.Compromised ||
+		!strings.Contains(w.events[2], "any user, for 365 days, because the user's account was compromised") {
 		t.Errorf("%d %s: invitation %+v, events %q", status, body, i, w.events)
 	}
 	if strings.Contains(w.logged.String()+fmt.Sprint(w.log.lines), "i/once") {

@@ -17,7 +17,7 @@ func Tables() []database.Table {
 		{Name: "caller_registry", Order: "id", Columns: []string{"id", "owner", "created", "binding"}},
 		{Name: "caller_credentials", Order: "caller, id", Columns: []string{"caller", "id", "kind", "detail", "created", "expires"}},
 		{Name: "revocations", Order: "id", Columns: []string{"id", "cloud", "application", "partner", "customer", "caller", "audience", "reason", "since", "revoked_by"}},
-		{Name: "invitations", Order: "id", Columns: []string{"id", "hash", "partner", "user_name", "term", "created", "created_by", "expires", "used", "generation"}},
+		{Name: "invitations", Order: "id", Columns: []string{"id", "hash", "partner", "user_name", "term", "created", "created_by", "expires", "used", "generation", "compromised"}},
 		{Name: "partner_users", Order: "cloud, partner, object, role", Columns: []string{"cloud", "partner", "object", "role", "created", "created_by"}},
 		{Name: "policy_versions", Order: "number", Columns: []string{"number", "version", "files", "applied", "applied_by"}},
 	}

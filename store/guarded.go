@@ -19,7 +19,7 @@ var guarded = []database.Guarded{
 
 // unguarded are the tables that are not, with the reason.
 var unguarded = map[string]string{
-	"invitations":       "an invitation lets nobody have a token: whoever uses it proves who they are, and consents",
+	"invitations":       "an invitation lets nobody have a token: whoever uses it proves who they are, and consents; whoever can take the mark of a compromised account from it has the consent of before stand in for a day",
 	"sign_ins":          "the same",
 	"restored":          "what is marked is suspended, and that is guarded",
 	"customers":         "synchronised from Partner Center, which is asked again; whoever can insert one has a tenant judged as that partner's customer until then",

@@ -23,6 +23,10 @@ type Invitation struct {
 	By      string // who invited, for people to read
 	Expires time.Time
 
+	// Compromised is set of a renewal that is asked for because the user's
+	// account was compromised: nothing of before may stand in for it.
+	Compromised bool
+
 	Used       time.Time // zero: not yet
 	Generation int64     // of the grant that it brought; 0: not yet
 }
@@ -69,8 +73,8 @@ const (
 	maxTerm = 366 * 24 * time.Hour
 )
 
-// Invite stores an invitation for i's Partner, User, Term, Expires and By, and
-// returns it with the token that opens it, which cannot be had again. The
+// Invite stores an invitation for i's Partner, User, Term, Expires, By and
+// Compromised, and returns it with the token that opens it, which cannot be had again. The
 // partner must have been added: otherwise the error wraps
 // [mandate.ErrUnknownPartner]. When it returns nil the invitation survives a
 // crash.
@@ -84,10 +88,14 @@ func (s *Store) Invite(ctx context.Context, i Invitation) (Invitation, mandate.S
 	rand.Read(random)
 	token := base64.RawURLEncoding.EncodeToString(random)
 	hash := sha256.Sum256([]byte(token))
+	compromised := 0
+	if i.Compromised {
+		compromised = 1
+	}
 	k := i.Partner.Key
-	n, err := s.db.Exec(ctx, `INSERT INTO invitations (id, hash, partner, user_name, term, created, created_by, expires)
-		SELECT $1, $2, name, $3, $4, $5, $6, $7 FROM partners WHERE name = $8 AND cloud = $9 AND application = $10 AND partner = $11`,
-		i.ID, hash[:], i.User, i.Term.Milliseconds(), i.Created.UnixMilli(), i.By, i.Expires.UnixMilli(),
+	n, err := s.db.Exec(ctx, `INSERT INTO invitations (id, hash, partner, user_name, term, created, created_by, expires, compromised)
+		SELECT $1, $2, name, $3, $4, $5, $6, $7, $8 FROM partners WHERE name = $9 AND cloud = $10 AND application = $11 AND partner = $12`,
+		i.ID, hash[:], i.User, i.Term.Milliseconds(), i.Created.UnixMilli(), i.By, i.Expires.UnixMilli(), compromised,
 		i.Partner.Name, k.Cloud, k.Application.String(), k.Partner.String())
 	if err == nil && n == 0 {
 		err = fmt.Errorf("%w: %.80q with tenant %s", mandate.ErrUnknownPartner, i.Partner.Name, k.Partner)
@@ -113,19 +121,20 @@ func (i *Invitation) check() error {
 }
 
 const invitationColumns = `p.name, p.cloud, p.application, p.partner, p.display_name, p.created,
-	i.id, i.user_name, i.term, i.created, i.created_by, i.expires, i.used, i.generation
+	i.id, i.user_name, i.term, i.created, i.created_by, i.expires, i.used, i.generation, i.compromised
 	FROM invitations i JOIN partners p ON p.name = i.partner`
 
 func scanInvitation(scan func(...any) error) (Invitation, error) {
 	var i Invitation
-	var term, created, expires int64
+	var term, created, expires, compromised int64
 	var used, generation sql.NullInt64
 	var err error
-	i.Partner, err = scanPartner(scan, &i.ID, &i.User, &term, &created, &i.By, &expires, &used, &generation)
+	i.Partner, err = scanPartner(scan, &i.ID, &i.User, &term, &created, &i.By, &expires, &used, &generation, &compromised)
 	if err != nil {
 		return Invitation{}, err
 	}
 	i.Term, i.Created, i.Expires = time.Duration(term)*time.Millisecond, time.UnixMilli(created), time.UnixMilli(expires)
+	i.Compromised = compromised != 0
 	if used.Valid {
 		i.Used, i.Generation = time.UnixMilli(used.Int64), generation.Int64
 	}

@@ -48,6 +48,9 @@ type Transaction struct {
 	Until       time.Time       // the end of the grant, as the person read it
 	Audiences   []mandate.Audience
 
+	// Compromised is the invitation's, and not given to [Store.Begin].
+	Compromised bool
+
 	Began   time.Time
 	Expires time.Time
 }
@@ -196,7 +199,8 @@ func (t *Transaction) insert(ctx context.Context, tx *database.Tx) error {
 
 const signInColumns = `p.name, p.cloud, p.application, p.partner, p.display_name, p.created,
 	s.id, s.proof, s.kind, s.authority, s.issuer, s.invitation, s.redirect_uri, s.user_name, s.until, s.audiences, s.began, s.expires,
-	s.consumed, s.outcome
+	s.consumed, s.outcome,
+	coalesce((SELECT i.compromised FROM invitations i WHERE i.id = s.invitation), 0)
 	FROM sign_ins s JOIN partners p ON p.cloud = s.cloud AND p.application = s.application AND p.partner = s.partner`
 
 // A signIn is a row: a transaction, and what has become of it.
@@ -210,10 +214,10 @@ func scanSignIn(scan func(...any) error) (signIn, error) {
 	var r signIn
 	var proof []byte
 	var audiences string
-	var until, began, expires int64
+	var until, began, expires, compromised int64
 	var err error
 	r.Partner, err = scanPartner(scan, &r.ID, &proof, &r.Kind, &r.Authority, &r.Issuer, &r.Invitation, &r.RedirectURI, &r.User,
-		&until, &audiences, &began, &expires, &r.consumed, &r.outcome)
+		&until, &audiences, &began, &expires, &r.consumed, &r.outcome, &compromised)
 	if err != nil {
 		return signIn{}, err
 	}
@@ -221,6 +225,7 @@ func scanSignIn(scan func(...any) error) (signIn, error) {
 		return signIn{}, err
 	}
 	copy(r.Proof[:], proof)
+	r.Compromised = compromised != 0
 	r.Until, r.Began, r.Expires = time.UnixMilli(until), time.UnixMilli(began), time.UnixMilli(expires)
 	return r, nil
 }

@@ -15,7 +15,7 @@ import (
 )
 
 func invitation() Invitation {
-	return Invitation{Partner: contoso, User: "ana@contoso.example", Term: 90 * 24 * time.Hour, Expires: time.Now().Add(24 * time.Hour), By: "uid:1000"}
+	return Invitation{Partner: contoso, User: "ana@contoso.example", Term: 90 * 24 * time.Hour, Expires: time.Now().Add(24 * time.Hour), By: "uid:1000", Compromised: true}
 }
 
 func invite(t *testing.T, s *Store) (Invitation, mandate.Secret) {
@@ -150,6 +150,7 @@ func testSignIn(t *testing.T, cfg database.Config) {
 	if err != nil {
 		t.Fatalf("Consume after wrong proofs: %v", err)
 	}
+	tx.Compromised = true // as the invitation
 	same(t, "Consume", got, tx)
 	_, err = s.Consume(ctx, tx.ID, p)
 	refused(t, "second Consume", err, TransactionUsed)

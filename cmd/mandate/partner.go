@@ -33,7 +33,11 @@ func (c *cli) inviteCommand() *cobra.Command {
 it to the person who is to consent. The partner is known by NAME from then on.
 
 The link works once, for the given tenant only, and by default for one user of
-it. To renew a consent, invite the partner again under the same name.`,
+it. To renew a consent, invite the partner again under the same name.
+
+What a renewal replaces is kept for a day, to roll back to. With --compromised it is
+destroyed at once: for a user whose account somebody else had. Until the renewal is
+there the old consent serves, unless you suspend it: mandate grant suspend.`,
 		Example: `  mandate partner invite contoso --tenant 11111111-2222-3333-4444-555555555555 --user ada@contoso.example
   mandate partner invite fabrikam --tenant 66666666-7777-8888-9999-aaaaaaaaaaaa \
     --application marketplace --any-user --term 180d --expires 24h --display-name "Fabrikam CSP"`,
@@ -54,6 +58,7 @@ it. To renew a consent, invite the partner again under the same name.`,
 	f.StringVar(&in.Application, "application", "", "which application asks (default: the only one)")
 	f.StringVar(&in.User, "user", "", "who is to consent: a user name (UPN) or object id")
 	f.BoolVar(&in.AnyUser, "any-user", false, "let any user of the tenant consent")
+	f.BoolVar(&in.Compromised, "compromised", false, "renew because the user's account was compromised: nothing to roll back to")
 	f.StringVar(&term, "term", "365d", "how long the consent may last")
 	f.StringVar(&expires, "expires", "72h", "how long the link works")
 	f.StringVar(&in.DisplayName, "display-name", "", "what the partner's people call it")

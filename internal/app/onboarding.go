@@ -125,7 +125,7 @@ func (o *onboarding) Consume(ctx context.Context, pp portal.Proof) (portal.Trans
 	}
 	return portal.Transaction{
 		Partner: t.Partner, SignIn: t.Kind == store.KindPartner, User: t.User, Authority: t.Authority, RedirectURI: t.RedirectURI,
-		Began: t.Began, Until: t.Until, Audiences: t.Audiences,
+		Began: t.Began, Until: t.Until, Audiences: t.Audiences, Compromised: t.Compromised,
 	}, nil
 }
 

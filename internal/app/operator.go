@@ -99,7 +99,7 @@ func (r *registry) Invite(ctx context.Context, i api.Invitation) (mandate.Partne
 		return known, mandate.Secret{}, fmt.Errorf("%w: partner %q is tenant %s with application %s", mandate.ErrExists, known.Name, known.Key.Partner, known.Key.Application)
 	}
 	_, token, err := r.store.Invite(ctx, store.Invitation{
-		Partner: known, User: i.User, Term: i.Term, Expires: time.Now().Add(i.Expires), By: string(i.By),
+		Partner: known, User: i.User, Term: i.Term, Expires: time.Now().Add(i.Expires), By: string(i.By), Compromised: i.Compromised,
 	})
 	return known, mandate.NewSecret(r.publicURL + "/i/" + token.Reveal()), err
 }

@@ -183,6 +183,31 @@ func TestRollbackToTheGenerationBefore(t *testing.T) {
 	}
 }
 
+// What a renewal after the user's account was compromised replaces is gone at
+// once: whoever had the account may have what came of it.
+func TestCompromisedRenewalHasNoFallback(t *testing.T) {
+	t.Parallel()
+	d := consented(t)
+	ctx := t.Context()
+	in, err := d.Operator.Invite(ctx, api.InviteRequest{Name: Partner, Tenant: emulator.ContosoTenant, User: User, Compromised: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p := d.follow(t, in.Link, attempt{user: User}); contains(p.Text(), "Consent stored and active") != nil {
+		t.Fatal(p.Text())
+	}
+	p, err := d.Operator.Partner(ctx, Partner)
+	if err != nil || p.Grant.Generation != 2 {
+		t.Errorf("%+v, %v", p, err)
+	}
+	if _, err := d.Operator.Act(ctx, Partner, "rollback", api.ActRequest{}); !errors.Is(err, mandate.ErrNotFound) {
+		t.Errorf("rolled back: %v", err)
+	}
+	if tok, err := d.token(ctx, "graph"); err != nil || tok.Generation != 2 {
+		t.Errorf("%+v, %v", tok, err)
+	}
+}
+
 // permit gives the application one more permission on Graph, which the next
 // consent includes.
 func (d *Demo) permit(t *testing.T, scope string) {

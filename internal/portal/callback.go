@@ -138,7 +138,7 @@ func (p *Portal) errorAnswer(form url.Values) *mandate.Refusal {
 // consent makes a grant out of the code and writes into o how that ended.
 func (p *Portal) consent(r *http.Request, tx *Transaction, proof Proof, code mandate.Secret, o *Outcome) {
 	grant, record, err := p.cfg.Consenter.Consent(r.Context(), mandate.Consent{
-		Partner: tx.Partner, User: tx.User, Began: tx.Began, Until: tx.Until, Audiences: tx.Audiences,
+		Partner: tx.Partner, User: tx.User, Began: tx.Began, Until: tx.Until, Audiences: tx.Audiences, Compromised: tx.Compromised,
 		Code: code, Verifier: proof.Verifier, RedirectURI: tx.RedirectURI, Nonce: proof.Nonce,
 		Address: address(r),
 	})

@@ -96,6 +96,7 @@ type Transaction struct {
 	Began       time.Time
 	Until       time.Time
 	Audiences   []mandate.Audience
+	Compromised bool // as in [mandate.Consent]
 }
 
 // Transactions keeps sign-ins between the moment a browser leaves for Entra
