@@ -468,7 +468,10 @@ func TestATurnBringsTheGrant(t *testing.T) {
 		if turn, err := c.take(ctx, w); err != nil || turn.Grant.Generation != 0 {
 			t.Errorf("a generation that is not active: got %d, error %v", turn.Grant.Generation, err)
 		}
-		if _, err := v.db.Exec(ctx, `UPDATE grants SET until = 1`); err != nil {
+		if err := v.db.Change(ctx, func(tx *database.Tx) error {
+			_, err := tx.Exec(ctx, `UPDATE grants SET until = 1`)
+			return err
+		}); err != nil {
 			t.Fatal(err)
 		}
 		if turn, err := c.take(ctx, c.wanted(g, "https://third.example")); err != nil || !turn.Grant.Refresh.IsZero() {

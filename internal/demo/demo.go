@@ -18,9 +18,11 @@ import (
 	"fmt"
 	"log/slog"
 	"math/big"
+	mathrand "math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"text/template"
@@ -331,24 +333,30 @@ func (d *Demo) Close() error {
 	return errors.Join(errs...)
 }
 
-// ports returns where the product is to listen.
+// ports returns where the product is to listen. Free ports are looked for below
+// those that the system gives to outgoing connections: one of these could be
+// somebody else's by the time that the product listens.
 func (d *Demo) ports() (Ports, error) {
 	p := d.cfg.Ports
 	for _, port := range []*string{&p.Portal, &p.API} {
-		if *port != "" {
-			continue
-		}
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return p, err
-		}
-		defer l.Close() // not before both are chosen
-		if _, *port, err = net.SplitHostPort(l.Addr().String()); err != nil {
-			return p, err
+		for tries := 100; *port == ""; tries-- {
+			l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(firstPort+mathrand.N(lastPort-firstPort)))
+			if err != nil && tries > 0 {
+				continue
+			}
+			if err != nil {
+				return p, err
+			}
+			defer l.Close() // not before both are chosen
+			if _, *port, err = net.SplitHostPort(l.Addr().String()); err != nil {
+				return p, err
+			}
 		}
 	}
 	return p, nil
 }
+
+const firstPort, lastPort = 15000, 32000
 
 func encodePair(c tls.Certificate) (cert, key []byte, err error) {
 	for _, der := range c.Certificate {
