@@ -27,9 +27,11 @@ const (
 
 	// limits are the same for the server's side: what a replica holds that is
 	// frozen or cut off in the middle of a transaction, above all the lock
-	// that puts changes in an order, is let go. They last for the transaction,
-	// so that they pass through a pooler.
-	limits = `set_config('statement_timeout', '10s', true), set_config('idle_in_transaction_session_timeout', '5s', true)`
+	// that puts changes in an order, is let go. A revocation waits that long
+	// for it at most, so it is short; nothing but the database is waited for
+	// within a transaction. They last for the transaction, so that they pass
+	// through a pooler.
+	limits = `set_config('statement_timeout', '10s', true), set_config('idle_in_transaction_session_timeout', '800ms', true)`
 
 	// tries is how often what the database undid is tried in all.
 	tries = 4
