@@ -101,20 +101,28 @@ func (s *Server) reach(in *RevokeRequest) (reach mandate.Reach, err error) {
 // audience returns the resource URI of an audience, which must be the same in
 // all clouds that are meant: a revocation must not cover less than it says.
 func (s *Server) audience(cloud, name string) (out mandate.Audience, err error) {
-	for _, c := range s.cfg.Clouds {
-		if cloud != "" && c.Name != cloud {
+	for _, app := range s.cfg.Applications {
+		c, ok := s.cfg.Clouds[app.Cloud]
+		if !ok || cloud != "" && c.Name != cloud {
 			continue
 		}
-		a, err := c.Resolve(name)
-		if err != nil {
-			return "", err
-		}
-		if out != "" && out != a {
+		a, unknown := c.Resolve(name)
+		switch {
+		case unknown != nil:
+			err = unknown // unless another cloud knows it
+			continue
+		case out != "" && out != a:
 			return "", mandate.Invalid("audience", "%q is not the same in all clouds; say its resource URI", name)
 		}
 		out = a
 	}
-	return out, nil
+	switch {
+	case out != "":
+		return out, nil
+	case err == nil:
+		err = mandate.Invalid("audience", "%.80q cannot be looked up: no application is in the cloud that is meant", name)
+	}
+	return "", err
 }
 
 func (s *Server) revoke(v Revoker, w http.ResponseWriter, r *http.Request, caller mandate.CallerID) error {

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
@@ -62,7 +63,8 @@ type App struct {
 	// guarding verifies the security state; nil once that has been done.
 	guarding func(context.Context) error
 
-	stopping chan struct{} // closed when shutdown begins
+	stopping chan struct{}  // closed when shutdown begins
+	watching sync.WaitGroup // of the database; ends when that is closed
 }
 
 // A door is a listener with what it serves.
@@ -165,6 +167,9 @@ func (a *App) open(ctx context.Context, c *Config) (*parts, error) {
 	if a.db, err = c.openDatabase(ctx, a.log); err != nil {
 		return nil, err
 	}
+	// From here on the epoch is read again and again, until the database is
+	// closed: opening the rest may take longer than an epoch is believed.
+	a.watching.Go(func() { _ = a.db.Run(context.WithoutCancel(ctx)) })
 	vaults, err := a.vaultConfig(ctx, c)
 	if err != nil {
 		return nil, err
@@ -405,7 +410,6 @@ func (a *App) Run(ctx context.Context) error {
 		})
 	}
 	served, stop := context.WithCancel(context.WithoutCancel(ctx))
-	group.Go(func() error { return a.db.Run(served) })
 	group.Go(func() error { return a.outside.Run(served) })
 	group.Go(func() error { return a.broker.Run(served) })
 	group.Go(func() error { return a.audit.Run(served) })
@@ -477,6 +481,7 @@ func (a *App) Close() error {
 	if a.db != nil {
 		errs = append(errs, a.db.Close())
 	}
+	a.watching.Wait()
 	return errors.Join(errs...)
 }
 
