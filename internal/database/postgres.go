@@ -216,7 +216,7 @@ func undone(err error) bool {
 		return false
 	}
 	switch e.Code {
-	case "40001", "40P01", "42710": // the last one is of a table's type
+	case "40001", "40P01", "42710", "42P07": // the last two are of a table and its type
 		return true
 	case "23505": // of a table that somebody else creates
 		return e.SchemaName == "pg_catalog"
