@@ -39,24 +39,28 @@ func (v *SQL) secret(ctx context.Context, keyID string, blob []byte, l label) (m
 	}
 	// The unwrapping outlives whoever began it: others may wait for it.
 	done := v.unwrap.group.DoChan(string(name[:]), func() (any, error) {
+		// Somebody else's may have ended since we looked.
+		if s, ok := v.opened.get(epoch, name); ok && unsure == nil {
+			return s, nil
+		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unwrapTimeout)
 		defer cancel()
-		s, err := parseSealed(keyID, blob)
+		sealed, err := parseSealed(keyID, blob)
 		if err != nil {
 			return mandate.Secret{}, err
 		}
-		return s.open(ctx, v.key, l)
+		s, err := sealed.open(ctx, v.key, l)
+		if err == nil && unsure == nil {
+			v.opened.put(epoch, name, s)
+		}
+		return s, err
 	})
 	select {
 	case r := <-done:
 		if r.Err != nil {
 			return mandate.Secret{}, r.Err
 		}
-		s := r.Val.(mandate.Secret)
-		if unsure == nil {
-			v.opened.put(epoch, name, s)
-		}
-		return s, nil
+		return r.Val.(mandate.Secret), nil
 	case <-ctx.Done():
 		return mandate.Secret{}, ctx.Err()
 	}

@@ -127,17 +127,17 @@ func (c *custodian) RetireKey(ctx context.Context, keyID string) error {
 	if err != nil {
 		return err
 	}
+	for _, u := range uses {
+		if u.KeyID == keyID && u.Grants+u.Tokens > 0 {
+			return mandate.Invalid("key_id", "%d grant(s) and %d shared token(s) are sealed with it: mandate key rewrap brings them under the current key", u.Grants, u.Tokens)
+		}
+	}
 	state, err := c.db.KeyID(ctx)
 	if err != nil {
 		return err
 	}
 	if keyID == state {
 		return mandate.Invalid("key_id", "it wraps the key with which the security state is verified: mandate key rewrap brings that under the current key")
-	}
-	for _, u := range uses {
-		if u.KeyID == keyID && u.Grants+u.Tokens > 0 {
-			return mandate.Invalid("key_id", "%d grant(s) and %d shared token(s) are sealed with it: mandate key rewrap brings them under the current key", u.Grants, u.Tokens)
-		}
 	}
 	file, err := vault.OpenKeyFile(path)
 	if err != nil {
