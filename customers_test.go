@@ -27,7 +27,7 @@ func TestCustomersOfSources(t *testing.T) {
 		w.want(t, adatum)
 		w.want(t, litware)
 		w.want(t, stranger, "contoso has no relationship with tenant "+stranger.String(), "Partner Center and GDAP", stamp(time.Now()), "the partner must")
-		if n := w.register.of(testKey).Count; n != 2 {
+		if n := w.register.standing().Count; n != 2 {
 			t.Errorf("%d customers", n)
 		}
 		// What the refresh did with tokens is on the record.
@@ -138,7 +138,7 @@ func TestCustomersTooOld(t *testing.T) {
 		go func() { done <- w.Run(ctx) }()
 		time.Sleep(23*time.Hour + 50*time.Minute)
 		w.want(t, adatum)
-		if s := w.register.of(testKey); s.Failures < 10 {
+		if s := w.register.standing(); s.Failures < 10 {
 			t.Errorf("in a day %d refreshes failed", s.Failures)
 		}
 		time.Sleep(time.Hour)
@@ -170,7 +170,7 @@ func TestCustomersReplicas(t *testing.T) {
 		if n := w.directory.asked(SourcePartnerCenter); n != 1 {
 			t.Errorf("two replicas made %d refreshes", n)
 		}
-		late := CustomerRefresh{Attempt: w.register.of(testKey).Attempt - 1, Customers: []Customer{{Tenant: litware}}}
+		late := CustomerRefresh{Attempt: w.register.standing().Attempt - 1, Customers: []Customer{{Tenant: litware}}}
 		if err := w.register.Replace(t.Context(), testKey, late); !errors.Is(err, ErrSuperseded) {
 			t.Errorf("late: %v", err)
 		}

@@ -41,6 +41,13 @@ func (f *fakeRegister) Standing(_ context.Context, k GrantKey) (CustomerStanding
 	return f.of(k).CustomerStanding, f.err
 }
 
+// standing is how the list of the test's partner stands.
+func (f *fakeRegister) standing() CustomerStanding {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.of(testKey).CustomerStanding
+}
+
 func (f *fakeRegister) Members(_ context.Context, k GrantKey) (CustomerStanding, map[TenantID]struct{}, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
