@@ -66,7 +66,7 @@ func TestKeysOverTime(t *testing.T) {
 		wantKey(t, s, "good", true)
 		after(0, 1, "a known key")
 		wantKey(t, s, "new", false)
-		after(keysPause-time.Second, 1, "an unknown key at once")
+		after(time.Minute-time.Second, 1, "an unknown key at once")
 		wantKey(t, s, "new", false)
 		after(time.Second, 1, "an unknown key within a minute")
 		f.keySet = append(f.keySet, jwk("new", "", &testKey().PublicKey))
@@ -79,10 +79,10 @@ func TestKeysOverTime(t *testing.T) {
 		wantKey(t, s, "good", true)
 		after(0, 3, "a known key after a day, Entra down")
 		wantKey(t, s, "good", true)
-		after(keysPause, 3, "a known key after a day, Entra still down")
+		after(time.Minute, 3, "a known key after a day, Entra still down")
 		f.keysErr, f.keysBody = nil, `{"keys":[]}`
 		wantKey(t, s, "good", true)
-		after(keysPause, 4, "a known key and an empty answer")
+		after(time.Minute, 4, "a known key and an empty answer")
 		f.keysBody = ""
 		f.keySet = f.keySet[1:]
 		wantKey(t, s, "good", false) // withdrawn
@@ -106,7 +106,7 @@ func TestFirstFetchFails(t *testing.T) {
 			t.Errorf("%d requests, want 1", f.fetches)
 		}
 		f.keysErr = nil
-		time.Sleep(keysRetry)
+		time.Sleep(5 * time.Second)
 		wantKey(t, s, "good", true)
 	})
 }
@@ -141,7 +141,7 @@ func TestKeysAreFetchedOnce(t *testing.T) {
 	})
 }
 
-// Keys are taken from a plain answer only, and asked for once at a time.
+// Keys are taken from a plain answer only.
 func TestKeysAnswer(t *testing.T) {
 	for name, spoil := range map[string]func(*fakeEntra){
 		"status": func(f *fakeEntra) { f.keysCode = 500 },
@@ -153,9 +153,6 @@ func TestKeysAnswer(t *testing.T) {
 		if f.fetches != 1 {
 			t.Errorf("%s: %d requests, want 1", name, f.fetches)
 		}
-	}
-	if s := newTestKeys(newFake()); !s.begin() || s.begin() {
-		t.Error("a second request begins right after the first")
 	}
 }
 
