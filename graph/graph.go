@@ -92,7 +92,7 @@ func (c *Client) AgentGroups(ctx context.Context, token mandate.Secret) ([]strin
 		if n == maxPages {
 			return nil, unusable("the user's groups fill more than %d pages", maxPages)
 		}
-		objects, next, err := c.page(ctx, token, at)
+		objects, next, err := pageOf[object](ctx, c, token, at)
 		if err != nil {
 			return nil, err
 		}
@@ -115,15 +115,15 @@ func (c *Client) AgentGroups(ctx context.Context, token mandate.Secret) ([]strin
 	return in, nil
 }
 
-// page returns one page of memberOf and where the next is, or nil.
-func (c *Client) page(ctx context.Context, token mandate.Secret, at *url.URL) ([]object, *url.URL, error) {
+// pageOf returns one page of a list, and where the next is, or nil.
+func pageOf[T any](ctx context.Context, c *Client, token mandate.Secret, at *url.URL) ([]T, *url.URL, error) {
 	header, body, err := c.ask(ctx, http.MethodGet, token, at)
 	if err != nil {
 		return nil, nil, err
 	}
 	var p struct {
-		Value *[]object `json:"value"`
-		Next  string    `json:"@odata.nextLink"`
+		Value *[]T   `json:"value"`
+		Next  string `json:"@odata.nextLink"`
 	}
 	if !upstream.IsJSON(header) || json.Unmarshal(body, &p) != nil || p.Value == nil {
 		return nil, nil, unusable("the answer is not a list in JSON")

@@ -2,9 +2,6 @@ package graph
 
 import (
 	"context"
-	"encoding/json"
-	"net/http"
-	"net/url"
 	"strings"
 	"time"
 
@@ -53,7 +50,7 @@ func (c *Client) Customers(ctx context.Context, token mandate.Secret) ([]mandate
 		if n == maxRelationshipPages {
 			return nil, unusable("the relationships fill more than %d pages", maxRelationshipPages)
 		}
-		some, next, err := c.relationships(ctx, token, at)
+		some, next, err := pageOf[relationship](ctx, c, token, at)
 		if err != nil {
 			return nil, err
 		}
@@ -74,24 +71,4 @@ func (c *Client) Customers(ctx context.Context, token mandate.Secret) ([]mandate
 		at = next
 	}
 	return all, nil
-}
-
-// relationships returns one page and where the next is, or nil.
-func (c *Client) relationships(ctx context.Context, token mandate.Secret, at *url.URL) ([]relationship, *url.URL, error) {
-	header, body, err := c.ask(ctx, http.MethodGet, token, at)
-	if err != nil {
-		return nil, nil, err
-	}
-	var p struct {
-		Value *[]relationship `json:"value"`
-		Next  string          `json:"@odata.nextLink"`
-	}
-	if !upstream.IsJSON(header) || json.Unmarshal(body, &p) != nil || p.Value == nil {
-		return nil, nil, unusable("the answer is not a list in JSON")
-	}
-	if p.Next == "" {
-		return *p.Value, nil, nil
-	}
-	next, err := c.next(p.Next)
-	return *p.Value, next, err
 }
