@@ -25,13 +25,26 @@ var leftOut = map[string]string{
 	"caller_assertions": "used assertions; whatever was restored is locked down for longer than one lives",
 	"lockdown":          "a restore begins one of its own",
 	"restored":          "a restore makes the list anew",
+	"rotations":         "how far a rotation has come holds for the files and for Entra as they are, and not as they were",
+	"credential_uses":   "what replicas use at this moment",
+
+	// The log is copied by itself (mandate audit export): one that went back
+	// with a restore would fork.
+	"audit_entries":     "the audit log",
+	"audit_tiles":       "the audit log",
+	"audit_chains":      "the audit log",
+	"audit_checkpoints": "the audit log",
+	"audit_end":         "the audit log",
+	"audit_index":       "made of the audit log",
+	"audit_indexed":     "made of the audit log",
+	"audit_keys":        "a key that comes back would undo an erasure",
 }
 
 // Every table with all of its columns is in a backup, or is left out for a
 // reason. Whoever adds one must decide.
 func TestBackupHasEveryTable(t *testing.T) {
 	db, err := database.Open(t.Context(), database.Config{
-		File: filepath.Join(t.TempDir(), "d", "m.db"), Schemas: []database.Schema{store.Schema(), vault.Schema()},
+		File: filepath.Join(t.TempDir(), "d", "m.db"), Schemas: Schemas(),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -82,6 +82,12 @@ func checkPostgres(field, s string) error {
 	return nil
 }
 
+// Schemas returns the tables of every package that keeps something in the
+// server's database, which must be opened with all of them.
+func Schemas() []database.Schema {
+	return []database.Schema{store.Schema(), vault.Schema(), audit.Schema(), rotation.Schema()}
+}
+
 // openDatabase opens what the configuration names, with the tables of every
 // package.
 func (c *Config) openDatabase(ctx context.Context, log *slog.Logger) (*database.DB, error) {
@@ -93,7 +99,7 @@ func (c *Config) openDatabase(ctx context.Context, log *slog.Logger) (*database.
 }
 
 func (c *Config) databaseConfig(log *slog.Logger) (cfg database.Config, err error) {
-	cfg = database.Config{Log: log, Schemas: []database.Schema{store.Schema(), vault.Schema(), audit.Schema(), rotation.Schema()}}
+	cfg = database.Config{Log: log, Schemas: Schemas()}
 	if c.Database.URL == "" {
 		cfg.File = filepath.Join(c.file(c.Data), "mandate.db")
 		return cfg, nil

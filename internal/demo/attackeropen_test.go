@@ -9,9 +9,8 @@ import (
 	"strings"
 
 	"github.com/mandate-sam/mandate"
-	"github.com/mandate-sam/mandate/audit"
+	"github.com/mandate-sam/mandate/internal/app"
 	"github.com/mandate-sam/mandate/internal/database"
-	"github.com/mandate-sam/mandate/internal/rotation"
 	"github.com/mandate-sam/mandate/store"
 	"github.com/mandate-sam/mandate/vault"
 )
@@ -49,7 +48,7 @@ func (a *attacker) place(path string, data []byte) {
 // token in it with every key.
 func (a *attacker) openDatabase(file string, backup []byte) {
 	ctx := a.t.Context()
-	db, err := database.Open(ctx, database.Config{File: file, Schemas: []database.Schema{store.Schema(), vault.Schema(), audit.Schema(), rotation.Schema()}})
+	db, err := database.Open(ctx, database.Config{File: file, Schemas: app.Schemas()})
 	if err != nil {
 		a.t.Logf("a stolen database does not open: %v", err)
 		return

@@ -10,12 +10,10 @@ import (
 
 	"github.com/mandate-sam/mandate"
 	"github.com/mandate-sam/mandate/api"
-	"github.com/mandate-sam/mandate/audit"
 	"github.com/mandate-sam/mandate/emulator"
 	"github.com/mandate-sam/mandate/emulator/fault"
+	"github.com/mandate-sam/mandate/internal/app"
 	"github.com/mandate-sam/mandate/internal/database"
-	"github.com/mandate-sam/mandate/internal/rotation"
-	"github.com/mandate-sam/mandate/store"
 	"github.com/mandate-sam/mandate/vault"
 )
 
@@ -41,7 +39,7 @@ func (d *Demo) openVault(t *testing.T, keyFile string) *vault.SQL {
 		t.Fatal(err)
 	}
 	db, err := database.Open(t.Context(), database.Config{
-		File: d.File("data/mandate.db"), Schemas: []database.Schema{store.Schema(), vault.Schema(), audit.Schema(), rotation.Schema()},
+		File: d.File("data/mandate.db"), Schemas: app.Schemas(),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -13,11 +13,9 @@ import (
 	"time"
 
 	"github.com/mandate-sam/mandate/api"
-	"github.com/mandate-sam/mandate/audit"
 	"github.com/mandate-sam/mandate/emulator"
+	"github.com/mandate-sam/mandate/internal/app"
 	"github.com/mandate-sam/mandate/internal/database"
-	"github.com/mandate-sam/mandate/internal/rotation"
-	"github.com/mandate-sam/mandate/store"
 	"github.com/mandate-sam/mandate/vault"
 )
 
@@ -74,7 +72,7 @@ func (d *Demo) stored(t *testing.T) int {
 		t.Fatal(err)
 	}
 	db, err := database.Open(t.Context(), database.Config{
-		File: d.File("data/mandate.db"), Schemas: []database.Schema{store.Schema(), vault.Schema(), audit.Schema(), rotation.Schema()},
+		File: d.File("data/mandate.db"), Schemas: app.Schemas(),
 	})
 	if err != nil {
 		t.Fatal(err)

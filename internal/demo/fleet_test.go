@@ -18,10 +18,9 @@ import (
 	"github.com/mandate-sam/mandate/api"
 	"github.com/mandate-sam/mandate/audit"
 	"github.com/mandate-sam/mandate/emulator"
+	"github.com/mandate-sam/mandate/internal/app"
 	"github.com/mandate-sam/mandate/internal/database"
 	"github.com/mandate-sam/mandate/internal/pgtest"
-	"github.com/mandate-sam/mandate/internal/rotation"
-	"github.com/mandate-sam/mandate/store"
 	"github.com/mandate-sam/mandate/vault"
 )
 
@@ -114,7 +113,7 @@ func (r *replica) ask(ctx context.Context, audience, tenant string) (mandate.Tok
 // would.
 func (f *fleet) inVault(t *testing.T, do func(*vault.SQL) error) {
 	t.Helper()
-	db, err := database.Open(t.Context(), database.Config{URL: f.url, Schemas: []database.Schema{store.Schema(), vault.Schema(), audit.Schema(), rotation.Schema()}})
+	db, err := database.Open(t.Context(), database.Config{URL: f.url, Schemas: app.Schemas()})
 	if err != nil {
 		t.Fatal(err)
 	}

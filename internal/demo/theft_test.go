@@ -16,7 +16,6 @@ import (
 	"github.com/mandate-sam/mandate/internal/app"
 	"github.com/mandate-sam/mandate/internal/database"
 	"github.com/mandate-sam/mandate/internal/pgtest"
-	"github.com/mandate-sam/mandate/internal/rotation"
 	"github.com/mandate-sam/mandate/store"
 	"github.com/mandate-sam/mandate/vault"
 )
@@ -268,7 +267,7 @@ func (d *Demo) share(t *testing.T) (url string) {
 // a grant's in it.
 func dumpPostgres(t *testing.T, url string) []byte {
 	t.Helper()
-	db, err := database.Open(t.Context(), database.Config{URL: url, Schemas: []database.Schema{store.Schema(), vault.Schema(), audit.Schema(), rotation.Schema()}})
+	db, err := database.Open(t.Context(), database.Config{URL: url, Schemas: app.Schemas()})
 	if err != nil {
 		t.Fatal(err)
 	}
