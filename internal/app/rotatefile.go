@@ -44,6 +44,10 @@ type fileMaterial struct {
 func (f *fileMaterial) next() string { return f.path + ".next" }
 func (f *fileMaterial) old() string  { return f.path + ".old" }
 
+// writing is where either is written before it gets its name. It has one name,
+// not a random one, so that what a killed process left there is found.
+func (f *fileMaterial) writing() string { return f.path + ".writing" }
+
 // Make implements [rotation.Material]. What an earlier attempt left is
 // overwritten: it was never registered, or its ID would be known.
 func (f *fileMaterial) Make(_ context.Context, s *rotation.State) error {
@@ -54,7 +58,7 @@ func (f *fileMaterial) Make(_ context.Context, s *rotation.State) error {
 	if err != nil {
 		return err
 	}
-	if err := writeDurably(f.next(), []byte(pair.Reveal())); err != nil {
+	if err := f.write(f.next(), []byte(pair.Reveal())); err != nil {
 		return fmt.Errorf("store the new credential: %w", err)
 	}
 	s.New = rotation.Ref{ID: entra.Thumbprint(der), Until: time.Now().Add(certificateLife)}
@@ -65,7 +69,7 @@ func (f *fileMaterial) keep(_ *rotation.State, value mandate.Secret) error {
 	if _, err := entra.NewSecret(value); err != nil {
 		return err
 	}
-	return writeDurably(f.next(), []byte(value.Reveal()+"\n"))
+	return f.write(f.next(), []byte(value.Reveal()+"\n"))
 }
 
 func (f *fileMaterial) waiting() (*entra.Secret, error) { return entra.LoadSecret(f.next()) }
@@ -114,7 +118,7 @@ func (f *fileMaterial) exchange(ctx context.Context, from, to, id string) error 
 		if err != nil {
 			return err
 		}
-		if err := writeDurably(to, now); err != nil {
+		if err := f.write(to, now); err != nil {
 			return err
 		}
 		if err := os.Rename(from, f.path); err != nil {
@@ -128,31 +132,40 @@ func (f *fileMaterial) exchange(ctx context.Context, from, to, id string) error 
 }
 
 // Finish implements [rotation.Material].
-func (f *fileMaterial) Finish(context.Context, *rotation.State) error { return f.remove(f.old()) }
-
-// Discard implements [rotation.Material].
-func (f *fileMaterial) Discard(context.Context, *rotation.State) error { return f.remove(f.next()) }
-
-func (f *fileMaterial) remove(path string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return syncDirectory(path)
+func (f *fileMaterial) Finish(context.Context, *rotation.State) error {
+	return f.remove(f.old(), f.writing())
 }
 
-// writeDurably gives a private file its content, all of it or nothing, and
-// returns when that survives a crash.
-func writeDurably(path string, data []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".credential-*") // 0600
+// Discard implements [rotation.Material].
+func (f *fileMaterial) Discard(context.Context, *rotation.State) error {
+	return f.remove(f.next(), f.writing())
+}
+
+func (f *fileMaterial) remove(paths ...string) error {
+	for _, path := range paths {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return syncDirectory(f.path)
+}
+
+// write gives a private file its content, all of it or nothing, and returns
+// when that survives a crash.
+func (f *fileMaterial) write(path string, data []byte) error {
+	if err := f.remove(f.writing()); err != nil {
+		return err
+	}
+	w, err := os.OpenFile(f.writing(), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(data)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+	defer os.Remove(f.writing())
+	_, err = w.Write(data)
+	if err := errors.Join(err, w.Sync(), w.Close()); err != nil {
 		return err
 	}
-	if err := os.Rename(f.Name(), path); err != nil {
+	if err := os.Rename(f.writing(), path); err != nil {
 		return err
 	}
 	return syncDirectory(path)

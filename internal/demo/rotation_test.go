@@ -3,7 +3,6 @@ package demo
 import (
 	"context"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -85,13 +84,10 @@ func (d *Demo) settledCredential(t *testing.T, file string) api.CredentialStatus
 	if st.Rotation != nil || st.Unasked != "" || len(st.Entra) != 1 || st.Entra[0].Ours != "in use" {
 		t.Errorf("%+v", st)
 	}
-	for _, suffix := range []string{".next", ".old"} {
+	for _, suffix := range []string{".next", ".old", ".writing"} {
 		if _, err := os.Stat(d.File(file + suffix)); !os.IsNotExist(err) {
 			t.Errorf("%s%s: %v", file, suffix, err)
 		}
-	}
-	if left, _ := filepath.Glob(d.File(".credential-*")); left != nil {
-		t.Errorf("left: %q", left)
 	}
 	if info, err := os.Stat(d.File(file)); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info, err)
