@@ -41,6 +41,9 @@ type Config struct {
 	// withdrawing says so.
 	Issued Issued
 
+	// Notifier tells people what they may not have wanted. Nil tells nobody.
+	Notifier Notifier
+
 	// Turns keeps replicas that share the database out of each other's way.
 	// Nil means that there is no other.
 	Turns Turns
