@@ -113,22 +113,38 @@ func (b *Broker) install(ctx context.Context, p Partner, g Grant, objection *Ref
 	}
 	by.Partner, by.Grant, by.Generation, by.Tenant = p.Name, &g.Key, g.Generation, g.Key.Partner
 	by.User, by.Evidence, by.Expires = &g.User, &g.Evidence, g.Until
-	receipt, err := b.cfg.Audit.Record(ctx, by)
+	n, err := b.installing(ctx, &g, objection, by.Caller)
 	if err != nil {
-		return Grant{}, Receipt{}, fmt.Errorf("record consent: %w", err)
+		return Grant{}, Receipt{}, err
 	}
-	if objection != nil {
-		if err := b.cfg.Vault.Stage(ctx, g); err != nil {
-			return Grant{}, Receipt{}, fmt.Errorf("stage grant: %w", err)
+	var receipt Receipt
+	err = b.tell(ctx, p, n, func() (err error) {
+		if receipt, err = b.cfg.Audit.Record(ctx, by); err != nil {
+			return fmt.Errorf("record consent: %w", err)
 		}
+		return b.put(ctx, g)
+	})
+	switch {
+	case err != nil:
+		return Grant{}, Receipt{}, err
+	case objection != nil:
 		objection.Staged = g.Generation
 		return Grant{}, receipt, objection
 	}
-	if err := b.cfg.Vault.Activate(ctx, g); err != nil {
-		return Grant{}, Receipt{}, fmt.Errorf("activate grant: %w", err)
-	}
 	b.cache.drop(g.Key)
 	return g, receipt, nil
+}
+
+// put stores g in its state.
+func (b *Broker) put(ctx context.Context, g Grant) error {
+	doing, do := "activate", b.cfg.Vault.Activate
+	if g.State == StateCandidate {
+		doing, do = "stage", b.cfg.Vault.Stage
+	}
+	if err := do(ctx, g); err != nil {
+		return fmt.Errorf("%s grant: %w", doing, err)
+	}
+	return nil
 }
 
 // predecessor returns the last generation, with nothing but its number and

@@ -254,6 +254,7 @@ func (b *Broker) keep(ctx context.Context, f flight, g Grant, r Redeemed, turn T
 	k := Keep{Grant: g, Epoch: f.epoch, Turn: turn}
 	if f.redemption.Tenant == f.redemption.Key.Partner {
 		if r.User == nil || r.User.Identity != g.User {
+			b.mismatch(ctx, &g)
 			return &Fault{
 				Domain: DomainGrant, Remedy: RemedyRenew, CorrelationID: r.CorrelationID,
 				Description: "Entra answered for another user than the one who consented; nothing was stored or handed out",

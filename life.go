@@ -184,7 +184,13 @@ func (b *Broker) Discard(ctx context.Context, p Partner, generation int64, by By
 		return Receipt{}, err
 	}
 	rec := Record{Detail: fmt.Sprintf("discard the candidate, generation %d", generation), Generation: generation, User: &g.User}
-	return b.change(ctx, p, by, rec, func() error { return b.cfg.Custody.Discard(ctx, p.Key) })
+	n := Notice{Kind: NoticeDiscarded, Generation: generation, Who: string(by.Caller), About: who(g), Also: []string{g.UserName}}
+	var receipt Receipt
+	err = b.tell(ctx, p, n, func() (err error) {
+		receipt, err = b.change(ctx, p, by, rec, func() error { return b.cfg.Custody.Discard(ctx, p.Key) })
+		return err
+	})
+	return receipt, err
 }
 
 // Grants returns every generation of a partner's grants, the newest first; of

@@ -1,6 +1,7 @@
 package mandate
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -14,25 +15,25 @@ type NoticeKind string
 // The kinds of [Notice]. Whom each is for is in its comment: the contacts are
 // the partner's, the operators' addresses are in the configuration.
 const (
-	NoticeStaged     NoticeKind = "consent_staged"    // contacts, operators: another consent waits for an operator
-	NoticeActivated  NoticeKind = "consent_activated" // contacts, operators: a consent took the place of the one before
-	NoticeRenewed    NoticeKind = "consent_renewed"   // contacts, operators: the same user consented again
-	NoticeWithdrawn  NoticeKind = "withdrawn"         // contacts, operators: everything of the partner's is destroyed
-	NoticeDiscarded  NoticeKind = "consent_discarded" // contacts, operators: a consent that waited was not wanted
-	NoticeGlass      NoticeKind = "glass_broken"      // operators: somebody did without signing in what needs it
-	NoticeIdentity   NoticeKind = "identity_mismatch" // contacts, operators: Entra answered for another user
-	NoticeWanted     NoticeKind = "approval_wanted"   // operators: a second person is to say yes or no
-	NoticeApproved   NoticeKind = "approval_given"    // operators: the second person said yes
-	NoticeContacts   NoticeKind = "contacts_changed"  // contacts, those before too, operators
-	NoticePeople     NoticeKind = "people_changed"    // contacts, operators: who may use the partner's pages
-	NoticeFailing    NoticeKind = "grant_failing"     // contacts, operators: a grant is not kept alive, and a person must act
-	NoticeRecovering NoticeKind = "grant_recovered"   // contacts, operators: that is over
+	NoticeStaged    NoticeKind = "consent_staged"    // contacts, operators: another consent waits for an operator
+	NoticeActivated NoticeKind = "consent_activated" // contacts, operators: a consent took the place of the one before
+	NoticeRenewed   NoticeKind = "consent_renewed"   // contacts, operators: the same user consented again
+	NoticeWithdrawn NoticeKind = "withdrawn"         // contacts, operators: everything of the partner's is destroyed
+	NoticeDiscarded NoticeKind = "consent_discarded" // contacts, operators: a consent that waited was not wanted
+	NoticeGlass     NoticeKind = "glass_broken"      // operators: somebody did without signing in what needs it
+	NoticeIdentity  NoticeKind = "identity_mismatch" // contacts, operators: Entra answered for another user
+	NoticeWanted    NoticeKind = "approval_wanted"   // operators: a second person is to say yes or no
+	NoticeApproved  NoticeKind = "approval_given"    // operators: the second person said yes
+	NoticeContacts  NoticeKind = "contacts_changed"  // contacts, those before too, operators
+	NoticePeople    NoticeKind = "people_changed"    // contacts, operators: who may use the partner's pages
+	NoticeFailing   NoticeKind = "grant_failing"     // contacts, operators: a grant is not kept alive, and a person must act
+	NoticeRecovered NoticeKind = "grant_recovered"   // contacts, operators: that is over
 )
 
 // NoticeKinds are all kinds, in that order.
 var NoticeKinds = []NoticeKind{
 	NoticeStaged, NoticeActivated, NoticeRenewed, NoticeWithdrawn, NoticeDiscarded, NoticeGlass, NoticeIdentity,
-	NoticeWanted, NoticeApproved, NoticeContacts, NoticePeople, NoticeFailing, NoticeRecovering,
+	NoticeWanted, NoticeApproved, NoticeContacts, NoticePeople, NoticeFailing, NoticeRecovered,
 }
 
 // OperatorsOnly reports whether notices of the kind are none of a partner's
@@ -56,9 +57,10 @@ type Notice struct {
 	Grant      *GrantKey `json:"grant,omitempty"`
 	Generation int64     `json:"generation,omitempty"`
 
-	Who   string `json:"who,omitempty"`   // who did it, as people know them
-	About string `json:"about,omitempty"` // what it was done to, in a few words: a user, an act, an address
-	Why   string `json:"why,omitempty"`   // the reason that was given or found
+	Who    string `json:"who,omitempty"`    // who did it, as people know them
+	About  string `json:"about,omitempty"`  // what it was done to, in a few words: a user, an act, an address
+	Before string `json:"before,omitempty"` // who or what was in its place
+	Why    string `json:"why,omitempty"`    // the reason that was given or found
 
 	Until time.Time `json:"until,omitzero"` // when what is wanted lapses
 
@@ -76,8 +78,8 @@ type Notifier interface {
 	Notify(ctx context.Context, n Notice) error
 
 	// Announce records n, which has a Key, for an act that is about to happen.
-	// Unless it is settled before, it goes out in a minute, and says that it
-	// is not known whether the act was completed.
+	// Unless it is settled before, it goes out some minutes later, and says
+	// that it is not known whether the act was completed.
 	Announce(ctx context.Context, n Notice) error
 
 	// Settle says of an announced notice whether its act happened. Then it goes
@@ -89,8 +91,10 @@ type Notifier interface {
 // it. The notice is recorded first; if it cannot be, nothing is done. A nil
 // Notifier tells nobody.
 //
-// When do has failed, nobody is told. When do has succeeded and that cannot be
-// recorded, the notice goes out a little later, with its doubt; Tell succeeds.
+// If do fails nobody is told, unless the error wraps [ErrUnavailable], after
+// which it is not certain that nothing was done: then the notice goes out a
+// little later, with that doubt. So does one that cannot be settled after do
+// has succeeded; Tell succeeds.
 func Tell(ctx context.Context, to Notifier, n Notice, do func() error) error {
 	if to == nil {
 		return do()
@@ -102,11 +106,69 @@ func Tell(ctx context.Context, to Notifier, n Notice, do func() error) error {
 		return fmt.Errorf("record the notice: %w", err)
 	}
 	err := do()
+	if errors.Is(err, ErrUnavailable) {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
 	defer cancel()
-	serr := to.Settle(ctx, n, err == nil)
-	if err != nil {
-		return errors.Join(err, serr)
+	_ = to.Settle(ctx, n, err == nil) // else it goes out with its doubt
+	return err
+}
+
+// tell is [Tell] for a generation of p's grant, whose number is the notice's
+// key unless it has another.
+func (b *Broker) tell(ctx context.Context, p Partner, n Notice, do func() error) error {
+	n.Partner, n.Grant = p.Name, &p.Key
+	if n.Key == "" {
+		n.Key = n.Grant.generation(n.Generation)
 	}
-	return nil
+	return Tell(ctx, b.cfg.Notifier, n, do)
+}
+
+// generation names one generation of a grant.
+func (k *GrantKey) generation(n int64) string {
+	return fmt.Sprintf("%s/%s/%s/%d", k.Cloud, k.Application, k.Partner, n)
+}
+
+// installing is the notice that g is about to be activated, or to be staged
+// because of objection. Whoever consented before is told, too.
+func (b *Broker) installing(ctx context.Context, g *Grant, objection *Refusal, by CallerID) (Notice, error) {
+	n := Notice{Kind: NoticeActivated, Generation: g.Generation, Who: string(by), About: who(*g)}
+	if b.cfg.Notifier == nil {
+		return n, nil
+	}
+	last, err := b.predecessor(ctx, g.Key)
+	if err != nil {
+		return n, err
+	}
+	if last.Generation > 0 {
+		n.Before, n.Also = who(last), []string{last.UserName}
+	}
+	switch {
+	case objection != nil:
+		n.Kind, n.Why, n.Until = NoticeStaged, objection.why(), g.Fallback
+	case last.User == g.User:
+		n.Kind = NoticeRenewed
+	}
+	return n, nil
+}
+
+// why is the reason in the words for people, where there are some.
+func (r *Refusal) why() string {
+	if r.Reason == ReasonSuspended {
+		return "the active grant is suspended"
+	}
+	return cmp.Or(r.Detail, string(r.Reason))
+}
+
+// mismatch tells that Entra answered for another user than g's. The refusal
+// stands whether or not that can be told.
+func (b *Broker) mismatch(ctx context.Context, g *Grant) {
+	if b.cfg.Notifier == nil {
+		return
+	}
+	n := Notice{Kind: NoticeIdentity, Key: g.Key.generation(g.Generation), Grant: &g.Key, Generation: g.Generation, Before: who(*g), Also: []string{g.UserName}}
+	if err := b.cfg.Notifier.Notify(ctx, n); err != nil {
+		b.cfg.Log.Error("nobody is told that Entra answered for another user", "partner", g.Key.Partner, "generation", g.Generation, "err", err)
+	}
 }

@@ -2,6 +2,7 @@ package mandate
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"strings"
@@ -90,9 +91,16 @@ func (b *Broker) Withdraw(ctx context.Context, p Partner, endSessions bool, by B
 	if endSessions {
 		rec.Detail += ", and end the sessions of who consented"
 	}
+	n := Notice{Kind: NoticeWithdrawn, Key: rand.Text(), Generation: g.Generation, Who: string(by.Caller)}
+	if held == nil {
+		n.About, n.Also = who(g), []string{g.UserName}
+	}
 	var remnants []Remnant
-	if _, err := b.change(ctx, p, by, rec, func() (err error) {
-		remnants, err = b.cfg.Custody.Withdraw(ctx, p.Key)
+	if err := b.tell(ctx, p, n, func() error {
+		_, err := b.change(ctx, p, by, rec, func() (err error) {
+			remnants, err = b.cfg.Custody.Withdraw(ctx, p.Key)
+			return err
+		})
 		return err
 	}); err != nil {
 		return w, err
