@@ -147,6 +147,10 @@ type Config struct {
 	// Customers knows which customers partners have. Nil knows of none.
 	Customers Customers
 
+	// PartnerUsers gives people of partners roles on the partner's pages. Nil
+	// has no such pages.
+	PartnerUsers PartnerUsers
+
 	// Archive searches and exports the audit log. Nil has none.
 	Archive Archive
 

@@ -215,27 +215,28 @@ func (e *fakeEpoch) Epoch() (int64, error) { return thisEpoch, e.err }
 // A world is a server behind both its doors, with clients, and an API for it
 // to call.
 type world struct {
-	server      *Server
-	broker      *fakeBroker
-	store       *fakeStore
-	log         *fakeLog
-	epoch       *fakeEpoch
-	life        *fakeLife
-	custodian   *fakeCustodian
-	revoker     fakeRevoker
-	credentials *fakeCredentials
-	policies    *fakePolicies
-	archive     *fakeArchive
-	customers   *fakeCustomers
-	logged      *lockedBuffer // the server's log
-	events      []string
-	upstream    *httptest.Server
-	serve       http.HandlerFunc // what the API answers
-	tls         *httptest.Server
-	open        *httptest.Server // the operators' door without a socket; nil unless a test sets it
-	socket      string
-	caller      *Client // as "billing", over TLS
-	operator    *Client // over the socket
+	server       *Server
+	broker       *fakeBroker
+	store        *fakeStore
+	log          *fakeLog
+	epoch        *fakeEpoch
+	life         *fakeLife
+	custodian    *fakeCustodian
+	revoker      fakeRevoker
+	credentials  *fakeCredentials
+	policies     *fakePolicies
+	archive      *fakeArchive
+	customers    *fakeCustomers
+	partnerUsers *fakePartnerUsers
+	logged       *lockedBuffer // the server's log
+	events       []string
+	upstream     *httptest.Server
+	serve        http.HandlerFunc // what the API answers
+	tls          *httptest.Server
+	open         *httptest.Server // the operators' door without a socket; nil unless a test sets it
+	socket       string
+	caller       *Client // as "billing", over TLS
+	operator     *Client // over the socket
 }
 
 // lockedBuffer is a buffer for several goroutines.
@@ -263,11 +264,11 @@ func newWorld(t *testing.T, change ...func(*Config)) *world {
 	w.serve = func(rw http.ResponseWriter, _ *http.Request) { io.WriteString(rw, `{"ok":true}`) }
 	w.upstream = httptest.NewTLSServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { w.serve(rw, r) }))
 	t.Cleanup(w.upstream.Close)
-	w.customers = &fakeCustomers{}
+	w.customers, w.partnerUsers = &fakeCustomers{}, &fakePartnerUsers{}
 	w.life, w.custodian, w.policies, w.archive, w.credentials = newLife(), &fakeCustodian{}, &fakePolicies{}, &fakeArchive{}, &fakeCredentials{}
 	cfg := Config{
 		Broker: w.broker, Authenticator: w.store, Partners: w.store, Registry: w.store, Tenants: w.store, Callers: w.store, Grants: w.store,
-		Customers: w.customers, Archive: w.archive, Custodian: w.custodian, Revoker: &w.revoker, Credentials: w.credentials, Policies: w.policies, Life: w.life, Forecaster: w.life, Secrets: w.life, Metrics: http.HandlerFunc(w.life.metrics),
+		Customers: w.customers, PartnerUsers: w.partnerUsers, Archive: w.archive, Custodian: w.custodian, Revoker: &w.revoker, Credentials: w.credentials, Policies: w.policies, Life: w.life, Forecaster: w.life, Secrets: w.life, Metrics: http.HandlerFunc(w.life.metrics),
 		Audit: w.log, Recorder: w.log, Epoch: w.epoch, Applications: []Application{{"marketplace", "test", appID, []mandate.Audience{"https://pc.test", "https://graph.test"}}},
 		Clouds: map[string]mandate.Cloud{"test": {Name: "test", Audiences: map[string]mandate.Endpoint{
 			"partnercenter": {Resource: "https://pc.test", URL: w.upstream.URL},

@@ -118,6 +118,7 @@ func TestOpenAPISchemas(t *testing.T) {
 		"CredentialStatus": reflect.TypeFor[CredentialStatus](), "CredentialRotation": reflect.TypeFor[CredentialRotation](), "EntraCredential": reflect.TypeFor[EntraCredential](),
 		"Credentials": reflect.TypeFor[credentialsAnswer](), "CredentialRequest": reflect.TypeFor[CredentialRequest](), "CredentialLine": reflect.TypeFor[CredentialLine](), "CredentialGrant": reflect.TypeFor[CredentialGrant](),
 		"Customer": reflect.TypeFor[mandate.Customer](), "CustomerList": reflect.TypeFor[CustomerList](), "Served": reflect.TypeFor[Served](), "ServedBy": reflect.TypeFor[servedAnswer](),
+		"AllowRequest": reflect.TypeFor[AllowRequest](), "DisallowRequest": reflect.TypeFor[DisallowRequest](), "PartnerUser": reflect.TypeFor[mandate.PartnerUser](), "PartnerUsers": reflect.TypeFor[partnerUsersAnswer](),
 		"Problem": reflect.TypeFor[web.Problem](), "GrantKey": reflect.TypeFor[mandate.GrantKey](),
 		"Record": reflect.TypeFor[audit.Entry](), "AuditState": reflect.TypeFor[AuditState](), "WitnessStatus": reflect.TypeFor[audit.WitnessStatus](),
 		"EraseRequest": reflect.TypeFor[EraseRequest](), "DropRequest": reflect.TypeFor[DropRequest](), "Tidied": reflect.TypeFor[Tidied](),
@@ -308,6 +309,7 @@ func scenes() []scene {
 	out = append(out, policyScenes()...)
 	out = append(out, archiveScenes()...)
 	out = append(out, customerScenes()...)
+	out = append(out, partnerUserScenes()...)
 	for op, body := range map[string]string{"POST /v1/tokens": goodToken, "POST /v1/call": goodCallJSON} {
 		out = append(out,
 			scene{op: op, status: "400", body: merge(body, map[string]any{"purpose": nil})},

@@ -33,6 +33,7 @@ var rights = map[string]right{
 	"POST /v1/tokens": acts, "POST /v1/call": acts,
 	"GET /v1/partners": views, "POST /v1/partners": acts, "GET /v1/partners/{partner}": views,
 	"GET /v1/partners/{partner}/usage": views, "GET /v1/partners/{partner}/customers": views, "GET /v1/customers/{tenant}": views, "POST /v1/partners/{partner}/customers/refresh": acts,
+	"GET /v1/partners/{partner}/users": views, "POST /v1/partners/{partner}/users": loosens, "POST /v1/partners/{partner}/users/disallow": tightens,
 	"GET /v1/grants": views, "GET /v1/grants/{partner}": views,
 	"POST /v1/grants/{partner}/suspend": tightens, "POST /v1/grants/{partner}/withdraw": tightens, "POST /v1/grants/{partner}/discard": tightens,
 	"POST /v1/grants/{partner}/resume": loosens, "POST /v1/grants/{partner}/rollback": loosens,

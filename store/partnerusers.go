@@ -14,16 +14,6 @@ import (
 	"github.com/mandate-sam/mandate/internal/database"
 )
 
-// The roles of people of a partner on its pages.
-const (
-	PartnerViewer     = "viewer"     // sees the grant and what was done with it
-	PartnerRenewer    = "renewer"    // and renews it
-	PartnerWithdrawer = "withdrawer" // or withdraws it
-)
-
-// PartnerRoles returns every role that somebody of a partner can have.
-func PartnerRoles() []string { return []string{PartnerViewer, PartnerRenewer, PartnerWithdrawer} }
-
 const (
 	// PartnerSessionLife is the longest that somebody of a partner stays signed
 	// in, and PartnerSessionIdle how long without asking for anything.
@@ -47,8 +37,8 @@ const partnerSessionPrefix = "mdp_"
 // AllowPartnerUser gives somebody of a partner a role, and raises the epoch.
 // Whoever has it already keeps it.
 func (s *Store) AllowPartnerUser(ctx context.Context, k mandate.GrantKey, user mandate.ObjectID, role, by string) error {
-	if !slices.Contains(PartnerRoles(), role) {
-		return mandate.Invalid("role", "%.40q is none of %s", role, strings.Join(PartnerRoles(), ", "))
+	if !slices.Contains(mandate.PartnerRoles(), role) {
+		return mandate.Invalid("role", "%.40q is none of %s", role, strings.Join(mandate.PartnerRoles(), ", "))
 	}
 	err := s.db.Change(ctx, func(tx *database.Tx) error {
 		_, err := tx.Exec(ctx, `INSERT INTO partner_users (cloud, partner, object, role, created, created_by)
@@ -60,13 +50,48 @@ func (s *Store) AllowPartnerUser(ctx context.Context, k mandate.GrantKey, user m
 }
 
 // RefusePartnerUser takes every role from somebody of a partner, and raises
-// the epoch.
+// the epoch. The error wraps [mandate.ErrNotFound] if there was none.
 func (s *Store) RefusePartnerUser(ctx context.Context, k mandate.GrantKey, user mandate.ObjectID) error {
 	err := s.db.Change(ctx, func(tx *database.Tx) error {
-		_, err := tx.Exec(ctx, `DELETE FROM partner_users WHERE cloud = $1 AND partner = $2 AND object = $3`, k.Cloud, k.Partner.String(), user.String())
+		n, err := tx.Exec(ctx, `DELETE FROM partner_users WHERE cloud = $1 AND partner = $2 AND object = $3`, k.Cloud, k.Partner.String(), user.String())
+		if err == nil && n == 0 {
+			err = fmt.Errorf("%w: nobody has given a role to object %s of the partner", mandate.ErrNotFound, user)
+		}
 		return err
 	})
 	return wrap("refuse partner user", unavailable(ctx, err))
+}
+
+// PartnerUsers returns the people of a partner who were given roles, by their
+// object IDs.
+func (s *Store) PartnerUsers(ctx context.Context, k mandate.GrantKey) ([]mandate.PartnerUser, error) {
+	rows, err := s.db.Query(ctx, `SELECT object, role, created, created_by FROM partner_users
+		WHERE cloud = $1 AND partner = $2 ORDER BY object, role`, k.Cloud, k.Partner.String())
+	if err != nil {
+		return nil, wrap("list partner users", unavailable(ctx, err))
+	}
+	defer rows.Close()
+	var out []mandate.PartnerUser
+	for rows.Next() {
+		var object, role, by string
+		var created int64
+		if err := rows.Scan(&object, &role, &created, &by); err != nil {
+			return nil, wrap("list partner users", unavailable(ctx, err))
+		}
+		user, err := mandate.ParseObjectID(object)
+		if err != nil {
+			return nil, wrap("list partner users", err)
+		}
+		if len(out) == 0 || out[len(out)-1].User != user {
+			out = append(out, mandate.PartnerUser{User: user})
+		}
+		u := &out[len(out)-1]
+		u.Roles = append(u.Roles, role)
+		if since := time.UnixMilli(created).UTC(); !since.Before(u.Since) {
+			u.Since, u.By = since, by
+		}
+	}
+	return out, wrap("list partner users", unavailable(ctx, rows.Err()))
 }
 
 // PartnerUserRoles returns the roles that somebody of a partner was given.

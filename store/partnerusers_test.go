@@ -75,7 +75,7 @@ func TestPartnerUserRoles(t *testing.T) {
 	each(t, func(t *testing.T, cfg database.Config) {
 		s, _ := open(t, cfg)
 		for range 2 {
-			if err := s.AllowPartnerUser(t.Context(), contoso.Key, someone, PartnerViewer, "uid:0"); err != nil {
+			if err := s.AllowPartnerUser(t.Context(), contoso.Key, someone, mandate.PartnerViewer, "uid:0"); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -90,14 +90,27 @@ func TestPartnerUserRoles(t *testing.T) {
 			}
 			return got
 		}
-		if got := roles(contoso.Key, someone); !slices.Equal(got, []string{PartnerViewer}) {
+		if got := roles(contoso.Key, someone); !slices.Equal(got, []string{mandate.PartnerViewer}) {
 			t.Errorf("got %v", got)
 		}
 		if got := slices.Concat(roles(fabrikam.Key, someone), roles(contoso.Key, mandate.ObjectID(app1))); len(got) != 0 {
 			t.Errorf("others have %v", got)
 		}
+		if err := s.AllowPartnerUser(t.Context(), contoso.Key, someone, mandate.PartnerRenewer, "uid:1"); err != nil {
+			t.Fatal(err)
+		}
+		all, err := s.PartnerUsers(t.Context(), contoso.Key)
+		if err != nil || len(all) != 1 || all[0].User != someone || !slices.Equal(all[0].Roles, []string{mandate.PartnerRenewer, mandate.PartnerViewer}) || all[0].Since.IsZero() {
+			t.Errorf("listed %+v, %v", all, err)
+		}
+		if all, err := s.PartnerUsers(t.Context(), fabrikam.Key); err != nil || len(all) != 0 {
+			t.Errorf("another partner has %+v, %v", all, err)
+		}
 		if err := s.RefusePartnerUser(t.Context(), contoso.Key, someone); err != nil {
 			t.Fatal(err)
+		}
+		if err := s.RefusePartnerUser(t.Context(), contoso.Key, someone); !errors.Is(err, mandate.ErrNotFound) {
+			t.Errorf("taken twice: %v", err)
 		}
 		if got := roles(contoso.Key, someone); len(got) != 0 {
 			t.Errorf("after it was taken: %v", got)

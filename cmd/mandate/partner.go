@@ -15,11 +15,11 @@ func (c *cli) partnerCommand() *cobra.Command {
 	cmd := group(&cobra.Command{
 		Use:   "partner",
 		Short: "Invite partners and see their consents",
-		Long: `Partner has commands about CSP partners: inviting one to consent, and seeing what
-each has consented to and until when.`,
+		Long: `Partner has commands about CSP partners: inviting one to consent, seeing what each
+has consented to and until when, and saying who of its people may use its pages.`,
 		Example: "  mandate partner list\n  mandate partner show contoso",
 	})
-	cmd.AddCommand(c.inviteCommand(), c.partnerListCommand(), c.partnerShowCommand())
+	cmd.AddCommand(c.inviteCommand(), c.partnerListCommand(), c.partnerShowCommand(), c.allowCommand(), c.disallowCommand(), c.partnerUsersCommand())
 	return cmd
 }
 

@@ -121,7 +121,7 @@ func (p *partnerPages) roles(ctx context.Context, k mandate.GrantKey, user manda
 		return nil, err
 	}
 	if err == nil && g.User == user && slices.Contains(g.AgentGroups, "AdminAgents") {
-		return store.PartnerRoles(), nil
+		return mandate.PartnerRoles(), nil
 	}
 	return p.store.PartnerUserRoles(ctx, k, user.Object)
 }

@@ -155,7 +155,7 @@ func (p *Portal) person(r *http.Request) (Person, error) {
 		return Person{}, mandate.ErrUnauthenticated
 	}
 	who, err := p.cfg.People.Session(r.Context(), secret)
-	if err == nil && !who.may(RoleViewer) {
+	if err == nil && !who.may(mandate.PartnerViewer) {
 		return Person{}, mandate.ErrUnauthenticated
 	}
 	return who, err

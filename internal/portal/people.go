@@ -10,13 +10,6 @@ import (
 	"github.com/mandate-sam/mandate"
 )
 
-// The roles of people of a partner.
-const (
-	RoleViewer     = "viewer"
-	RoleRenewer    = "renewer"
-	RoleWithdrawer = "withdrawer"
-)
-
 const (
 	// sessionName is a cookie of this host alone, for every path of it.
 	sessionName = "__Host-session"
@@ -47,7 +40,7 @@ type Person struct {
 
 // may reports whether a person has a role. Whoever has any can look.
 func (p *Person) may(role string) bool {
-	return role == RoleViewer && len(p.Roles) > 0 || slices.Contains(p.Roles, role)
+	return role == mandate.PartnerViewer && len(p.Roles) > 0 || slices.Contains(p.Roles, role)
 }
 
 // People lets people of partners sign in. Who somebody is, is (tenant, object),

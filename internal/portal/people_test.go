@@ -89,7 +89,7 @@ func (f *fakePeople) Export(_ context.Context, k mandate.GrantKey, to io.Writer)
 
 // Records are given to whoever has signed in and may look, and to nobody else.
 func TestPartnerDownload(t *testing.T) {
-	s, f := look(t, portal.RoleViewer)
+	s, f := look(t, mandate.PartnerViewer)
 	if res := s.get("/partner/records.jsonl"); res.StatusCode != http.StatusForbidden || strings.Contains(res.text, "chain") {
 		t.Errorf("without a session: %d", res.StatusCode)
 	}
@@ -138,7 +138,7 @@ func sessionOf(r reply) *http.Cookie {
 }
 
 func TestPartnerSignIn(t *testing.T) {
-	s, f := look(t, portal.RoleViewer)
+	s, f := look(t, mandate.PartnerViewer)
 	res := s.signIn()
 	c := sessionOf(res)
 	if res.StatusCode != http.StatusSeeOther || res.Header.Get("Location") != "/partner" || c == nil {
@@ -177,7 +177,7 @@ func TestPartnerSignInRefused(t *testing.T) {
 		{mandate.ReasonRole, "no access"},
 		{mandate.ReasonToken, "not signed in"},
 	} {
-		s, f := look(t, portal.RoleViewer)
+		s, f := look(t, mandate.PartnerViewer)
 		f.refusal = &mandate.Refusal{Reason: test.reason, Detail: "detail-for-the-operator"}
 		res := s.signIn()
 		if c := sessionOf(res); c != nil || res.StatusCode != http.StatusSeeOther {
@@ -196,7 +196,7 @@ func TestPartnerSignInRefused(t *testing.T) {
 // What came back from a sign-in is taken once, in the browser that began, and
 // for what it was begun for.
 func TestPartnerSignInOnce(t *testing.T) {
-	s, f := look(t, portal.RoleViewer)
+	s, f := look(t, mandate.PartnerViewer)
 	answer := s.leave()
 	if res := s.post("/consent/callback/global", answer); sessionOf(res) == nil {
 		t.Fatal("no session")
@@ -209,7 +209,7 @@ func TestPartnerSignInOnce(t *testing.T) {
 	if res := s.post("/consent/callback/global", other); sessionOf(res) != nil || len(f.signed) != 1 {
 		t.Error("another browser signed in")
 	}
-	s, f = look(t, portal.RoleViewer)
+	s, f = look(t, mandate.PartnerViewer)
 	_, consent := s.begin()
 	if res := s.post("/consent/callback/global", consent); sessionOf(res) != nil || len(f.signed) != 0 || len(s.broker.consents) != 1 {
 		t.Error("a consent became a session")
@@ -219,7 +219,7 @@ func TestPartnerSignInOnce(t *testing.T) {
 // Nothing is shown without a session, with one that ended, without a role, or
 // with a session's cookie that somebody else has set.
 func TestPartnerSession(t *testing.T) {
-	s, f := look(t, portal.RoleViewer)
+	s, f := look(t, mandate.PartnerViewer)
 	hidden := func(what string) {
 		t.Helper()
 		if page := s.get("/partner"); strings.Contains(page.text, "invoices") || !strings.Contains(page.text, "Sign in at Microsoft") {
@@ -241,7 +241,7 @@ func TestPartnerSession(t *testing.T) {
 
 	f.roles = nil
 	hidden("no role any more")
-	f.roles = []string{portal.RoleWithdrawer}
+	f.roles = []string{mandate.PartnerWithdrawer}
 	if page := s.get("/partner"); !strings.Contains(page.text, "invoices") {
 		t.Error("whoever withdraws may not look")
 	}
@@ -258,7 +258,7 @@ func TestPartnerSession(t *testing.T) {
 
 // A form from elsewhere does nothing, and signing out ends the session itself.
 func TestPartnerForms(t *testing.T) {
-	s, f := look(t, portal.RoleViewer)
+	s, f := look(t, mandate.PartnerViewer)
 	s.signIn()
 	for _, path := range []string{"/partner/signout", "/partner/signin"} {
 		r := s.request("POST", path, url.Values{"tenant": {tenant.String()}}.Encode())
@@ -284,7 +284,7 @@ func TestPartnerForms(t *testing.T) {
 }
 
 func TestPartnerFilter(t *testing.T) {
-	s, f := look(t, portal.RoleViewer)
+	s, f := look(t, mandate.PartnerViewer)
 	s.signIn()
 	for _, query := range []string{"month=2026-13", "month=9999-01", "customer=contoso", "before=0", "before=x", "caller=a&caller=b", "caller=" + strings.Repeat("a", 201)} {
 		if res := s.get("/partner?" + query); res.StatusCode != http.StatusBadRequest || strings.Contains(res.text, "invitation") {
