@@ -253,7 +253,7 @@ func (s *Server) parseArchive(raw string) (x archiveQuery, err error) {
 	q := &x.query
 	texts := map[string]*string{
 		"kind": &q.Kind, "caller": &q.Caller, "tenant": &q.Tenant, "audience": &q.Audience, "purpose": &q.Purpose, "request": &q.Request,
-		"fingerprint": &q.Fingerprint, "uti": &q.UTI, "ticket": &q.Ticket, "user": &q.Person,
+		"fingerprint": &q.Fingerprint, "uti": &q.UTI, "correlation": &q.Correlation, "ticket": &q.Ticket, "user": &q.Person,
 	}
 	for name, all := range values {
 		v := all[0]

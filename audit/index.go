@@ -77,7 +77,7 @@ func (x *index) step(ctx context.Context) (int, error) {
 		if n == 0 {
 			return errElsewhere
 		}
-		return insert(ctx, tx, `INSERT INTO audit_index (idx, at, kind, chain, application, caller, tenant, audience, purpose, request, fingerprint, uti, handed, ticket, person)`,
+		return insert(ctx, tx, `INSERT INTO audit_index (idx, at, kind, chain, application, caller, tenant, audience, purpose, request, fingerprint, uti, correlation, handed, ticket, person)`,
 			` ON CONFLICT (idx) DO NOTHING`, indexColumns, rows)
 	})
 	if errors.Is(err, errElsewhere) {
@@ -86,7 +86,7 @@ func (x *index) step(ctx context.Context) (int, error) {
 	return len(lines), err
 }
 
-const indexColumns = 15
+const indexColumns = 16
 
 // row returns the columns of a line.
 func (x *index) row(ctx context.Context, v *line) ([]any, error) {
@@ -101,7 +101,7 @@ func (x *index) row(ctx context.Context, v *line) ([]any, error) {
 		return nil, nil
 	}
 	if e.Dropped {
-		return []any{e.Index, int64(0), "", e.Chain, "", "", "", "", "", "", "", "", int64(0), nil, nil}, nil
+		return []any{e.Index, int64(0), "", e.Chain, "", "", "", "", "", "", "", "", "", int64(0), nil, nil}, nil
 	}
 	r := &e.Record
 	application, handed := "", int64(0)
@@ -125,7 +125,7 @@ func (x *index) row(ctx context.Context, v *line) ([]any, error) {
 		tenant = r.Tenant.String()
 	}
 	return []any{e.Index, r.Time.UnixMilli(), r.Kind, e.Chain, application, string(r.Caller), tenant, string(r.Audience), r.Purpose,
-		r.Request, r.Fingerprint, r.UTI, handed, ticket, person}, nil
+		r.Request, r.Fingerprint, r.UTI, r.Correlation, handed, ticket, person}, nil
 }
 
 // settled waits until the index has all records that there are now.

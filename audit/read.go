@@ -121,6 +121,11 @@ func (l *Log) Alive(ctx context.Context, k mandate.GrantKey, now time.Time) (n i
 	return n, until, nil
 }
 
+// alive counts tokens that live longer than $1.
+const alive = `SELECT count(DISTINCT fingerprint), CAST(coalesce(max(handed), 0) AS BIGINT) FROM audit_index
+	WHERE handed > $1 AND handed > 0 AND (chain = $2 OR $2 = '') AND (application = $3 OR $3 = '') AND (tenant = $4 OR $4 = '')
+		AND (caller = $5 OR $5 = '') AND (audience = $6 OR $6 = '')`
+
 // AliveWithin returns how many tokens within a reach were handed out that live
 // longer than now, and when the last of them expires.
 func (l *Log) AliveWithin(ctx context.Context, r mandate.Reach, now time.Time) (n int, until time.Time, err error) {
@@ -135,9 +140,7 @@ func (l *Log) AliveWithin(ctx context.Context, r mandate.Reach, now time.Time) (
 		tenant = r.Customer.String()
 	}
 	var last int64
-	err = l.index.db.QueryRow(ctx, `SELECT count(DISTINCT fingerprint), CAST(coalesce(max(handed), 0) AS BIGINT) FROM audit_index
-		WHERE handed > $1 AND (chain = $2 OR $2 = '') AND (application = $3 OR $3 = '') AND (tenant = $4 OR $4 = '')
-			AND (caller = $5 OR $5 = '') AND (audience = $6 OR $6 = '')`,
+	err = l.index.db.QueryRow(ctx, alive,
 		now.UnixMilli(), chain, application, tenant, string(r.Caller), string(r.Audience)).Scan(&n, &last)
 	if err != nil {
 		return 0, time.Time{}, fmt.Errorf("%w: audit log: %w", mandate.ErrUnavailable, err)
@@ -169,7 +172,7 @@ func (l *Log) Drop(ctx context.Context, before time.Time) (int64, error) {
 		return n, fmt.Errorf("drop: %w", err)
 	}
 	if _, err := l.index.db.Exec(ctx, `UPDATE audit_index SET kind = '', application = '', caller = '', tenant = '', audience = '', purpose = '', request = '',
-		fingerprint = '', uti = '', handed = 0, ticket = NULL, person = NULL WHERE at < $1`, before.UnixMilli()); err != nil {
+		fingerprint = '', uti = '', correlation = '', handed = 0, ticket = NULL, person = NULL WHERE at < $1`, before.UnixMilli()); err != nil {
 		return n, fmt.Errorf("drop: %w", err)
 	}
 	return n, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -23,6 +24,7 @@ type Query struct {
 	Request     string
 	Fingerprint string
 	UTI         string
+	Correlation string
 	Ticket      string
 	Person      string // object id
 	From, To    time.Time
@@ -104,49 +106,59 @@ func (x *index) find(ctx context.Context, q Query) (out []int64, err error) {
 	return out, rows.Err()
 }
 
+// A condition is that a column has one of some values.
+type condition struct {
+	column string
+	values []any
+}
+
+// sql returns the condition with placeholders from n on. In another form,
+// which means the same, no index serves it.
+func (c condition) sql(n int, indexed bool) string {
+	column := c.column
+	switch {
+	case indexed:
+	case column == "ticket" || column == "person":
+		column += " + 0"
+	default:
+		column += " || ''"
+	}
+	return column + " IN (" + placeholders(n, len(c.values)) + ")"
+}
+
 // query returns the statement for q, or "" if nothing can be found.
 func (x *index) query(ctx context.Context, q Query) (string, []any, error) {
+	conditions, err := x.conditions(ctx, q)
+	if err != nil || conditions == nil {
+		return "", nil, err
+	}
+	best, err := x.rarest(ctx, conditions)
+	if err != nil {
+		return "", nil, err
+	}
 	var where []string
 	var args []any
-	add := func(condition string, values ...any) {
+	for i, c := range conditions {
+		where = append(where, c.sql(len(args)+1, i == best))
+		args = append(args, c.values...)
+	}
+	add := func(condition string, values ...int64) {
 		for _, v := range values {
 			args = append(args, v)
 			condition = strings.Replace(condition, "?", "$"+strconv.Itoa(len(args)), 1)
 		}
 		where = append(where, condition)
 	}
-	for _, f := range []struct{ column, value string }{
-		{"chain", q.Chain}, {"kind", q.Kind}, {"caller", q.Caller}, {"tenant", q.Tenant}, {"audience", q.Audience}, {"purpose", q.Purpose},
-		{"request", q.Request}, {"fingerprint", q.Fingerprint}, {"uti", q.UTI},
-	} {
-		switch {
-		case f.value == "":
-		case !database.ValidText(f.value):
-			return "", nil, nil
-		default:
-			add(f.column+" = ?", f.value)
-		}
-	}
 	// Times and indexes grow together, give or take what records wait for each
 	// other: a time is a range of indexes, which every index here ends with.
 	if !q.From.IsZero() {
-		add("idx >= (SELECT idx FROM audit_index WHERE at >= ? ORDER BY at LIMIT 1) AND at >= ?", q.From.Add(-slack).UnixMilli(), q.From.UnixMilli())
+		add("idx >= (SELECT idx FROM audit_index WHERE at >= ? ORDER BY at LIMIT 1) AND at + 0 >= ?", q.From.Add(-slack).UnixMilli(), q.From.UnixMilli())
 	}
 	if !q.To.IsZero() {
-		add("idx <= (SELECT idx FROM audit_index WHERE at <= ? ORDER BY at DESC LIMIT 1) AND at < ?", q.To.Add(slack).UnixMilli(), q.To.UnixMilli())
+		add("idx <= (SELECT idx FROM audit_index WHERE at <= ? ORDER BY at DESC LIMIT 1) AND at + 0 < ?", q.To.Add(slack).UnixMilli(), q.To.UnixMilli())
 	}
 	if q.Before > 0 {
 		add("idx < ?", q.Before)
-	}
-	for _, f := range []struct{ column, value string }{{"ticket", q.Ticket}, {"person", q.Person}} {
-		if f.value == "" {
-			continue
-		}
-		tags, err := x.tags(ctx, q, f.column, f.value)
-		if err != nil || len(tags) == 0 {
-			return "", nil, err
-		}
-		add(f.column+" IN ("+strings.TrimSuffix(strings.Repeat("?, ", len(tags)), ", ")+")", tags...)
 	}
 	b := "SELECT idx FROM audit_index"
 	if len(where) > 0 {
@@ -157,6 +169,57 @@ func (x *index) query(ctx context.Context, q Query) (string, []any, error) {
 		limit = 100
 	}
 	return b + " ORDER BY idx DESC LIMIT " + strconv.Itoa(limit), args, nil
+}
+
+// conditions returns what q says but for times, or nil if nothing can be found.
+func (x *index) conditions(ctx context.Context, q Query) ([]condition, error) {
+	out := []condition{}
+	for _, f := range []struct{ column, value string }{
+		// Of several that are common the first is looked up.
+		{"request", q.Request}, {"fingerprint", q.Fingerprint}, {"uti", q.UTI}, {"correlation", q.Correlation}, {"tenant", q.Tenant},
+		{"chain", q.Chain}, {"caller", q.Caller}, {"purpose", q.Purpose}, {"audience", q.Audience}, {"kind", q.Kind},
+	} {
+		switch {
+		case f.value == "":
+		case !database.ValidText(f.value):
+			return nil, nil
+		default:
+			out = append(out, condition{f.column, []any{f.value}})
+		}
+	}
+	for _, f := range []struct{ column, value string }{{"ticket", q.Ticket}, {"person", q.Person}} {
+		if f.value == "" {
+			continue
+		}
+		tags, err := x.tags(ctx, q, f.column, f.value)
+		if err != nil || len(tags) == 0 {
+			return nil, err
+		}
+		out = append(out, condition{f.column, tags})
+	}
+	return out, nil
+}
+
+// rarest returns which of the conditions the fewest records fit, as far as
+// that is told by counting a few thousand: that one's index is used. Databases
+// guess it from averages, and no kind of record, caller or partner is average.
+func (x *index) rarest(ctx context.Context, all []condition) (best int, err error) {
+	const enough = 5000
+	least := int64(math.MaxInt64)
+	for i, c := range all {
+		if len(all) == 1 {
+			break
+		}
+		var n int64
+		query := "SELECT count(*) FROM (SELECT 1 FROM audit_index WHERE " + c.sql(1, true) + " LIMIT " + strconv.Itoa(enough) + ") AS found"
+		if err := x.db.QueryRow(ctx, query, c.values...).Scan(&n); err != nil {
+			return 0, err
+		}
+		if n < least {
+			best, least = i, n
+		}
+	}
+	return best, nil
 }
 
 // tags returns what a ticket or a person is found by: one number for every key

@@ -47,7 +47,7 @@ func openArchive() (_ *audit.Log, end func(), err error) {
 	for _, r := range []mandate.Record{
 		{Kind: mandate.KindIssued, Caller: "billing", Use: mandate.UseToken, Partner: "contoso", Grant: &contoso.Key, Tenant: tenant, Audience: "https://graph.test", Purpose: "invoice", Ticket: "T-1"},
 		{Kind: mandate.KindDenied, Caller: "desk", Use: mandate.UseCall, Partner: "contoso", Grant: &contoso.Key, Tenant: tenant, Audience: "https://graph.test", Purpose: "support", Detail: "=cmd|' /C calc'!A0"},
-		{Kind: mandate.KindIssued, Caller: "billing", Use: mandate.UseToken, Partner: "fabrikam", Grant: &fabrikam.Key, Tenant: fabrikam.Key.Partner, Audience: "https://graph.test", Purpose: "invoice"},
+		{Kind: mandate.KindIssued, Caller: "billing", Use: mandate.UseToken, Partner: "fabrikam", Grant: &fabrikam.Key, Tenant: fabrikam.Key.Partner, Audience: "https://graph.test", Purpose: "invoice", Correlation: "c-1"},
 	} {
 		if _, err := l.Record(ctx, r); err != nil {
 			return nil, nil, err

@@ -22,6 +22,7 @@ var filters = []struct{ name, help string }{
 	{"partner", "partner's short name or tenant id"}, {"kind", "issued, denied, failed, decided, refreshed, consented, refused, staged, changed"},
 	{"caller", "who asked"}, {"tenant", "tenant id of a customer, or the partner's own"}, {"audience", "resource of the API"}, {"purpose", "purpose"},
 	{"request", "joins the records of one request"}, {"fingerprint", "SHA-256 of a token, hex"}, {"uti", "Entra's id of a token"},
+	{"correlation", "Entra's id of the redemption that brought a token"},
 	{"ticket", "ticket, in full"}, {"user", "object id of a user"}, {"from", "from then on: 2026-11-21, or with a time, or 24h ago as 24h"}, {"to", "before then"},
 }
 
@@ -68,25 +69,36 @@ func parseWhen(flag, s string) (time.Time, error) {
 
 func (c *cli) auditSearchCommand() *cobra.Command {
 	var limit int
+	var before int64
 	cmd := &cobra.Command{
 		Use:   "search",
 		Short: "Find records",
 		Long: `Search shows the records that fit all that is given, the newest first: whose rights
 were used by whom, for which customer and what. Tickets and users are encrypted in
-the log, and are found by their whole text only.`,
+the log, and are found by their whole text only. For the next page, name the number of
+the last record that was shown with --before: records that are added meanwhile move
+nothing.`,
 		Example: `  mandate audit search --partner contoso --from 7d
+  mandate audit search --kind denied --before 1042
   mandate audit search --ticket INC-1042 --json
   mandate audit search --fingerprint 9f86d081884c7d65…`,
 		Args: words(),
 	}
 	s := selects(cmd)
-	cmd.Flags().IntVarP(&limit, "limit", "n", 50, "how many records at most")
+	cmd.Flags().IntVarP(&limit, "limit", "n", 50, "how many records at most, up to 1000")
+	cmd.Flags().Int64Var(&before, "before", 0, "only records before the one with this number")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		q, err := s.query()
 		if err != nil {
 			return err
 		}
+		if limit < 1 || limit > 1000 {
+			return usage("--limit must be from 1 to 1000; for more use --before, or mandate audit export")
+		}
 		q.Set("limit", strconv.Itoa(limit))
+		if before > 0 {
+			q.Set("before", strconv.FormatInt(before, 10))
+		}
 		client, err := c.client()
 		if err != nil {
 			return err
@@ -103,6 +115,9 @@ the log, and are found by their whole text only.`,
 			if err := c.printRecord(line); err != nil {
 				return err
 			}
+		}
+		if n := len(found); n == limit && found[n-1].Index > 0 {
+			c.note("there may be more: --before %d", found[n-1].Index)
 		}
 		return nil
 	}

@@ -1,0 +1,256 @@
+package audit
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/mandate-sam/mandate"
+)
+
+var (
+	scale = flag.Int("scale", 1500, "how many records are searched")
+
+	// scaleDir is kept, so that the same log can be searched again.
+	scaleDir = flag.String("scaledir", "", "directory for the log in files of -scale; a later run searches what is there")
+)
+
+// A generator makes a year of records: 500 partners, of which the first has
+// every third record; one caller that is everywhere and one that was seen a
+// few times, long ago; tokens that are handed out again and again.
+type generator struct {
+	random *rand.Rand
+	all    int
+	start  time.Time
+	token  int
+}
+
+const scalePartners, scaleCustomers = 500, 20_000
+
+func newGenerator(all int) *generator {
+	return &generator{random: rand.New(rand.NewPCG(1, 2)), all: all, start: time.Now().UTC().AddDate(-1, 0, 0).Truncate(time.Hour)}
+}
+
+// at is when the i-th record was made.
+func (g *generator) at(i int) time.Time {
+	return g.start.Add(time.Duration(float64(i) / float64(g.all) * float64(360*24*time.Hour)))
+}
+
+func scaleID(kind, n int) string { return fmt.Sprintf("%08x-0000-4000-8000-%012x", kind, n) }
+
+func scaleSum(kind string, n int) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d", kind, n))
+	return hex.EncodeToString(sum[:])
+}
+
+// record returns the i-th.
+func (g *generator) record(i int) mandate.Record {
+	p := 0
+	if g.random.IntN(3) > 0 {
+		p = g.random.IntN(scalePartners)
+	}
+	r := testRecord(p, "")
+	r.Time = g.at(i)
+	r.Request, r.Ticket, r.Detail, r.Reason, r.User = scaleSum("request", i)[:26], "", "", "allowed by rule billing", nil
+	r.Partner = fmt.Sprintf("partner-%d", p)
+	r.Caller, r.Purpose = mandate.CallerID(fmt.Sprintf("caller-%d", g.random.IntN(40))), fmt.Sprintf("purpose-%d", g.random.IntN(12))
+	r.Audience = mandate.Audience(fmt.Sprintf("https://api-%d.test", g.random.IntN(4)))
+	if g.random.IntN(2) == 0 {
+		r.Caller = "everywhere"
+	}
+	if c := g.random.IntN(scaleCustomers * 5 / 4); c < scaleCustomers {
+		r.Tenant = must(mandate.ParseTenantID(scaleID(7, c)))
+	}
+	if g.random.IntN(10) == 0 {
+		g.token++
+	}
+	r.Fingerprint, r.UTI, r.Correlation = scaleSum("token", g.token), scaleSum("uti", g.token)[:22], scaleID(8, g.token)
+	switch n := g.random.IntN(1000); {
+	case n < 20:
+		r.Kind, r.Fingerprint, r.UTI, r.Correlation = mandate.KindDenied, "", "", ""
+	case n < 100:
+		r.Kind = mandate.KindDecided
+	case n < 300: // the one token that is in memory all the time
+		r.Fingerprint, r.UTI, r.Correlation = scaleSum("token", -1), scaleSum("uti", -1)[:22], scaleID(8, 1<<40)
+	}
+	if i%50 == 0 {
+		r.Ticket = fmt.Sprintf("INC-%d", i)
+	}
+	if g.random.IntN(100) == 0 {
+		r.User = &mandate.Identity{Tenant: r.Grant.Partner, Object: must(mandate.ParseObjectID(scaleID(9, g.random.IntN(50))))}
+	}
+	if i < g.all/50 && g.random.IntN(g.all/1000+1) == 0 || i == 10 {
+		r.Caller, r.Purpose = "long-gone", "migration"
+	}
+	return r
+}
+
+// write appends records, many to a flush.
+func (g *generator) write(t *testing.T, l *Log, from, to int) {
+	t.Helper()
+	for from < to {
+		b := &batch{}
+		for ; from < to && len(b.items) < 5000; from++ {
+			r := g.record(from)
+			month := monthOf(r.Time)
+			k := must(l.keys.get(t.Context(), chainOf(&r), month, true))
+			b.items = append(b.items, &item{kind: r.Kind, chain: chainOf(&r), epoch: r.Epoch, body: must(body(&r, chainOf(&r), month, newSalt(), k.aead))})
+		}
+		size, err := l.store.write(t.Context(), b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.grew(size)
+		if from%500_000 == 0 {
+			t.Logf("%s: %d records", time.Now().Format(time.TimeOnly), from)
+		}
+	}
+}
+
+// Every filter finds what the records say, newest first, from a page to the
+// next while records are added; and with -scale 10000000 the log says how long
+// the first page takes.
+//
+//	go test ./audit -run TestAuditSearchAtScale/files -scale 10000000 -scaledir /somewhere -timeout 3h -v
+func TestAuditSearchAtScale(t *testing.T) {
+	engines(t, func(t *testing.T, cfg Config) {
+		if *scaleDir != "" && cfg.Dir != "" {
+			cfg = scaleConfig(t, *scaleDir)
+		}
+		l := openLog(t, cfg)
+		g := newGenerator(*scale)
+		if l.Count() == 0 {
+			began := time.Now()
+			g.write(t, l, 0, *scale)
+			t.Logf("%d records written in %v", *scale, time.Since(began))
+			began = time.Now()
+			if err := l.index.settled(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("indexed in %v", time.Since(began))
+		}
+		searches := scaleSearches(g)
+		for _, name := range slices.Sorted(maps.Keys(searches)) {
+			s := searches[name]
+			s.q.Limit = 50
+			began := time.Now()
+			page, err := l.Search(t.Context(), s.q)
+			took := time.Since(began)
+			if err != nil || len(page) == 0 && !s.none {
+				t.Errorf("%s: %d records, %v", name, len(page), err)
+			}
+			for i := range page {
+				if !s.fits(&page[i]) || i > 0 && page[i].Index >= page[i-1].Index {
+					t.Errorf("%s finds %+v", name, page[i])
+				}
+			}
+			t.Logf("%-32s %3d records %v", name, len(page), took.Round(100*time.Microsecond))
+		}
+		stablePages(t, l, g)
+	})
+}
+
+// scaleConfig is a log in files that stays.
+func scaleConfig(t *testing.T, dir string) Config {
+	t.Helper()
+	key := filepath.Join(dir, "key")
+	if _, err := os.Stat(key); err != nil {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := WriteKey(key, testOrigin); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cfg := Config{Dir: filepath.Join(dir, "audit"), DB: openDB(t, filepath.Join(dir, "db")), Keys: &plainWrapper{}, Log: slog.New(slog.NewTextHandler(io.Discard, nil))}
+	var err error
+	if cfg.Signer, cfg.Public, err = ReadKey(key); err != nil {
+		t.Fatal(err)
+	}
+	return cfg
+}
+
+// A scaleSearch is a search, and what is true of all that it finds.
+type scaleSearch struct {
+	q    Query
+	fits func(*Entry) bool
+	none bool // may find nothing
+}
+
+func scaleSearches(g *generator) map[string]scaleSearch {
+	middle := g.at(g.all / 2)
+	tenant, person := scaleID(7, 4), scaleID(9, 3)
+	ticket := fmt.Sprintf("INC-%d", g.all/100*50)
+	hot, uti, correlation, cold := scaleSum("token", -1), scaleSum("uti", -1)[:22], scaleID(8, 1<<40), scaleSum("token", 5)
+	return map[string]scaleSearch{
+		"nothing":                         {Query{}, func(*Entry) bool { return true }, false},
+		"partner, large":                  {Query{Chain: chainOfPartner(0)}, func(e *Entry) bool { return e.Chain == chainOfPartner(0) }, false},
+		"partner, small":                  {Query{Chain: chainOfPartner(77)}, func(e *Entry) bool { return e.Chain == chainOfPartner(77) }, g.all < 10_000},
+		"customer":                        {Query{Tenant: tenant}, func(e *Entry) bool { return e.Tenant.String() == tenant }, g.all < 1_000_000},
+		"kind, rare":                      {Query{Kind: mandate.KindDenied}, func(e *Entry) bool { return e.Kind == mandate.KindDenied }, false},
+		"kind, common":                    {Query{Kind: mandate.KindIssued}, func(e *Entry) bool { return e.Kind == mandate.KindIssued }, false},
+		"caller, everywhere":              {Query{Caller: "everywhere"}, func(e *Entry) bool { return e.Caller == "everywhere" }, false},
+		"caller, long gone":               {Query{Caller: "long-gone"}, func(e *Entry) bool { return e.Caller == "long-gone" }, false},
+		"purpose, common":                 {Query{Purpose: "purpose-3"}, func(e *Entry) bool { return e.Purpose == "purpose-3" }, false},
+		"purpose, long gone":              {Query{Purpose: "migration"}, func(e *Entry) bool { return e.Purpose == "migration" }, false},
+		"audience":                        {Query{Audience: "https://api-2.test"}, func(e *Entry) bool { return e.Audience == "https://api-2.test" }, false},
+		"request":                         {Query{Request: scaleSum("request", g.all/3)[:26]}, func(e *Entry) bool { return e.Index == int64(g.all/3) }, false},
+		"fingerprint, everywhere":         {Query{Fingerprint: hot}, func(e *Entry) bool { return e.Fingerprint == hot }, false},
+		"fingerprint, of one hour":        {Query{Fingerprint: cold}, func(e *Entry) bool { return e.Fingerprint == cold }, true},
+		"uti, everywhere":                 {Query{UTI: uti}, func(e *Entry) bool { return e.UTI == uti }, false},
+		"correlation, everywhere":         {Query{Correlation: correlation}, func(e *Entry) bool { return e.Correlation == correlation }, false},
+		"ticket, of all partners":         {Query{Ticket: ticket}, func(e *Entry) bool { return e.Ticket == ticket }, false},
+		"ticket that is nowhere":          {Query{Ticket: "INC-none", Chain: chainOfPartner(0)}, func(*Entry) bool { return false }, true},
+		"user, of all partners":           {Query{Person: person}, func(e *Entry) bool { return e.User.Object.String() == person }, g.all < 100_000},
+		"user, of one partner":            {Query{Person: person, Chain: chainOfPartner(0)}, func(e *Entry) bool { return e.User.Object.String() == person }, g.all < 100_000},
+		"from the middle on":              {Query{From: middle}, func(e *Entry) bool { return !e.Time.Before(middle) }, false},
+		"before the middle":               {Query{To: middle}, func(e *Entry) bool { return e.Time.Before(middle) }, false},
+		"a day in the middle":             {Query{From: middle, To: middle.AddDate(0, 0, 1)}, func(e *Entry) bool { return !e.Time.Before(middle) && e.Time.Before(middle.AddDate(0, 0, 1)) }, false},
+		"a day and a partner":             {Query{Chain: chainOfPartner(0), From: middle, To: middle.AddDate(0, 0, 1)}, func(e *Entry) bool { return e.Chain == chainOfPartner(0) && e.Time.Before(middle.AddDate(0, 0, 1)) }, g.all < 10_000},
+		"before the middle, and a caller": {Query{Caller: "everywhere", To: middle}, func(e *Entry) bool { return e.Caller == "everywhere" && e.Time.Before(middle) }, false},
+		"partner and kind":                {Query{Chain: chainOfPartner(0), Kind: mandate.KindDenied}, func(e *Entry) bool { return e.Chain == chainOfPartner(0) && e.Kind == mandate.KindDenied }, false},
+		"common kind, rare caller":        {Query{Kind: mandate.KindIssued, Caller: "long-gone"}, func(e *Entry) bool { return e.Caller == "long-gone" }, true},
+		"two that never met":              {Query{Purpose: "migration", Caller: "everywhere"}, func(*Entry) bool { return false }, true},
+		"two common that never met":       {Query{Kind: mandate.KindDenied, Fingerprint: hot}, func(*Entry) bool { return false }, true},
+		"partner, caller, purpose, API":   {Query{Chain: chainOfPartner(0), Caller: "everywhere", Purpose: "purpose-3", Audience: "https://api-2.test"}, func(e *Entry) bool { return e.Caller == "everywhere" && e.Purpose == "purpose-3" }, g.all < 10_000},
+	}
+}
+
+// stablePages reads pages while records are added: what was there is found
+// once, and nothing that came later.
+func stablePages(t *testing.T, l *Log, g *generator) {
+	t.Helper()
+	const pages, each = 30, 20
+	q := Query{Caller: "everywhere", Limit: each}
+	all, err := l.Search(t.Context(), Query{Caller: "everywhere", Limit: pages * each})
+	if err != nil {
+		t.Fatal(err)
+	}
+	from := int(l.Count())
+	var paged []Entry
+	for i := range pages {
+		page, err := l.Search(t.Context(), q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		paged = append(paged, page...)
+		if len(page) < each {
+			break
+		}
+		q.Before = page[each-1].Index
+		g.write(t, l, from+100*i, from+100*(i+1))
+	}
+	if !slices.EqualFunc(all, paged, func(a, b Entry) bool { return a.Index == b.Index }) {
+		t.Errorf("%d records in pages, %d at once", len(paged), len(all))
+	}
+}
