@@ -48,6 +48,9 @@ type Config struct {
 	// Nil means that there is no other.
 	Turns Turns
 
+	// Agents knows who acts for a partner. Nil knows of nobody.
+	Agents AgentDirectory
+
 	// KeepAlive says how grants that nobody asks for are kept alive. Its zero
 	// value, without a Schedule, leaves them to lapse.
 	KeepAlive KeepAlive

@@ -33,6 +33,10 @@ type Consent struct {
 	// Compromised is set of a renewal that was asked for because the user's
 	// account was compromised: the generation before does not stand in for it.
 	Compromised bool
+
+	// Renewal is set if the partner began by itself, without an invitation. It
+	// takes the place of a grant that is there, and begins none.
+	Renewal bool
 }
 
 // Consent makes an active grant out of an authorization code.
@@ -95,12 +99,28 @@ func (b *Broker) consent(ctx context.Context, c *Consent) (Grant, Receipt, error
 	if err != nil {
 		return Grant{}, Receipt{}, err
 	}
+	if err := last.renewable(c); err != nil {
+		return Grant{}, Receipt{}, err
+	}
 	g, err := b.candidate(ctx, c)
 	if err != nil {
 		return Grant{}, Receipt{}, err
 	}
-	g.Generation, g.Version, g.Origin = last.Last+1, 1, OriginConsent
-	return b.install(ctx, c.Partner, g, last.admits(&g), Record{Address: c.Address})
+	g.Generation, g.Version, g.Origin, g.Renewal = last.Last+1, 1, OriginConsent, c.Renewal
+	g, receipt, err := b.install(ctx, c.Partner, g, last.admits(&g), Record{Address: c.Address})
+	if c.Renewal && errors.Is(err, ErrSuperseded) {
+		err = &Refusal{Reason: ReasonEnded, Detail: "the grant changed while it was renewed", Err: err}
+	}
+	return g, receipt, err
+}
+
+// renewable returns a [*Refusal] if c would begin again, by itself, what was
+// ended: withdrawn by whomever.
+func (g *Grant) renewable(c *Consent) error {
+	if !c.Renewal || g.State == StateActive || g.State == StateSuspended {
+		return nil
+	}
+	return &Refusal{Reason: ReasonEnded, Detail: "no grant of the partner's is there to be renewed"}
 }
 
 // install activates g as the next generation, or stages it if an operator must

@@ -261,3 +261,48 @@ func TestRefuse(t *testing.T) {
 		t.Errorf("an unrecorded refusal: %v", err)
 	}
 }
+
+// What a partner begins by itself takes the place of a grant that is there, and
+// brings none back.
+func TestRenewal(t *testing.T) {
+	renewal := func(c *Consent) { c.Renewal = true }
+	for _, tt := range []struct {
+		name   string
+		before func(*world)
+		code   func(*world) // while the person signs in
+		want   Reason
+	}{
+		{"active", nil, nil, ""},
+		{"suspended", func(w *world) { w.vault.grants[0].State = StateSuspended }, nil, ReasonSuspended},
+		{"another user's", func(w *world) { w.vault.grants[0].User = mallory }, nil, ReasonOtherUser},
+		{"withdrawn", func(w *world) { w.vault.grants[0].State = StateWithdrawn }, nil, ReasonEnded},
+		{"never given", func(w *world) { w.vault.grants = nil }, nil, ReasonEnded},
+		{"withdrawn meanwhile", nil, func(w *world) { w.vault.grants[0].State = StateWithdrawn }, ReasonEnded},
+	} {
+		w := newPartnerWorld(t)
+		if _, _, err := w.Consent(t.Context(), consent()); err != nil {
+			t.Fatal(err)
+		}
+		if tt.before != nil {
+			tt.before(w)
+		}
+		if tt.code != nil {
+			w.entra.code = func(CodeRedemption) error { tt.code(w); return nil }
+		}
+		calls := w.entra.calls.Load()
+		g, _, err := w.Consent(t.Context(), consent(renewal))
+		if tt.before != nil && tt.want == ReasonEnded && w.entra.calls.Load() != calls {
+			t.Errorf("%s: Entra was asked for what cannot be", tt.name)
+		}
+		var r *Refusal
+		switch {
+		case tt.want == "" && (err != nil || g.Generation != 2):
+			t.Errorf("%s: got %+v, %v", tt.name, g, err)
+		case tt.want != "" && (!errors.As(err, &r) || r.Reason != tt.want):
+			t.Errorf("%s: got %v, want %s", tt.name, err, tt.want)
+		}
+		if tt.want == ReasonEnded && slices.ContainsFunc(w.vault.grants, func(g Grant) bool { return g.State == StateActive }) {
+			t.Errorf("%s: there is an active grant", tt.name)
+		}
+	}
+}

@@ -2,7 +2,6 @@ package mandate
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"maps"
@@ -165,63 +164,13 @@ func (c *Customer) later(o *Customer) bool {
 	return c.Ends.After(o.Ends)
 }
 
-// unauthorized is the status with which an API refuses a token that it does not
-// accept any more.
-const unauthorized = 401
-
-// askSource asks one source. A token out of memory that is refused is replaced
-// once.
-func (b *Broker) askSource(ctx context.Context, g *Grant, epoch int64, s CustomerSource) ([]Customer, error) {
-	refused := ""
-	for {
-		t, err := b.customersToken(ctx, g, epoch, s, refused)
-		if err != nil {
-			return nil, err
-		}
-		told, err := b.cfg.Customers.Directory.Customers(ctx, g.Key, s.Name, t.Access)
-		var fault *Fault
-		if errors.As(err, &fault) && fault.Status == unauthorized && refused == "" {
-			refused = t.Fingerprint
-			continue
-		}
-		return told, err
-	}
-}
-
-// customersToken returns a token of the partner's own tenant, on the record
-// like anybody's. Nobody else gets it. The records name no use, because no
-// policy was asked: whoever tries another policy on them leaves these out.
-func (b *Broker) customersToken(ctx context.Context, g *Grant, epoch int64, s CustomerSource, refused string) (*cached, error) {
-	r := Record{
-		Kind: KindDecided, Request: rand.Text(), Epoch: epoch, Caller: customersCaller, Purpose: customersPurpose,
-		Grant: &g.Key, Generation: g.Generation, Tenant: g.Key.Partner, Audience: s.Audience, Detail: s.Detail,
-	}
-	if _, err := b.cfg.Audit.Record(ctx, r); err != nil {
-		return nil, fmt.Errorf("record decision: %w", err)
-	}
-	f := flight{
-		redemption: Redemption{Key: g.Key, Tenant: g.Key.Partner, Audience: s.Audience},
-		generation: g.Generation, since: g.Since, epoch: epoch, atLeast: max(b.cfg.Early, customersTimeout), renews: refused,
-	}
-	t := b.usable(&f)
-	r.Cached = t != nil
-	var err error
-	if t == nil {
-		t, err = b.await(ctx, f)
-	}
-	if err == nil {
-		err = b.unchangedSince(epoch)
-	}
-	r.Kind = KindIssued
-	if err != nil {
-		r.Kind, r.Reason = KindFailed, err.Error()
-	} else {
-		r.Granted, r.Fingerprint, r.UTI, r.Correlation, r.Expires = t.Scopes, t.Fingerprint, t.UTI, t.CorrelationID, t.Expires
-	}
-	if _, rerr := b.cfg.Audit.Record(ctx, r); err != nil || rerr != nil {
-		return nil, errors.Join(err, rerr)
-	}
-	return t, b.unchangedSince(epoch)
+// askSource asks one source.
+func (b *Broker) askSource(ctx context.Context, g *Grant, epoch int64, s CustomerSource) (told []Customer, err error) {
+	err = b.runErrand(ctx, g, epoch, errand{customersCaller, customersPurpose, s.Audience, s.Detail}, func(token Secret) (err error) {
+		told, err = b.cfg.Customers.Directory.Customers(ctx, g.Key, s.Name, token)
+		return err
+	})
+	return told, err
 }
 
 // RefreshCustomers refreshes the list of a partner's customers now, or waits

@@ -244,6 +244,7 @@ const (
 	ReasonEntra        Reason = "entra"         // Entra answered with another error
 	ReasonNoRefresh    Reason = "no_refresh"    // Entra gave no refresh token
 	ReasonSiteProblem  Reason = "site"          // this site could not finish; nothing was stored
+	ReasonEnded        Reason = "ended"         // there is no consent any more that could be renewed
 	ReasonUnacceptable Reason = "unacceptable"  // the answer has fields that this site never asks for
 )
 

@@ -348,6 +348,9 @@ func (v *fakeVault) Activate(_ context.Context, g Grant) error {
 	if v.rotateErr != nil {
 		return v.rotateErr
 	}
+	if g.Renewal && !slices.ContainsFunc(v.grants, func(h Grant) bool { return h.State == StateActive }) {
+		return ErrSuperseded
+	}
 	var last int64
 	for i := range v.grants {
 		h := &v.grants[i]

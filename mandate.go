@@ -111,6 +111,11 @@ type Grant struct {
 	// was compromised: what was there before is destroyed at once.
 	Compromised bool
 
+	// Renewal marks a consent that the partner began by itself, without an
+	// invitation: it takes the place of an active generation, and of nothing
+	// that was withdrawn.
+	Renewal bool
+
 	// What the keep-alive knows of an active grant.
 	Due       time.Time // when it is redeemed next, whether or not anybody asks
 	Attempted time.Time // when that was last tried; zero if never
@@ -328,9 +333,9 @@ type Vault interface {
 	// import, and otherwise [StateReplaced] with its refresh token destroyed;
 	// an earlier fall-back is destroyed, and so are shared tokens; the epoch
 	// is raised; all of it at once. g.Generation must be one more than the
-	// last generation in any state (or the candidate's own), and a suspended
-	// grant is replaced only by a candidate: otherwise the error wraps
-	// [ErrSuperseded]. When it returns nil the grant survives a crash.
+	// last generation in any state (or the candidate's own), a suspended
+	// grant is replaced only by a candidate, and if g is a Renewal one must be
+	// active: otherwise the error wraps [ErrSuperseded]. When it returns nil the grant survives a crash.
 	Activate(ctx context.Context, g Grant) error
 
 	// Stage stores g, with its refresh token, as the candidate that an

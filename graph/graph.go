@@ -10,6 +10,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -85,8 +86,22 @@ func (o object) group() bool {
 // permission to read groups, that would be a guess, and the answer is a
 // [*mandate.Fault]; as is everything else that is not a clear answer.
 func (c *Client) AgentGroups(ctx context.Context, token mandate.Secret) ([]string, error) {
+	return c.agentGroups(ctx, token, c.base.JoinPath("me/memberOf"))
+}
+
+// AgentGroupsOf is [Client.AgentGroups] for another user of the token's
+// tenant. That there is no such user is an empty answer: Graph knows everybody.
+func (c *Client) AgentGroupsOf(ctx context.Context, token mandate.Secret, user mandate.ObjectID) ([]string, error) {
+	groups, err := c.agentGroups(ctx, token, c.base.JoinPath("users", user.String(), "memberOf"))
+	var f *mandate.Fault
+	if errors.As(err, &f) && f.Status == http.StatusNotFound {
+		return nil, nil
+	}
+	return groups, err
+}
+
+func (c *Client) agentGroups(ctx context.Context, token mandate.Secret, at *url.URL) ([]string, error) {
 	found, hidden := map[string]bool{}, false
-	at := c.base.JoinPath("me/memberOf")
 	at.RawQuery = url.Values{"$select": {"displayName,securityEnabled"}, "$top": {"999"}}.Encode()
 	for n := 0; at != nil; n++ {
 		if n == maxPages {

@@ -142,6 +142,29 @@ func TestAgentGroups(t *testing.T) {
 	wantFault(t, err, mandate.DomainAudience, mandate.RemedyConfigure)
 }
 
+// Somebody else's groups are asked for by object ID; a user that Graph does not
+// know is in none, and every other refusal is no answer.
+func TestAgentGroupsOf(t *testing.T) {
+	user, err := mandate.ParseObjectID("99999999-8888-7777-6666-555555555555")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &fakeGraph{answers: []answer{page("", group("AdminAgents")), {status: 404, body: `{"error":{"code":"Request_ResourceNotFound"}}`}, {status: 403, body: `{"error":{"code":"Authorization_RequestDenied"}}`}}}
+	c := newClient(t, f)
+	if got, err := c.AgentGroupsOf(ctx(), token, user); err != nil || len(got) != 1 || got[0] != "AdminAgents" {
+		t.Errorf("got %v, %v", got, err)
+	}
+	if at := f.asked[0].URL.Path; at != "/v1.0/users/99999999-8888-7777-6666-555555555555/memberOf" {
+		t.Errorf("asked %s", at)
+	}
+	if got, err := c.AgentGroupsOf(ctx(), token, user); err != nil || len(got) != 0 {
+		t.Errorf("an unknown user: %v, %v", got, err)
+	}
+	if got, err := c.AgentGroupsOf(ctx(), token, user); err == nil || len(got) != 0 {
+		t.Errorf("not permitted: %v, %v", got, err)
+	}
+}
+
 // The token does not go where a page says.
 func TestNextPage(t *testing.T) {
 	for _, link := range []string{

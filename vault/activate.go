@@ -140,6 +140,9 @@ func succeed(ctx context.Context, tx *database.Tx, g mandate.Grant, r row) ([]de
 	if err != nil {
 		return nil, err
 	}
+	if g.Renewal && !slices.ContainsFunc(all, func(s standing) bool { return s.state == mandate.StateActive }) {
+		return nil, mandate.ErrSuperseded
+	}
 	staged, err := admit(g.Generation, all)
 	if err != nil {
 		return nil, err

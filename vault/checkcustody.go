@@ -203,6 +203,11 @@ func (c *check) withdrawn(ctx context.Context) error {
 			return err
 		}
 	}
+	renewal := c.candidate(g.Generation+2, "renewed after all")
+	renewal.Renewal = true
+	if err := c.refused(ctx, renewal); err != nil {
+		return err
+	}
 	return c.again(ctx, g.Generation+2)
 }
 
