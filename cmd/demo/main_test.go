@@ -93,8 +93,11 @@ func TestDrillJSON(t *testing.T) {
 	if err := json.Unmarshal([]byte(stdout), &r); err != nil {
 		t.Fatalf("%q: %v", stdout, err)
 	}
-	if !r.OK || len(r.Steps) != 8 || r.Tokens == 0 || len(r.Renew) != 1 || r.Renew[0] != "contoso" {
+	if !r.OK || len(r.Steps) != 12 || r.Tokens == 0 || len(r.Touched) != 1 || r.Touched[0].Partner != "contoso" || r.Touched[0].Why == "" || r.New == r.Old {
 		t.Errorf("got %+v", r)
+	}
+	if !strings.Contains(r.Undone, "AADSTS53003") || !strings.Contains(r.Refused, "AADSTS700027") {
+		t.Errorf("undone because of %q; the old one is refused with %q", r.Undone, r.Refused)
 	}
 	for _, s := range r.Steps {
 		if !s.OK || s.Note == "" && s.TookMS == 0 {

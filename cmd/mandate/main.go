@@ -52,6 +52,9 @@ type program struct {
 	// Conform tests what keeps a configuration's grants.
 	Conform func(ctx context.Context, config string, found func(app.Finding)) error
 
+	// Demo is the package of the demonstration program.
+	Demo string
+
 	Version string
 }
 
@@ -114,6 +117,7 @@ func wired() program {
 			return app.CheckVaults(ctx, c, found)
 		},
 		Example: app.Example, Policy: app.ExamplePolicy, Clouds: clouds, Version: v,
+		Demo: "github.com/mandate-sam/mandate/cmd/demo",
 	}
 }
 

@@ -26,7 +26,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"mandate": main})
+	testscript.Main(m, map[string]func(){"mandate": main, "mandate-demo": fakeDemo})
 }
 
 // Each script runs against an operator socket of its own.

@@ -87,7 +87,7 @@ func (c *cli) root() *cobra.Command {
 	group(root)
 	root.AddCommand(c.serveCommand(), c.configCommand(), c.partnerCommand(), c.customerCommand(), c.grantCommand(), c.callerCommand(), c.loginCommand(), c.logoutCommand(),
 		c.tokenCommand(), c.callCommand(), c.auditCommand(), c.witnessCommand(), c.policyCommand(), c.forecastCommand(), c.versionCommand())
-	root.AddCommand(c.keyCommand(), c.lockdownCommand(), c.revokeCommand(), c.backupCommand(), c.restoreCommand(), c.vaultCommand(), c.credentialCommand())
+	root.AddCommand(c.keyCommand(), c.lockdownCommand(), c.revokeCommand(), c.backupCommand(), c.restoreCommand(), c.vaultCommand(), c.credentialCommand(), c.drillCommand())
 	return root
 }
 

@@ -10,24 +10,33 @@ import (
 
 	"github.com/mandate-sam/mandate/api"
 	"github.com/mandate-sam/mandate/emulator"
+	"github.com/mandate-sam/mandate/emulator/fault"
 )
 
 // A Drill rehearses that the credential of the application has leaked: a
-// partner has consented, a service asks for tokens all the time, and the
-// credential is replaced, though Entra takes its time and Graph is busy.
+// partner has consented, a thief redeems with a copy of the credential, and it
+// is replaced while a service asks for tokens all the time. The first attempt
+// cannot be completed, and is taken back; in the second Entra takes its time,
+// and Graph is busy.
 type Drill struct {
 	*Demo
 	Progress Progress
 	Report   DrillReport
+
+	thief thief
 }
 
 // A DrillReport is what came of a drill.
 type DrillReport struct {
-	OK     bool        `json:"ok"`
-	Steps  []DrillStep `json:"steps"`
-	Tokens int         `json:"tokens"` // that the service got meanwhile
-	Renew  []string    `json:"renew"`  // partners to invite again
-	Error  string      `json:"error,omitempty"`
+	OK      bool                  `json:"ok"`
+	Steps   []DrillStep           `json:"steps"`
+	Tokens  int                   `json:"tokens"`  // that the service got meanwhile
+	Old     string                `json:"old"`     // the credential that leaked
+	New     string                `json:"new"`     // the one in its place
+	Undone  string                `json:"undone"`  // why the first attempt was taken back
+	Refused string                `json:"refused"` // what Entra said to a redemption with the old one
+	Touched []api.CredentialGrant `json:"touched"` // grants that whoever had the old one may have redeemed
+	Error   string                `json:"error,omitempty"`
 }
 
 // A DrillStep is one step of it.
@@ -40,7 +49,7 @@ type DrillStep struct {
 
 // Run rehearses, and stops at the first step that fails.
 func (d *Drill) Run(ctx context.Context) error {
-	d.Report = DrillReport{Steps: []DrillStep{}, Renew: []string{}}
+	d.Report = DrillReport{Steps: []DrillStep{}, Touched: []api.CredentialGrant{}}
 	w := Walk{Demo: d.Demo, Progress: d.Progress, browser: NewBrowser(d.Emulator.Client().Transport)}
 	for _, s := range []struct {
 		name string
@@ -49,11 +58,15 @@ func (d *Drill) Run(ctx context.Context) error {
 		{"the operator invites the partner", w.invite},
 		{"the partner opens the invitation and reads it", w.read},
 		{"the partner signs in with MFA and accepts", w.consent},
-		{"the operator looks at the credential", d.inspect},
+		{"a thief has a copy of the credential and a refresh token, and redeems it", d.steal},
+		{"the operator looks at the credential", d.inspectOld},
+		{"Entra will not take a new one, and everything is as it was", d.rollBack},
 		{"Entra becomes slow to learn, and Graph busy", d.trouble},
 		{"the credential is replaced, as one that has leaked, while a service asks for tokens", d.replace},
-		{"nothing but the new credential is left", d.inspect},
-		{"a new token is redeemed with it", d.redeem},
+		{"nothing but the new credential is left", d.inspectNew},
+		{"the thief's refresh token is refused with the old credential", d.refuse},
+		{"the grants that the leak has touched are listed", d.list},
+		{"a new token is redeemed with the new credential", d.redeem},
 	} {
 		if err := d.step(ctx, s.name, s.do); err != nil {
 			d.Report.Error = err.Error()
@@ -82,17 +95,76 @@ func (d *Drill) step(ctx context.Context, name string, do func(context.Context) 
 	return err
 }
 
-// inspect wants one credential at Entra, ours.
-func (d *Drill) inspect(ctx context.Context) (string, error) {
+// inspect wants one credential at Entra, ours, and returns its ID.
+func (d *Drill) inspect(ctx context.Context) (id, note string, err error) {
 	all, err := d.Operator.Credentials(ctx, "marketplace")
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	st := all[0]
 	if st.Unasked != "" || st.Rotation != nil || len(st.Entra) != 1 || st.Entra[0].Ours != "in use" {
-		return "", fmt.Errorf("at Entra are %d credentials %s", len(st.Entra), st.Unasked+strings.Join(st.Warnings, "; "))
+		return "", "", fmt.Errorf("at Entra are %d credentials %s", len(st.Entra), st.Unasked+strings.Join(st.Warnings, "; "))
 	}
-	return fmt.Sprintf("%s %s, and Entra has that one alone", st.Kind, st.ID), nil
+	return st.ID, fmt.Sprintf("%s %s, and Entra has that one alone", st.Kind, st.ID), nil
+}
+
+func (d *Drill) inspectOld(ctx context.Context) (note string, err error) {
+	d.Report.Old, note, err = d.inspect(ctx)
+	return note, err
+}
+
+func (d *Drill) inspectNew(ctx context.Context) (note string, err error) {
+	if d.Report.New, note, err = d.inspect(ctx); err == nil && d.Report.New == d.Report.Old {
+		err = fmt.Errorf("it is the old one: %s", note)
+	}
+	return note, err
+}
+
+// steal makes a thief of whoever reads the files of the application.
+func (d *Drill) steal(ctx context.Context) (string, error) {
+	var err error
+	if d.thief.credential, err = d.copied(); err != nil {
+		return "", err
+	}
+	if d.thief.refresh, err = d.obtain(ctx, emulator.ContosoTenant, User, d.thief.credential); err != nil {
+		return "", err
+	}
+	if refused, err := d.thief.redeem(ctx, d.Demo); err != nil || refused != "" {
+		return "", errors.Join(err, errors.New(refused))
+	}
+	return "Entra gives the thief a token for Graph, of " + User, nil
+}
+
+// refuse wants the thief to get nothing any more, because of the credential.
+func (d *Drill) refuse(ctx context.Context) (string, error) {
+	refused, err := d.thief.redeem(ctx, d.Demo)
+	if err == nil && !strings.HasPrefix(refused, "AADSTS700027:") && !strings.HasPrefix(refused, "AADSTS7000215:") {
+		err = fmt.Errorf("this does not refuse the credential: %q", refused)
+	}
+	d.Report.Refused = refused
+	return "Entra says " + refused, err
+}
+
+// rollBack has Entra refuse the new credential once it is registered, by a
+// policy, which no waiting helps against.
+func (d *Drill) rollBack(ctx context.Context) (string, error) {
+	err := d.Operator.RotateCredential(ctx, api.CredentialRequest{Application: "marketplace", Compromised: true}, func(l api.CredentialLine) {
+		if l.Step == "register" && l.TookMS > 0 {
+			d.Emulator.Dial(func(d *emulator.Dials) {
+				d.Refusals = []fault.Refusal{{Code: 53003, Grant: "client_credentials", Times: 1}}
+			})
+		}
+	})
+	d.Emulator.Dial(func(d *emulator.Dials) { d.Refusals = nil })
+	if err == nil {
+		return "", errors.New("it was replaced")
+	}
+	d.Report.Undone = err.Error()
+	id, _, ierr := d.inspect(ctx)
+	if ierr != nil || id != d.Report.Old || !strings.Contains(err.Error(), "undone") {
+		return "", errors.Join(err, ierr, fmt.Errorf("the credential is %s", id))
+	}
+	return "AADSTS53003, a conditional access policy: the new one is removed again, and Entra has the old one alone", nil
 }
 
 func (d *Drill) trouble(context.Context) (string, error) {
@@ -117,18 +189,27 @@ func (d *Drill) replace(ctx context.Context) (string, error) {
 			steps = append(steps, fmt.Sprintf("%s %v", l.Step, (time.Duration(l.TookMS)*time.Millisecond).Round(10*time.Millisecond)))
 		}
 		if l.Grant != nil && l.Grant.Renew {
-			d.Report.Renew = append(d.Report.Renew, l.Grant.Partner)
+			d.Report.Touched = append(d.Report.Touched, *l.Grant)
 		}
 	})
 	stop()
 	service.Wait()
-	switch {
-	case err != nil || failed != nil:
+	if err != nil || failed != nil {
 		return "", errors.Join(err, failed)
-	case d.Report.Tokens == 0 || len(d.Report.Renew) != 1:
-		return "", fmt.Errorf("the service got %d tokens, and %d grants are to be renewed", d.Report.Tokens, len(d.Report.Renew))
 	}
-	return fmt.Sprintf("%s; meanwhile %d tokens and no failure; to invite again: %s", strings.Join(steps, ", "), d.Report.Tokens, strings.Join(d.Report.Renew, ", ")), nil
+	if d.Report.Tokens == 0 {
+		return "", errors.New("the service got no token meanwhile")
+	}
+	return fmt.Sprintf("%s; meanwhile %d tokens and no failure", strings.Join(steps, ", "), d.Report.Tokens), nil
+}
+
+// list wants the one grant that there is among those to renew.
+func (d *Drill) list(context.Context) (string, error) {
+	if len(d.Report.Touched) != 1 || d.Report.Touched[0].Partner != Partner {
+		return "", fmt.Errorf("the grants to renew are %+v", d.Report.Touched)
+	}
+	g := d.Report.Touched[0]
+	return fmt.Sprintf("%s, generation %d (%s), is to be renewed: mandate partner invite %[1]s", g.Partner, g.Generation, g.State), nil
 }
 
 // shopAround asks for tokens until ctx is done, and returns why one was not

@@ -3,8 +3,6 @@ package demo
 import (
 	"context"
 	"errors"
-	"io"
-	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -21,48 +19,15 @@ import (
 // tenant, with the same application.
 func (d *Demo) elsewhere(t *testing.T, tenant, user string) string {
 	t.Helper()
-	ctx := t.Context()
-	application, _ := d.Emulator.Application(emulator.ApplicationID)
-	redirect := d.Portal + "/elsewhere"
-	if !slices.Contains(application.RedirectURIs, redirect) {
-		application.RedirectURIs = append(application.RedirectURIs, redirect)
-		if err := d.Emulator.Register(application); err != nil {
-			t.Fatal(err)
-		}
-	}
-	login := d.Emulator.Endpoints().Login
-	scope := "openid offline_access " + d.Emulator.Endpoints().Graph + "/.default"
-	b := NewBrowser(d.Emulator.Client().Transport)
-	p, err := b.Open(ctx, login+"/"+tenant+"/oauth2/v2.0/authorize?"+url.Values{
-		"client_id": {emulator.ApplicationID}, "response_type": {"code"}, "redirect_uri": {redirect}, "scope": {scope}, "state": {"s"},
-	}.Encode())
-	if err == nil {
-		p, err = b.signIn(ctx, p, login, user, "accept", func(string) {})
-	}
+	credential, err := d.copied()
 	if err != nil {
 		t.Fatal(err)
 	}
-	secret, err := os.ReadFile(d.File("application.secret"))
+	refresh, err := d.obtain(t.Context(), tenant, user, credential)
 	if err != nil {
 		t.Fatal(err)
 	}
-	res, err := d.Emulator.Client().PostForm(login+"/"+tenant+"/oauth2/v2.0/token", url.Values{
-		"client_id": {emulator.ApplicationID}, "client_secret": {string(secret)}, "grant_type": {"authorization_code"},
-		"code": {p.At.Query().Get("code")}, "redirect_uri": {redirect}, "scope": {scope},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	body, _ := io.ReadAll(res.Body)
-	var out struct {
-		RefreshToken string `json:"refresh_token"`
-	}
-	unmarshal(t, body, &out)
-	if out.RefreshToken == "" {
-		t.Fatalf("Entra gave no refresh token: %s (code at %s)", body, p.At.Path)
-	}
-	return out.RefreshToken
+	return refresh
 }
 
 func TestImport(t *testing.T) {
