@@ -107,8 +107,8 @@ func checkCertificate(der []byte, now time.Time) (*x509.Certificate, error) {
 func (c *Certificate) NotAfter() time.Time { return c.cert.NotAfter }
 
 // Authenticate implements [Credential].
-func (c *Certificate) Authenticate(ctx context.Context, form url.Values, client mandate.AppID, tokenURL string) error {
-	jwt, err := c.assertion(ctx, assertionKey{client, tokenURL})
+func (c *Certificate) Authenticate(ctx context.Context, form url.Values, client mandate.AppID, tokenURL string, now time.Time) error {
+	jwt, err := c.assertion(ctx, assertionKey{client, tokenURL}, now)
 	if err != nil {
 		return fmt.Errorf("sign client assertion: %w", err)
 	}
@@ -120,17 +120,17 @@ func (c *Certificate) Authenticate(ctx context.Context, form url.Values, client 
 // assertion returns a cached assertion, or signs one for everybody who waits.
 // The signature outlives the caller that began it, so that one who hangs up
 // fails nobody else.
-func (c *Certificate) assertion(ctx context.Context, k assertionKey) (mandate.Secret, error) {
-	if jwt, ok := c.cached(k, time.Now()); ok {
+func (c *Certificate) assertion(ctx context.Context, k assertionKey, now time.Time) (mandate.Secret, error) {
+	if jwt, ok := c.cached(k, now); ok {
 		return jwt, nil
 	}
 	done := c.flight.DoChan(k.client.String()+" "+k.tokenURL, func() (any, error) {
-		if jwt, ok := c.cached(k, time.Now()); ok {
+		if jwt, ok := c.cached(k, now); ok {
 			return jwt, nil
 		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), signTimeout)
 		defer cancel()
-		return c.sign(ctx, k, time.Now())
+		return c.sign(ctx, k, now)
 	})
 	select {
 	case <-ctx.Done():
@@ -143,11 +143,14 @@ func (c *Certificate) assertion(ctx context.Context, k assertionKey) (mandate.Se
 	}
 }
 
+// cached returns the assertion of before, unless it is nearly over, or has not
+// begun because the clock was wrong by which it was made.
 func (c *Certificate) cached(k assertionKey, now time.Time) (mandate.Secret, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	a, ok := c.cache[k]
-	return a.jwt, ok && a.until.Sub(now.Round(0)) > assertionMargin
+	left := a.until.Sub(now.Round(0))
+	return a.jwt, ok && left > assertionMargin && left <= assertionLife
 }
 
 // claims are those of a client assertion. Its audience is the endpoint that it

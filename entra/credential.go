@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/url"
 	"regexp"
+	"time"
 
 	"github.com/mandate-sam/mandate"
 )
@@ -11,9 +12,9 @@ import (
 // A Credential proves to the token endpoint that a request comes from the
 // application.
 type Credential interface {
-	// Authenticate adds to form what proves that client sent it to tokenURL.
-	// Whatever it adds is never repeated in an error.
-	Authenticate(ctx context.Context, form url.Values, client mandate.AppID, tokenURL string) error
+	// Authenticate adds to form what proves that client sent it to tokenURL
+	// now, by Entra's clock. Whatever it adds is never repeated in an error.
+	Authenticate(ctx context.Context, form url.Values, client mandate.AppID, tokenURL string, now time.Time) error
 }
 
 // A Secret authenticates by a client secret (RFC 6749, section 2.3.1).
@@ -42,7 +43,7 @@ func NewSecret(s mandate.Secret) (*Secret, error) {
 }
 
 // Authenticate implements [Credential].
-func (s *Secret) Authenticate(_ context.Context, form url.Values, _ mandate.AppID, _ string) error {
+func (s *Secret) Authenticate(_ context.Context, form url.Values, _ mandate.AppID, _ string, _ time.Time) error {
 	form.Set("client_secret", s.value.Reveal())
 	return nil
 }

@@ -57,7 +57,7 @@ func newSigner(until time.Time) *countingSigner {
 func assertionOf(t *testing.T, c *Certificate, tokenURL string) string {
 	t.Helper()
 	form := url.Values{}
-	if err := c.Authenticate(ctx(), form, app, tokenURL); err != nil {
+	if err := c.Authenticate(ctx(), form, app, tokenURL, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	if got := form.Get("client_assertion_type"); got != "urn:ietf:params:oauth:client-assertion-type:jwt-bearer" || len(form) != 2 {
@@ -117,7 +117,7 @@ func TestAssertionIsCached(t *testing.T) {
 			t.Error("the same assertion for another endpoint")
 		}
 		form := url.Values{}
-		c.Authenticate(ctx(), form, must(mandate.ParseAppID(userID)), "https://one.test")
+		c.Authenticate(ctx(), form, must(mandate.ParseAppID(userID)), "https://one.test", time.Now())
 		if form.Get("client_assertion") == one {
 			t.Error("the same assertion for another application")
 		}
@@ -147,7 +147,7 @@ func TestAssertionIsSignedOnce(t *testing.T) {
 		first, hangUp := withCancel()
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			if err := c.Authenticate(first, url.Values{}, app, "https://one.test"); !errors.Is(err, context.Canceled) {
+			if err := c.Authenticate(first, url.Values{}, app, "https://one.test", time.Now()); !errors.Is(err, context.Canceled) {
 				t.Errorf("who hung up got %v", err)
 			}
 		})
@@ -267,7 +267,7 @@ func TestLoadSecret(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.Authenticate(ctx(), form, app, "")
+	s.Authenticate(ctx(), form, app, "", time.Now())
 	if d := cmp.Diff(url.Values{"client_secret": {canarySecret}}, form); d != "" {
 		t.Errorf("(-want +got)\n%s", d)
 	}

@@ -6,10 +6,13 @@
 // never from downloaded metadata; no redirect is followed and no answer is read
 // beyond its limit. Nothing is ever sent twice: Entra may have replaced a
 // refresh token although its answer was lost, so whether to try again is for
-// the caller, who knows what is stored.
+// the caller, who knows what is stored. Only what Entra refused to look at,
+// because our clock was wrong, is sent again by Entra's.
 package entra
 
 import (
+	"cmp"
+	"log/slog"
 	"net/http"
 	"strings"
 	"time"
@@ -43,14 +46,18 @@ type Config struct {
 	// used: a credential must not follow a redirect. A zero Timeout means 30
 	// seconds.
 	HTTP *http.Client
+
+	// Log is told when this host's clock and Entra's differ. Nil discards.
+	Log *slog.Logger
 }
 
 // A Client is one application in one cloud. It implements
 // [mandate.Authority] and may be used by many goroutines.
 type Client struct {
-	cfg  Config
-	http *http.Client
-	keys *keySet
+	cfg   Config
+	http  *http.Client
+	keys  *keySet
+	clock *clock
 }
 
 var _ mandate.Authority = (*Client)(nil)
@@ -74,8 +81,9 @@ func New(cfg Config) (*Client, error) {
 	if err := cfg.Cloud.Check(); err != nil {
 		return nil, err
 	}
+	cfg.Log = cmp.Or(cfg.Log, slog.New(slog.DiscardHandler))
 	h := upstream.Direct(cfg.HTTP)
-	return &Client{cfg: cfg, http: h, keys: newKeySet(h, keysURL(cfg))}, nil
+	return &Client{cfg: cfg, http: h, keys: newKeySet(h, keysURL(cfg)), clock: &clock{log: cfg.Log}}, nil
 }
 
 // endpoint returns the URL of "authorize" or "token" for a tenant.

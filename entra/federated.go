@@ -32,11 +32,11 @@ func NewFederated(s Source) *Federated { return &Federated{s} }
 
 // Check reports whether there is a token now.
 func (f *Federated) Check(ctx context.Context) error {
-	return f.Authenticate(ctx, url.Values{}, mandate.AppID{}, "")
+	return f.Authenticate(ctx, url.Values{}, mandate.AppID{}, "", time.Now())
 }
 
 // Authenticate implements [Credential].
-func (f *Federated) Authenticate(ctx context.Context, form url.Values, _ mandate.AppID, _ string) error {
+func (f *Federated) Authenticate(ctx context.Context, form url.Values, _ mandate.AppID, _ string, _ time.Time) error {
 	ctx, cancel := context.WithTimeout(ctx, signTimeout)
 	defer cancel()
 	token, until, err := f.source(ctx)

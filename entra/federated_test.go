@@ -25,7 +25,7 @@ func TestFederated(t *testing.T) {
 	path := file(t, 0o644, first, "\n")
 	c := NewFederated(TokenFile(path))
 	form := url.Values{}
-	if err := c.Authenticate(ctx(), form, app, "u"); err != nil || form.Get("client_assertion") != first || len(form) != 2 ||
+	if err := c.Authenticate(ctx(), form, app, "u", time.Now()); err != nil || form.Get("client_assertion") != first || len(form) != 2 ||
 		form.Get("client_assertion_type") != "urn:ietf:params:oauth:client-assertion-type:jwt-bearer" {
 		t.Errorf("form %v, %v", form, err)
 	}
@@ -33,7 +33,7 @@ func TestFederated(t *testing.T) {
 	if err := os.WriteFile(path, []byte(next), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Authenticate(ctx(), form, app, "u"); err != nil || form.Get("client_assertion") != next {
+	if err := c.Authenticate(ctx(), form, app, "u", time.Now()); err != nil || form.Get("client_assertion") != next {
 		t.Errorf("after the file changed: %v", err)
 	}
 }
@@ -54,7 +54,7 @@ func TestFederatedRefuses(t *testing.T) {
 		{"long", file(t, 0o600, strings.Repeat("CANARY", maxFederated)), "longer"},
 		{"expired", file(t, 0o600, fileToken(`{"exp":951782400}`)), "expired at 2000-02-29T00:00:00Z: what renews that file"},
 	} {
-		err := NewFederated(TokenFile(tt.path)).Authenticate(ctx(), url.Values{}, app, "u")
+		err := NewFederated(TokenFile(tt.path)).Authenticate(ctx(), url.Values{}, app, "u", time.Now())
 		if !errors.Is(err, mandate.ErrInvalid) || !strings.Contains(err.Error(), tt.says) {
 			t.Errorf("%s: got %v, want %q", tt.name, err, tt.says)
 			continue
@@ -64,7 +64,7 @@ func TestFederatedRefuses(t *testing.T) {
 	old := func(context.Context) (mandate.Secret, time.Time, error) {
 		return mandate.NewSecret(good), time.Now(), nil
 	}
-	if err := NewFederated(old).Authenticate(ctx(), url.Values{}, app, "u"); !errors.Is(err, mandate.ErrInvalid) {
+	if err := NewFederated(old).Authenticate(ctx(), url.Values{}, app, "u", time.Now()); !errors.Is(err, mandate.ErrInvalid) {
 		t.Errorf("a source with an old token: %v", err)
 	}
 }

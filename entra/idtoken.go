@@ -122,7 +122,7 @@ func (c *Client) verifyFor(ctx context.Context, raw string, tenant mandate.Tenan
 	if err := c.checkKeyIssuer(keyIssuer, tenant); err != nil {
 		return nil, claims, err
 	}
-	if err := claims.checkTimes(time.Now()); err != nil {
+	if err := claims.checkTimes(c.clock.now()); err != nil {
 		return nil, claims, err
 	}
 	user, err := c.user(claims, tenant)

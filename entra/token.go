@@ -108,24 +108,40 @@ func isScope(s string) bool {
 	return s != "" && len(s) <= 512 && strings.IndexFunc(s, func(r rune) bool { return r <= ' ' || r == '"' || r == '\\' || r > '~' }) < 0
 }
 
-// ask sends a form to the token endpoint of a tenant, once. Its error is a
-// [*mandate.Fault] in which nothing of the form can be read.
+// codeTimes is Entra's code for an assertion that is not valid at the time.
+const codeTimes = 700024
+
+// ask sends a form to the token endpoint of a tenant, once; or twice, if the
+// first answer shows that our assertion was refused because our clock is
+// wrong. Its error is a [*mandate.Fault] in which nothing of the form can be
+// read.
 func (c *Client) ask(ctx context.Context, tenant mandate.TenantID, a mandate.Audience, form url.Values, own bool) (answer, error) {
-	tokenURL := c.endpoint(tenant, "token")
-	form.Set("client_id", c.cfg.Application.String())
-	if err := c.cfg.Credential.Authenticate(ctx, form, c.cfg.Application, tokenURL); err != nil {
-		return answer{}, credentialFault(ctx, censor(form), err)
+	out, wrong, f := c.askOnce(ctx, tenant, a, form, own)
+	if f != nil && wrong && slices.Contains(f.Codes, codeTimes) {
+		out, _, f = c.askOnce(ctx, tenant, a, form, own)
 	}
-	x := exchange{id: upstream.RequestID(), sent: time.Now(), audience: a, own: own, censor: censor(form)}
-	status, header, body, err := c.post(ctx, tokenURL, x.id, form)
-	if err != nil {
-		return answer{}, transport(x.id, x.censor, err)
-	}
-	out, f := x.read(status, header, body)
 	if f != nil {
 		return answer{}, f
 	}
 	return out, nil
+}
+
+// askOnce also reports whether our clock was found to be wrong.
+func (c *Client) askOnce(ctx context.Context, tenant mandate.TenantID, a mandate.Audience, form url.Values, own bool) (answer, bool, *mandate.Fault) {
+	tokenURL := c.endpoint(tenant, "token")
+	form.Set("client_id", c.cfg.Application.String())
+	now := c.clock.now()
+	if err := c.cfg.Credential.Authenticate(ctx, form, c.cfg.Application, tokenURL, now); err != nil {
+		return answer{}, false, credentialFault(ctx, censor(form), err)
+	}
+	x := exchange{id: upstream.RequestID(), sent: time.Now(), audience: a, own: own, censor: censor(form)}
+	status, header, body, err := c.post(ctx, tokenURL, x.id, form)
+	if err != nil {
+		return answer{}, false, transport(x.id, x.censor, err)
+	}
+	wrong := c.clock.hear(header, x.sent, now)
+	out, f := x.read(status, header, body)
+	return out, wrong, f
 }
 
 // credentialFault says that we could not even prove who we are.

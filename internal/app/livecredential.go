@@ -32,8 +32,8 @@ type liveCredential struct {
 }
 
 // Authenticate implements [entra.Credential].
-func (l *liveCredential) Authenticate(ctx context.Context, form url.Values, client mandate.AppID, tokenURL string) error {
-	return l.current().Authenticate(ctx, form, client, tokenURL)
+func (l *liveCredential) Authenticate(ctx context.Context, form url.Values, client mandate.AppID, tokenURL string, now time.Time) error {
+	return l.current().Authenticate(ctx, form, client, tokenURL, now)
 }
 
 func (l *liveCredential) current() entra.Credential {

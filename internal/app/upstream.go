@@ -68,7 +68,7 @@ func (u *upstream) add(ctx context.Context, o *outside, a *Application) error {
 		return err
 	}
 	u.entra[appKey{cloud.Name, id}], err = entra.New(entra.Config{
-		Cloud: cloud, Application: id, Version: a.version(), Credential: credential, HTTP: u.http[cloud.Name],
+		Cloud: cloud, Application: id, Version: a.version(), Credential: credential, HTTP: u.http[cloud.Name], Log: o.log,
 	})
 	return err
 }

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/mandate-sam/mandate"
 	"github.com/mandate-sam/mandate/api"
@@ -191,7 +192,7 @@ func (a *attacker) ask(tenant, client string, form url.Values, c entra.Credentia
 	to := a.world.Emulator.Endpoints().Login + "/" + tenant + "/oauth2/v2.0/token"
 	if c != nil {
 		id, err := mandate.ParseAppID(client)
-		if err != nil || c.Authenticate(a.t.Context(), form, id, to) != nil {
+		if err != nil || c.Authenticate(a.t.Context(), form, id, to, time.Now()) != nil {
 			return false
 		}
 	}
