@@ -77,7 +77,7 @@ func (s *Server) admit(ctx context.Context, req *mandate.Request, caller mandate
 	if err != nil {
 		return err
 	}
-	if field := within(b, cloud, req); field != "" {
+	if field := within(b, &cloud, req); field != "" {
 		return s.deny(ctx, req, fmt.Sprintf("the %s is not the one that the caller is registered for", field))
 	}
 	if userToken == "" {

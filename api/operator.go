@@ -42,12 +42,12 @@ type partnersAnswer struct {
 
 // cloud returns the cloud of a partner. One that is not there is a fault of
 // the wiring.
-func (s *Server) cloud(p mandate.Partner) (*mandate.Cloud, error) {
+func (s *Server) cloud(p mandate.Partner) (mandate.Cloud, error) {
 	cloud, ok := s.cfg.Clouds[p.Key.Cloud]
 	if !ok {
-		return nil, fmt.Errorf("partner %s is in cloud %q, which is not configured", p.Name, p.Key.Cloud)
+		return cloud, fmt.Errorf("partner %s is in cloud %q, which is not configured", p.Name, p.Key.Cloud)
 	}
-	return &cloud, nil
+	return cloud, nil
 }
 
 // change records what an operator is about to change, and then does it.

@@ -26,19 +26,6 @@ type TokenRequest struct {
 	UserToken   string   `json:"user_token,omitempty"`   // ID token of the partner's user on whose behalf it is
 }
 
-// A tokenAnswer is the answer, as it goes over the wire.
-type tokenAnswer struct {
-	AccessToken string           `json:"access_token"`
-	TokenType   string           `json:"token_type"`
-	ExpiresIn   int64            `json:"expires_in"`
-	Tenant      mandate.TenantID `json:"tenant"`
-	Audience    mandate.Audience `json:"audience"`
-	Scopes      []mandate.Scope  `json:"scopes"`
-	Generation  int64            `json:"generation"`
-	Decision    string           `json:"decision"` // the rule's name
-	Record      mandate.Receipt  `json:"record"`
-}
-
 // token is POST /v1/tokens.
 func (s *Server) token(w http.ResponseWriter, r *http.Request, caller mandate.CallerID) error {
 	in, err := web.ReadQuick(w, r, quickRequest)
@@ -60,11 +47,13 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request, caller mandate.Ca
 	if err != nil {
 		return err
 	}
-	return web.Write(w, http.StatusOK, tokenAnswer{
+	a := tokenAnswer{
 		AccessToken: tok.Access.Reveal(), TokenType: "Bearer", ExpiresIn: max(0, int64(time.Until(tok.Expires).Seconds())),
-		Tenant: tok.Tenant, Audience: tok.Audience, Scopes: append([]string{}, tok.Scopes...),
+		Tenant: tok.Tenant, Audience: tok.Audience, Scopes: tok.Scopes,
 		Generation: tok.Generation, Decision: tok.Rule, Record: tok.Receipt,
-	})
+	}
+	a.write(w)
+	return nil
 }
 
 // handOvers is how often a token is asked for again that was overtaken by a
@@ -101,7 +90,7 @@ func (s *Server) parseToken(in TokenRequest) (mandate.Request, error) {
 	if err != nil {
 		return req, err
 	}
-	if req.Scopes, err = parseScopes(cloud, req.Audience, in.Scopes); err != nil {
+	if req.Scopes, err = parseScopes(&cloud, req.Audience, in.Scopes); err != nil {
 		return req, err
 	}
 	req.Claims, err = mandate.ParseClaims(in.Claims)
@@ -110,26 +99,25 @@ func (s *Server) parseToken(in TokenRequest) (mandate.Request, error) {
 
 // resolve sets the partner, tenant and audience of req, and returns the
 // partner's cloud.
-func (s *Server) resolve(req *mandate.Request, partner, tenant, audience string) (*mandate.Cloud, error) {
+func (s *Server) resolve(req *mandate.Request, partner, tenant, audience string) (cloud mandate.Cloud, err error) {
 	if !mandate.Name(partner) {
-		return nil, mandate.Invalid("partner", "must be a partner's short name or tenant id")
+		return cloud, mandate.Invalid("partner", "must be a partner's short name or tenant id")
 	}
 	p, err := s.cfg.Partners.Partner(partner)
 	if err != nil {
-		return nil, err
+		return cloud, err
 	}
-	cloud, err := s.cloud(p)
-	if err != nil {
-		return nil, err
+	if cloud, err = s.cloud(p); err != nil {
+		return cloud, err
 	}
 	req.Partner, req.Tenant = p, p.Key.Partner
 	if tenant != "" {
 		if req.Tenant, err = mandate.ParseTenantID(tenant); err != nil {
-			return nil, err
+			return cloud, err
 		}
 	}
 	if audience == "" {
-		return nil, mandate.Invalid("audience", "is required: say which API the token is for")
+		return cloud, mandate.Invalid("audience", "is required: say which API the token is for")
 	}
 	req.Audience, err = cloud.Resolve(audience)
 	return cloud, err
@@ -139,6 +127,9 @@ func (s *Server) resolve(req *mandate.Request, partner, tenant, audience string)
 // scope may be written with the resource in front, as OAuth clients do, and
 // /.default is what no scope at all is.
 func parseScopes(cloud *mandate.Cloud, a mandate.Audience, in []string) ([]mandate.Scope, error) {
+	if len(in) == 0 {
+		return nil, nil
+	}
 	resource := strings.TrimSuffix(string(a), "/") + "/"
 	out := make([]mandate.Scope, 0, len(in))
 	for _, s := range in {

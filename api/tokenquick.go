@@ -1,6 +1,6 @@
 package api
 
-import "bytes"
+import "strings"
 
 // quickRequest decodes the body of a token request as nearly every client
 // writes it: an object of known fields, each once, whose values are strings of
@@ -8,7 +8,7 @@ import "bytes"
 // all else, valid or not, and leaves that to encoding/json: this is on the way
 // of every token, and encoding/json goes through such a body three times.
 func quickRequest(body []byte) (in TokenRequest, ok bool) {
-	rest := bytes.TrimSuffix(body, []byte("\n"))
+	rest := strings.TrimSuffix(string(body), "\n") // one copy, of which the fields are parts
 	if len(rest) < 2 || rest[0] != '{' {
 		return TokenRequest{}, false
 	}
@@ -27,7 +27,7 @@ func quickRequest(body []byte) (in TokenRequest, ok bool) {
 		if !good || field == nil || *field != "" || len(value) == 0 {
 			return TokenRequest{}, false
 		}
-		*field, rest = string(value), after
+		*field, rest = value, after
 		if len(rest) == 1 && rest[0] == '}' {
 			return in, true
 		}
@@ -35,8 +35,8 @@ func quickRequest(body []byte) (in TokenRequest, ok bool) {
 }
 
 // quickField returns where the value of a field goes, or nil.
-func quickField(in *TokenRequest, name []byte) *string {
-	switch string(name) {
+func quickField(in *TokenRequest, name string) *string {
+	switch name {
 	case "partner":
 		return &in.Partner
 	case "tenant":
@@ -51,18 +51,18 @@ func quickField(in *TokenRequest, name []byte) *string {
 	return nil
 }
 
-// quickString takes a string that means itself off the beginning of b.
-func quickString(b []byte) (s, rest []byte, ok bool) {
-	if len(b) == 0 || b[0] != '"' {
-		return nil, nil, false
+// quickString takes a string that means itself off the beginning of text.
+func quickString(text string) (s, rest string, ok bool) {
+	if len(text) == 0 || text[0] != '"' {
+		return "", "", false
 	}
-	for i, c := range b[1:] {
-		switch {
+	for i := 1; i < len(text); i++ {
+		switch c := text[i]; {
 		case c == '"':
-			return b[1 : i+1], b[i+2:], true
+			return text[1:i], text[i+1:], true
 		case c < 0x20 || c > 0x7e || c == '\\':
-			return nil, nil, false
+			return "", "", false
 		}
 	}
-	return nil, nil, false
+	return "", "", false
 }

@@ -9,9 +9,9 @@ import (
 	"strconv"
 	"sync"
 	"time"
-	"unicode/utf8"
 
 	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/internal/jsontext"
 )
 
 // Entries are written by hand, because a record is on the way of every token:
@@ -96,7 +96,7 @@ func appendShown(b []byte, r *mandate.Record) ([]byte, error) {
 		o.name("grant")
 		grant := object{b: append(o.b, '{')}
 		grant.name("cloud")
-		grant.b = appendString(grant.b, r.Grant.Cloud)
+		grant.b = jsontext.AppendString(grant.b, r.Grant.Cloud)
 		grant.id("application", &r.Grant.Application)
 		grant.id("partner", &r.Grant.Partner)
 		o.b = grant.end()
@@ -149,7 +149,7 @@ func (o *object) name(s string) {
 func (o *object) text(name, s string) {
 	if s != "" {
 		o.name(name)
-		o.b = appendString(o.b, s)
+		o.b = jsontext.AppendString(o.b, s)
 	}
 }
 
@@ -177,7 +177,7 @@ func (o *object) list(name string, v []string) {
 		if i > 0 {
 			o.b = append(o.b, ',')
 		}
-		o.b = appendString(o.b, s)
+		o.b = jsontext.AppendString(o.b, s)
 	}
 	o.b = append(o.b, ']')
 }
@@ -211,21 +211,4 @@ func (o *object) rare(name string, v any) {
 	}
 	o.name(name)
 	o.b = append(o.b, b...)
-}
-
-// appendString appends a string as encoding/json writes it. It copies what
-// means itself, and leaves all else to encoding/json.
-func appendString(b []byte, s string) []byte {
-	for i := range len(s) {
-		if c := s[i]; c < 0x20 || c >= utf8.RuneSelf || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
-			quoted, err := json.Marshal(s)
-			if err != nil {
-				panic(err) // a string always has a JSON form
-			}
-			return append(b, quoted...)
-		}
-	}
-	b = append(b, '"')
-	b = append(b, s...)
-	return append(b, '"')
 }

@@ -20,6 +20,10 @@ import (
 // bytes.
 const maxBody = 64 << 10
 
+// shortBody is how long a body may be that memory is made for by the client's
+// word, in bytes.
+const shortBody = 4 << 10
+
 // Read decodes the request body, a JSON object, into a T, which must be a
 // struct. It refuses other content types, bodies over 64 KiB, fields that T
 // does not have, fields given twice (two parsers might see two requests), text
@@ -126,16 +130,25 @@ func readBody(w http.ResponseWriter, r *http.Request, media string, limit int64)
 	if r.Header.Get("Content-Encoding") != "" {
 		return nil, mandate.Invalid("Content-Encoding", "must not be used")
 	}
+	if n := r.ContentLength; n >= 0 && n <= min(shortBody, limit) {
+		body := make([]byte, n)
+		if _, err := io.ReadFull(r.Body, body); err != nil {
+			return nil, errBody
+		}
+		return body, nil
+	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	var tooLong *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLong):
 		return nil, mandate.Invalid("body", "is longer than %d bytes", limit)
 	case err != nil:
-		return nil, mandate.Invalid("body", "could not be read to its end")
+		return nil, errBody
 	}
 	return body, nil
 }
+
+var errBody = mandate.Invalid("body", "could not be read to its end")
 
 // Values of headers, made once. Nobody may change them.
 var (
@@ -151,13 +164,17 @@ func Write(w http.ResponseWriter, status int, v any) error {
 	if err != nil {
 		return fmt.Errorf("encode response: %w", err)
 	}
+	WriteEncoded(w, status, append(data, '\n'))
+	return nil
+}
+
+// WriteEncoded is [Write] for what is JSON already. It does not keep data.
+func WriteEncoded(w http.ResponseWriter, status int, data []byte) {
 	h := w.Header()
-	data = append(data, '\n')
 	h["Content-Type"], h["Cache-Control"], h["X-Content-Type-Options"] = jsonType, noStore, noSniff
 	h["Content-Length"] = []string{strconv.Itoa(len(data))} // or a longer token would go out in chunks
 	w.WriteHeader(status)
 	_, _ = w.Write(data) // too late to tell anybody
-	return nil
 }
 
 func writeProblem(w http.ResponseWriter, _ *http.Request, p Problem) error {

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 
@@ -84,6 +85,19 @@ func FuzzRead(f *testing.F) {
 			t.Errorf("%q: %v is not the caller's fault", body, err)
 		}
 	})
+}
+
+// A body that ends before its length, whichever way it is read, is no request.
+func TestReadTornBody(t *testing.T) {
+	for _, n := range []int64{20, 5000} {
+		r := httptest.NewRequest("POST", "/", io.MultiReader(strings.NewReader(`{"name":"a"}`), iotest.ErrReader(io.ErrUnexpectedEOF)))
+		r.Header.Set("Content-Type", "application/json")
+		r.ContentLength = n
+		_, err := web.Read[order](httptest.NewRecorder(), r)
+		if !errors.Is(err, mandate.ErrInvalid) || !strings.Contains(err.Error(), "could not be read to its end") {
+			t.Errorf("of %d bytes: got %v", n, err)
+		}
+	}
 }
 
 func TestReadForm(t *testing.T) {
