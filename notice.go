@@ -115,19 +115,10 @@ func Tell(ctx context.Context, to Notifier, n Notice, do func() error) error {
 	return err
 }
 
-// tell is [Tell] for a generation of p's grant, whose number is the notice's
-// key unless it has another.
+// tell is [Tell] for p's grant.
 func (b *Broker) tell(ctx context.Context, p Partner, n Notice, do func() error) error {
 	n.Partner, n.Grant = p.Name, &p.Key
-	if n.Key == "" {
-		n.Key = n.Grant.generation(n.Generation)
-	}
 	return Tell(ctx, b.cfg.Notifier, n, do)
-}
-
-// generation names one generation of a grant.
-func (k *GrantKey) generation(n int64) string {
-	return fmt.Sprintf("%s/%s/%s/%d", k.Cloud, k.Application, k.Partner, n)
 }
 
 // installing is the notice that g is about to be activated, or to be staged
@@ -167,7 +158,7 @@ func (b *Broker) mismatch(ctx context.Context, g *Grant) {
 	if b.cfg.Notifier == nil {
 		return
 	}
-	n := Notice{Kind: NoticeIdentity, Key: g.Key.generation(g.Generation), Grant: &g.Key, Generation: g.Generation, Before: who(*g), Also: []string{g.UserName}}
+	n := Notice{Kind: NoticeIdentity, Key: fmt.Sprintf("%s/%s/%s/%d", g.Key.Cloud, g.Key.Application, g.Key.Partner, g.Generation), Grant: &g.Key, Generation: g.Generation, Before: who(*g), Also: []string{g.UserName}}
 	if err := b.cfg.Notifier.Notify(ctx, n); err != nil {
 		b.cfg.Log.Error("nobody is told that Entra answered for another user", "partner", g.Key.Partner, "generation", g.Generation, "err", err)
 	}
