@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/mandate-sam/mandate"
 	"github.com/mandate-sam/mandate/emulator"
@@ -78,7 +79,7 @@ func (d *Demo) askEntra(ctx context.Context, tenant string, credential entra.Cre
 		return "", "", err
 	}
 	to := d.Emulator.Endpoints().Login + "/" + tenant + "/oauth2/v2.0/token"
-	if err := credential.Authenticate(ctx, form, id, to); err != nil {
+	if err := credential.Authenticate(ctx, form, id, to, time.Now()); err != nil {
 		return "", "", err
 	}
 	r, err := http.NewRequestWithContext(ctx, "POST", to, strings.NewReader(form.Encode()))
