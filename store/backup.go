@@ -19,6 +19,7 @@ func Tables() []database.Table {
 		{Name: "revocations", Order: "id", Columns: []string{"id", "cloud", "application", "partner", "customer", "caller", "audience", "reason", "since", "revoked_by"}},
 		{Name: "invitations", Order: "id", Columns: []string{"id", "hash", "partner", "user_name", "term", "created", "created_by", "expires", "used", "generation", "compromised"}},
 		{Name: "partner_users", Order: "cloud, partner, object, role", Columns: []string{"cloud", "partner", "object", "role", "created", "created_by"}},
+		{Name: "contacts", Order: "partner, address", Columns: []string{"partner", "address", "added", "added_by"}},
 		{Name: "policy_versions", Order: "number", Columns: []string{"number", "version", "files", "applied", "applied_by"}},
 	}
 }

@@ -11,6 +11,7 @@ var guarded = []database.Guarded{
 	{Table: "caller_registry", Key: []string{"id"}, Columns: []string{"owner", "created", "binding"}},
 	{Table: "caller_credentials", Key: []string{"caller", "id"}, Columns: []string{"kind", "detail", "created", "expires"}},
 	{Table: "partner_users", Key: []string{"cloud", "partner", "object", "role"}, Columns: []string{"created", "created_by"}},
+	{Table: "contacts", Key: []string{"partner", "address"}, Columns: []string{"added", "added_by"}},
 	{Table: "policy_versions", Key: []string{"number"}, Columns: []string{"version", "files", "applied", "applied_by"}},
 	{Table: "revocations", Key: []string{"id"}, Columns: []string{"cloud", "application", "partner", "customer", "caller", "audience", "reason", "since", "revoked_by"}},
 	{Table: "operator_sessions", Key: []string{"hash"}, Columns: []string{"issuer", "tenant", "object", "user_name", "member_of", "signed_in", "created", "expires"}},

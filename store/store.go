@@ -59,6 +59,8 @@ type snapshot struct {
 	lockdown *mandate.Lockdown // nil if there is none
 	policy   *Policy           // nil if there is none
 
+	contacts map[string][]mandate.Contact // by the partner's name
+
 	revocations []mandate.Revocation // the oldest first
 	verified    bool                 // that nobody else has changed it
 }
@@ -118,7 +120,7 @@ func (s *Store) read(ctx context.Context) (*snapshot, error) {
 		if before != nil && before.verified != snap.verified {
 			before = nil // nothing of it may be taken over
 		}
-		return errors.Join(snap.readPartners(ctx, tx), snap.readCallers(ctx, tx), snap.readLockdown(ctx, tx), snap.readRevocations(ctx, tx), snap.readPolicy(ctx, tx, before))
+		return errors.Join(snap.readPartners(ctx, tx), snap.readCallers(ctx, tx), snap.readLockdown(ctx, tx), snap.readRevocations(ctx, tx), snap.readContacts(ctx, tx), snap.readPolicy(ctx, tx, before))
 	})
 	if err != nil {
 		return nil, unavailable(ctx, err)
