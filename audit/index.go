@@ -18,8 +18,9 @@ type index struct {
 	db  *database.DB
 }
 
-// indexAtOnce is how many records are added in one transaction.
-const indexAtOnce = 500
+// indexAtOnce is how many records are added in one transaction at most: of an
+// index that is behind each page is then written once for many records.
+const indexAtOnce = 10_000
 
 // run fills the index until ctx is done.
 func (x *index) run(ctx context.Context) {
@@ -57,20 +58,30 @@ func (x *index) step(ctx context.Context) (int, error) {
 	if err := x.db.QueryRow(ctx, `SELECT next FROM audit_indexed`).Scan(&next); err != nil {
 		return 0, err
 	}
-	lines, err := x.log.store.read(ctx, next, indexAtOnce)
-	if err != nil || len(lines) == 0 {
-		return 0, err
-	}
+	end := next
 	var rows []any
-	for i := range lines {
-		row, err := x.row(ctx, &lines[i])
+	for end < next+indexAtOnce {
+		lines, err := x.log.store.read(ctx, end, next+indexAtOnce-end)
 		if err != nil {
 			return 0, err
 		}
-		rows = append(rows, row...)
+		if len(lines) == 0 {
+			break
+		}
+		for i := range lines {
+			row, err := x.row(ctx, &lines[i])
+			if err != nil {
+				return 0, err
+			}
+			rows = append(rows, row...)
+		}
+		end += int64(len(lines))
 	}
-	err = x.db.Tx(ctx, func(tx *database.Tx) error {
-		n, err := tx.Exec(ctx, `UPDATE audit_indexed SET next = $1 WHERE id = 1 AND next = $2`, next+int64(len(lines)), next)
+	if end == next {
+		return 0, nil
+	}
+	err := x.db.Tx(ctx, func(tx *database.Tx) error {
+		n, err := tx.Exec(ctx, `UPDATE audit_indexed SET next = $1 WHERE id = 1 AND next = $2`, end, next)
 		if err != nil {
 			return err
 		}
@@ -83,7 +94,7 @@ func (x *index) step(ctx context.Context) (int, error) {
 	if errors.Is(err, errElsewhere) {
 		err = nil
 	}
-	return len(lines), err
+	return int(end - next), err
 }
 
 const indexColumns = 16

@@ -169,7 +169,7 @@ func (a *App) openAudit(ctx context.Context, c *Config, emulated bool, key vault
 }
 
 func openAuditIndex(ctx context.Context, file string) (*database.DB, error) {
-	return database.Open(ctx, database.Config{File: file, Schemas: []database.Schema{audit.Schema()}})
+	return database.Open(ctx, database.Config{File: file, Derived: true, Schemas: []database.Schema{audit.Schema()}})
 }
 
 // auditKey reads the key that signs checkpoints. A server that is alone makes

@@ -74,6 +74,11 @@ type Config struct {
 	// directory, if it does not exist. Either File or URL is required.
 	File string
 
+	// Derived says that all of File can be made again from something else:
+	// what was committed last may be lost when the machine stops, though not
+	// when the process does, and more memory is used to write much at once.
+	Derived bool
+
 	// URL is where PostgreSQL is: postgres://user:password@host/database.
 	// Transaction pooling on the way is all right. No error has the password.
 	URL string

@@ -23,7 +23,11 @@ func openSQLite(cfg Config) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	d, err := connect(cfg.File)
+	written := durably
+	if cfg.Derived {
+		written = derived
+	}
+	d, err := connectAs(cfg.File, written)
 	if err != nil {
 		lock.Close()
 		return nil, fmt.Errorf("%s: %w", cfg.File, err)
@@ -32,17 +36,27 @@ func openSQLite(cfg Config) (*DB, error) {
 	return d, nil
 }
 
+// How a file is written: every commit is synced to the disk before it returns;
+// but not one of what can be made again, and since most of what a random insert
+// into a large index costs is writing the page, pages wait longer there.
+const (
+	durably = "&_synchronous=FULL"
+	derived = "&_synchronous=NORMAL&_pragma=cache_size(-65536)&_pragma=wal_autocheckpoint(16384)" // KiB, pages
+)
+
 // connect opens the file, which must exist, as one writer and several readers.
-func connect(file string) (*DB, error) {
+func connect(file string) (*DB, error) { return connectAs(file, durably) }
+
+func connectAs(file, written string) (*DB, error) {
 	if err := registerClock(); err != nil {
 		return nil, err
 	}
-	writer, err := openSource(source(file, "_txlock=immediate"))
+	writer, err := openSource(source(file, "_txlock=immediate"+written))
 	if err != nil {
 		return nil, err
 	}
 	writer.SetMaxOpenConns(1)
-	reader, err := openSource(source(file, "_query_only=1"))
+	reader, err := openSource(source(file, "_query_only=1"+durably))
 	if err != nil {
 		writer.Close()
 		return nil, err
@@ -71,16 +85,15 @@ var registerClock = sync.OnceValue(func() error {
 	})
 })
 
-// source returns SQLite's name for the file. Every commit is synced to the
-// disk before it returns; pages are overwritten with zeros when what they held
-// is deleted; mode=rw leaves the creation of the file, and so its permissions,
-// to us.
+// source returns SQLite's name for the file. Pages are overwritten with zeros
+// when what they held is deleted; mode=rw leaves the creation of the file, and
+// so its permissions, to us.
 func source(file, option string) string {
 	if abs, err := filepath.Abs(file); err == nil {
 		file = abs
 	}
 	u := url.URL{Scheme: "file", Path: file}
-	return u.String() + "?mode=rw&_busy_timeout=5000&_journal_mode=WAL&_synchronous=FULL&_foreign_keys=1&_defensive=1&_dqs=0" +
+	return u.String() + "?mode=rw&_busy_timeout=5000&_journal_mode=WAL&_foreign_keys=1&_defensive=1&_dqs=0" +
 		"&_pragma=secure_delete(1)&" + option
 }
 
