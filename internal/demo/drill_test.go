@@ -30,16 +30,16 @@ func (d *Demo) launch(t *testing.T) *product {
 	return launchConfig(t, d.File("mandate.yaml"))
 }
 
-// launchConfig starts the product with a configuration, and returns once it
-// serves.
-func launchConfig(t *testing.T, config string) *product {
+// launchConfig starts the product with a configuration, and more of an
+// environment, and returns once it serves.
+func launchConfig(t *testing.T, config string, env ...string) *product {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	p := &product{exec.Command(self)}
-	p.cmd.Env = append(os.Environ(), serveVariable+"="+config)
+	p.cmd.Env = append(append(os.Environ(), serveVariable+"="+config), env...)
 	p.cmd.Stderr = t.Output()
 	out, err := p.cmd.StdoutPipe()
 	if err != nil {

@@ -3,6 +3,7 @@ package demo
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -24,15 +25,30 @@ import (
 // process of its own.
 const serveVariable = "MANDATE_TEST_SERVE"
 
+// clockVariable says how far ahead the clock of such a process is.
+const clockVariable = "MANDATE_TEST_CLOCK"
+
 func TestMain(m *testing.M) {
 	if config := os.Getenv(serveVariable); config != "" {
-		if err := serve(config); err != nil {
+		if err := errors.Join(setClock(), serve(config)); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
 		return
 	}
 	os.Exit(m.Run())
+}
+
+func setClock() error {
+	text := os.Getenv(clockVariable)
+	if text == "" {
+		return nil
+	}
+	ahead, err := time.ParseDuration(text)
+	if err != nil {
+		return err
+	}
+	return moveClock(ahead)
 }
 
 func serve(path string) error {
