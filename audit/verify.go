@@ -2,6 +2,7 @@ package audit
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -87,7 +88,8 @@ func Verify(r io.Reader, v Verification) (Verdict, error) {
 	if h.Origin != v.Key.Name() {
 		err = wrong(-1, "it is an export of the log %q, and the key is that of %q", h.Origin, v.Key.Name())
 	} else if h.Whole {
-		err = verifyWhole(in, &v, &verdict)
+		ahead, _ := in.Peek(in.Buffered()) // what is in memory has no error
+		err = verifyWhole(io.MultiReader(bytes.NewReader(ahead), r), &v, &verdict)
 	} else {
 		err = verifyPartner(in, h.Chain, &v, &verdict)
 	}

@@ -1,7 +1,6 @@
 package audit
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
@@ -51,7 +50,7 @@ const (
 
 // verifyWhole verifies the lines of a whole log. Hashing and parsing are done
 // by as many as there are processors, and what depends on the order by one.
-func verifyWhole(in *bufio.Reader, v *Verification, verdict *Verdict) error {
+func verifyWhole(in io.Reader, v *Verification, verdict *Verdict) error {
 	receipts, err := newReceiptBook(v.Receipts)
 	if err != nil {
 		return err
@@ -89,8 +88,9 @@ func (v *Verification) wantedSizes() map[int64]bool {
 }
 
 // readChunks reads lines, and has them checked. stop must be called.
-func readChunks(in *bufio.Reader) (<-chan *chunk, func()) {
+func readChunks(in io.Reader) (<-chan *chunk, func()) {
 	n := runtime.GOMAXPROCS(0)
+	lines := lineReader{in: in}
 	inOrder, work, quit := make(chan *chunk, 2*n), make(chan *chunk), make(chan struct{})
 	var group sync.WaitGroup
 	for range n {
@@ -106,7 +106,7 @@ func readChunks(in *bufio.Reader) (<-chan *chunk, func()) {
 		defer close(inOrder)
 		for more := true; more; {
 			c := chunks.Get().(*chunk)
-			c.text, c.err = readLines(in, append(c.text[:0], '\n'))
+			c.text, c.err = lines.read(append(c.text[:0], '\n'))
 			more = c.err == nil
 			if errors.Is(c.err, io.EOF) {
 				c.err = nil
@@ -126,27 +126,39 @@ func readChunks(in *bufio.Reader) (<-chan *chunk, func()) {
 	return inOrder, func() { close(quit); group.Wait() }
 }
 
-// readLines appends whole lines to buf, some at once. A last one without a
-// line feed was cut off.
-func readLines(in *bufio.Reader, buf []byte) ([]byte, error) {
-	for len(buf) < verifyAtOnce {
-		b, err := in.ReadSlice('\n')
-		if errors.Is(err, bufio.ErrBufferFull) {
-			return buf, fmt.Errorf("a line is longer than %d bytes", maxLine)
+// A lineReader reads many lines at once.
+type lineReader struct {
+	in   io.Reader
+	rest []byte // the beginning of the next line
+}
+
+// read appends as many whole lines to buf as it has room for, and makes room
+// for one at least. A last line without a line feed was cut off.
+func (r *lineReader) read(buf []byte) ([]byte, error) {
+	start := len(buf)
+	buf = append(buf, r.rest...)
+	for {
+		n, err := io.ReadFull(r.in, buf[len(buf):cap(buf)])
+		buf = buf[:len(buf)+n]
+		end := start + bytes.LastIndexByte(buf[start:], '\n') + 1
+		r.rest = append(r.rest[:0], buf[end:]...)
+		switch {
+		case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
+			if len(r.rest) > 0 {
+				return buf[:end], wrong(-1, "its last line was cut off: %.60q", r.rest)
+			}
+			return buf[:end], io.EOF
+		case err != nil || end > start:
+			return buf[:end], err
+		case len(buf)-start > maxLine:
+			return buf[:end], fmt.Errorf("a line is longer than %d bytes", maxLine)
 		}
-		if err == io.EOF && len(b) > 0 {
-			return buf, wrong(-1, "its last line was cut off: %.60q", b)
-		}
-		buf = append(buf, b...)
-		if err != nil {
-			return buf, err
-		}
+		buf = slices.Grow(buf, len(buf))
 	}
-	return buf, nil
 }
 
 func (c *chunk) check() {
-	c.lines = slices.Grow(c.lines[:0], bytes.Count(c.text, []byte("\n")))
+	c.lines = c.lines[:0]
 	for at := 1; at < len(c.text); {
 		n := bytes.IndexByte(c.text[at:], '\n')
 		if n < 0 {
