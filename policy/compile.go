@@ -3,6 +3,7 @@ package policy
 import (
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"slices"
 	"strings"
 
@@ -24,6 +25,7 @@ type Set struct {
 	entities types.EntityMap
 	clouds   map[string]cloud
 	version  string
+	memo     memo
 }
 
 // A cloud is how audiences are called in one.
@@ -69,6 +71,7 @@ func Compile(src Source, clouds []mandate.Cloud) (_ *Set, err error) {
 		return nil, err
 	}
 	s.index = newIndex(s.rules)
+	s.memo.seed = maphash.MakeSeed()
 	return s, nil
 }
 

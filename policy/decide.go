@@ -23,7 +23,24 @@ func (s *Set) Decide(req *mandate.Request) mandate.Decision { return s.approve(r
 
 // approve decides a request. Approvals may be nil: then there are none.
 func (s *Set) approve(req *mandate.Request, approvals Approvals) mandate.Decision {
-	return s.decide(req, s.index.find(req), approvals, time.Now())
+	return s.decideOnce(req, approvals, time.Now())
+}
+
+// decideOnce decides a request, unless the same was decided before and that
+// still holds.
+func (s *Set) decideOnce(req *mandate.Request, approvals Approvals, now time.Time) mandate.Decision {
+	a, whole := askedBy(req)
+	if whole {
+		if d, ok := s.memo.recall(&a, now); ok {
+			return d
+		}
+	}
+	found := s.index.find(req)
+	d := s.decide(req, found, approvals, now)
+	if whole {
+		s.memo.note(&a, &found, &d, now)
+	}
+	return d
 }
 
 // decideByAll decides by every rule, and with the whole context.
