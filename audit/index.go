@@ -11,8 +11,9 @@ import (
 	"github.com/mandate-sam/mandate/internal/database"
 )
 
-// An index is what searches look into. It follows the log, some milliseconds
-// behind, and never holds it up.
+// An index is what searches look into. It follows the log, and gives way to it:
+// filling it takes as much work as handing out a token does. A search first
+// does what is left to do.
 type index struct {
 	log *Log
 	db  *database.DB
@@ -22,11 +23,34 @@ type index struct {
 // index that is behind each page is then written once for many records.
 const indexAtOnce = 10_000
 
+const (
+	// indexBehind is how many records the index may be behind before it no
+	// longer gives way: then a search would wait for seconds.
+	indexBehind = 100_000
+
+	// indexShare is how much of a processor the index takes until then: one
+	// part in so many.
+	indexShare = 4
+)
+
+// pauseAfter is how long the index is left alone after a step that took so long
+// and left so many records to do.
+func pauseAfter(took time.Duration, left int64, err error) time.Duration {
+	switch {
+	case err != nil:
+		return time.Second
+	case left > indexBehind:
+		return 0
+	}
+	return max(50*time.Millisecond, (indexShare-1)*took)
+}
+
 // run fills the index until ctx is done.
 func (x *index) run(ctx context.Context) {
 	told := false
 	for {
-		n, err := x.step(ctx)
+		start := time.Now()
+		end, err := x.step(ctx)
 		if ctx.Err() != nil {
 			return
 		}
@@ -34,15 +58,8 @@ func (x *index) run(ctx context.Context) {
 			x.log.cfg.Log.Error("audit log: searching is behind", "error", err)
 		}
 		told = err != nil
-		if n > 0 {
-			continue
-		}
-		pause := 50 * time.Millisecond
-		if err != nil {
-			pause = time.Second
-		}
 		select {
-		case <-time.After(pause):
+		case <-time.After(pauseAfter(time.Since(start), x.log.Count()-end, err)):
 		case <-ctx.Done():
 			return
 		}
@@ -52,8 +69,8 @@ func (x *index) run(ctx context.Context) {
 // errElsewhere: another replica has indexed the same records meanwhile.
 var errElsewhere = errors.New("indexed elsewhere")
 
-// step indexes what is next, and returns how much that was.
-func (x *index) step(ctx context.Context) (int, error) {
+// step indexes what is next, and returns what comes after that.
+func (x *index) step(ctx context.Context) (int64, error) {
 	var next int64
 	if err := x.db.QueryRow(ctx, `SELECT next FROM audit_indexed`).Scan(&next); err != nil {
 		return 0, err
@@ -78,7 +95,7 @@ func (x *index) step(ctx context.Context) (int, error) {
 		end += int64(len(lines))
 	}
 	if end == next {
-		return 0, nil
+		return end, nil
 	}
 	err := x.db.Tx(ctx, func(tx *database.Tx) error {
 		n, err := tx.Exec(ctx, `UPDATE audit_indexed SET next = $1 WHERE id = 1 AND next = $2`, end, next)
@@ -94,7 +111,7 @@ func (x *index) step(ctx context.Context) (int, error) {
 	if errors.Is(err, errElsewhere) {
 		err = nil
 	}
-	return int(end - next), err
+	return end, err
 }
 
 const indexColumns = 16

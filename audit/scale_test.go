@@ -160,16 +160,16 @@ func TestAuditSearchAtScale(t *testing.T) {
 // indexAll fills the index.
 func indexAll(t *testing.T, l *Log) {
 	t.Helper()
-	began, all := time.Now(), 0
+	began, all := time.Now(), int64(0)
 	for {
-		n, err := l.index.step(t.Context())
+		end, err := l.index.step(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		if n == 0 {
+		if end == all {
 			break
 		}
-		if all += n; all%500_000 == 0 {
+		if all = end; all%500_000 == 0 {
 			t.Logf("%s: %d indexed", time.Now().Format(time.TimeOnly), all)
 		}
 	}

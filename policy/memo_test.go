@@ -201,10 +201,8 @@ func TestPolicyMemoKnowsEveryField(t *testing.T) {
 		r := req()
 		change(r)
 		a, whole := askedBy(r)
-		if a == before || a == without {
-			whole = false
-		}
-		if want := name != "use" && name != "joined" && name != "empty scope"; whole != want {
+		want := name != "use" && name != "joined" && name != "empty scope"
+		if whole != want || whole && (a == before || a == without) {
 			t.Errorf("another %s: got %+v, %v", name, a, whole)
 		}
 	}
