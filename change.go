@@ -1,6 +1,7 @@
 package mandate
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,10 @@ type By struct {
 	Caller  CallerID
 	Address string
 	Ticket  string // optional reference
+
+	// Name is who it is as people know them, for those who are told of it. It
+	// is not recorded; empty means Caller.
+	Name string
 }
 
 // Check reports a ticket that cannot be one, as an error wrapping [ErrInvalid].
@@ -20,6 +25,9 @@ func (b By) Check() error {
 	}
 	return nil
 }
+
+// who names who did it, for people.
+func (b By) who() string { return cmp.Or(b.Name, string(b.Caller)) }
 
 // Change records what is about to be changed, and then does it. What cannot be
 // recorded is not done; what was recorded and then failed is recorded as

@@ -91,7 +91,7 @@ func (b *Broker) Withdraw(ctx context.Context, p Partner, endSessions bool, by B
 	if endSessions {
 		rec.Detail += ", and end the sessions of who consented"
 	}
-	n := Notice{Kind: NoticeWithdrawn, Key: rand.Text(), Generation: g.Generation, Who: string(by.Caller)}
+	n := Notice{Kind: NoticeWithdrawn, Key: rand.Text(), Generation: g.Generation, Who: by.who()}
 	if held == nil {
 		n.About, n.Also = who(g), []string{g.UserName}
 	}

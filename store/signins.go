@@ -22,6 +22,15 @@ const (
 	// KindPartner lets somebody of the partner see what was done with its
 	// consent.
 	KindPartner = "partner sign-in"
+
+	// These lead to the page of what they name.
+	KindPartnerRenew    = "partner sign-in to renew"
+	KindPartnerWithdraw = "partner sign-in to withdraw"
+	KindPartnerUsage    = "partner sign-in to see what was used"
+
+	// KindRenewal brings a grant in place of one that is there: the partner
+	// began by itself, without an invitation.
+	KindRenewal = "renewal"
 )
 
 const (

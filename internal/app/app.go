@@ -202,7 +202,7 @@ func (a *App) open(ctx context.Context, c *Config) (*parts, error) {
 	}
 	broker := mandate.Config{
 		Authority: p.upstream, Prober: p.upstream, Vault: p.vault, Policy: p.policies, Audit: a.audit, Epoch: p.epoch, Lock: p.store, Revocations: p.store, Log: a.log,
-		Custody: p.vault, Sessions: p.upstream, Issued: a.audit, KeepAlive: c.KeepAlive.config(p.vault),
+		Custody: p.vault, Sessions: p.upstream, Agents: p.upstream, Issued: a.audit, KeepAlive: c.KeepAlive.config(p.vault),
 		Customers: c.Customers.of(p.store, p.upstream),
 	}
 	if c.Database.URL != "" {
@@ -373,10 +373,10 @@ func (p *parts) portal(a *App, c *Config, proxies web.Proxies) (*portal.Portal, 
 		return nil, err
 	}
 	o := &onboarding{p.store, issuers}
-	people := &partnerPages{p.store, p.upstream, a.broker, a.audit, epoch{a.db}}
+	people := &partnerPages{p.store, p.upstream, a.broker, a.audit, epoch{a.db}, &partnerRoles{given: p.store, agents: a.broker}}
 	return portal.New(portal.Config{
 		PublicURL: c.Portal.PublicURL, Applications: sites, Invitations: o, Transactions: o, Outcomes: o,
-		People: people, Records: people,
+		People: people, Records: people, Grants: people,
 		Consenter: a.broker, Authorize: p.upstream.authorize(audiences), Callback: entra.Callback,
 		TrustedProxies: proxies, Emulated: p.emulated, Log: a.log.With("door", "portal"),
 	})

@@ -76,9 +76,10 @@ func invitationError(err error) error {
 
 // Begin implements [portal.Transactions].
 func (o *onboarding) Begin(ctx context.Context, s portal.Start) (portal.Proof, error) {
-	i, p, kind := s.Invitation, store.NewProof(), store.KindConsent
-	if s.SignIn {
-		kind = store.KindPartner
+	i, p := s.Invitation, store.NewProof()
+	kind, err := kindOf(&s)
+	if err != nil {
+		return portal.Proof{}, err
 	}
 	t, err := o.store.Begin(ctx, store.Transaction{
 		ID: rand.Text(), Proof: p.Hash(), Kind: kind, Partner: i.Partner,
@@ -89,6 +90,36 @@ func (o *onboarding) Begin(ctx context.Context, s portal.Start) (portal.Proof, e
 		return portal.Proof{}, err
 	}
 	return proof(t.ID, p), nil
+}
+
+// signInKinds are the kinds of transactions of people of partners, by the page
+// to which the sign-in leads.
+var signInKinds = map[string]string{
+	"": store.KindPartner, "renew": store.KindPartnerRenew, "withdraw": store.KindPartnerWithdraw, "usage": store.KindPartnerUsage,
+}
+
+// kindOf returns the kind of transaction that a sign-in is.
+func kindOf(s *portal.Start) (string, error) {
+	switch kind := signInKinds[s.To]; {
+	case s.SignIn && kind != "":
+		return kind, nil
+	case s.SignIn || s.To != "":
+		return "", fmt.Errorf("a sign-in cannot lead to %q", s.To)
+	case s.Renewal:
+		return store.KindRenewal, nil
+	}
+	return store.KindConsent, nil
+}
+
+// startOf is what a transaction of that kind began with. ok is false if it is
+// none of the portal's.
+func startOf(kind string) (s portal.Start, ok bool) {
+	for to, k := range signInKinds {
+		if k == kind {
+			return portal.Start{SignIn: true, To: to}, true
+		}
+	}
+	return portal.Start{Renewal: kind == store.KindRenewal}, kind == store.KindRenewal || kind == store.KindConsent
 }
 
 // redirectURI is where Entra sends browsers back to, for one cloud.
@@ -117,14 +148,15 @@ func (o *onboarding) Consume(ctx context.Context, pp portal.Proof) (portal.Trans
 	if err != nil {
 		return portal.Transaction{}, transactionError(err)
 	}
-	if t.Kind != store.KindConsent && t.Kind != store.KindPartner {
+	start, ok := startOf(t.Kind)
+	if !ok {
 		return portal.Transaction{}, fmt.Errorf("%w: it was not of this site", portal.ErrTransaction)
 	}
 	if t.Issuer != o.issuer(t.Partner.Key) {
 		return portal.Transaction{}, fmt.Errorf("%w: it was begun with another issuer", portal.ErrTransaction)
 	}
 	return portal.Transaction{
-		Partner: t.Partner, SignIn: t.Kind == store.KindPartner, User: t.User, Authority: t.Authority, RedirectURI: t.RedirectURI,
+		Partner: t.Partner, SignIn: start.SignIn, To: start.To, Renewal: start.Renewal, User: t.User, Authority: t.Authority, RedirectURI: t.RedirectURI,
 		Began: t.Began, Until: t.Until, Audiences: t.Audiences, Compromised: t.Compromised,
 	}, nil
 }

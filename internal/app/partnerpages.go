@@ -11,18 +11,21 @@ import (
 
 	"github.com/mandate-sam/mandate"
 	"github.com/mandate-sam/mandate/audit"
+	"github.com/mandate-sam/mandate/footprint"
 	"github.com/mandate-sam/mandate/internal/portal"
 	"github.com/mandate-sam/mandate/store"
 )
 
-// partnerPages lets people of partners sign in, and shows them what was done
-// with their grant. It implements [portal.People] and [portal.Records].
+// partnerPages lets people of partners sign in, shows them what was done with
+// their grant, and does with it what they ask for. It implements
+// [portal.People], [portal.Records] and [portal.Grants].
 type partnerPages struct {
 	store    *store.Store
 	upstream *upstream
 	broker   *mandate.Broker
 	log      *audit.Log
 	epoch    epoch
+	roles    *partnerRoles
 }
 
 // Partner implements [portal.People].
@@ -50,7 +53,7 @@ func (p *partnerPages) SignIn(ctx context.Context, in portal.SignIn) (mandate.Se
 	if err != nil {
 		return mandate.Secret{}, p.refuse(ctx, in, err)
 	}
-	roles, err := p.roles(ctx, k, user.Identity)
+	roles, err := p.roles.of(ctx, k, user.Identity, true)
 	if err != nil {
 		return mandate.Secret{}, p.refuse(ctx, in, err)
 	}
@@ -59,14 +62,26 @@ func (p *partnerPages) SignIn(ctx context.Context, in portal.SignIn) (mandate.Se
 			Reason: mandate.ReasonRole, Detail: "object " + user.Object.String() + " has no role on the partner's pages",
 		})
 	}
-	if err := p.record(ctx, in, user, roles); err != nil {
+	detail := "somebody of the partner signed in to see what was done, as " + strings.Join(roles, ", ")
+	if err := p.record(ctx, in.Partner, user.Identity, in.Address, detail); err != nil {
 		return mandate.Secret{}, err
 	}
-	s := store.PartnerSession{Key: k, Object: user.Object, UserName: user.UserName, SignedIn: user.AuthTime}
-	if now := time.Now(); s.SignedIn.After(now) {
-		s.SignedIn = now // within the leeway; it is not fresher than now
+	return p.store.AddPartnerSession(ctx, store.PartnerSession{
+		Key: k, Object: user.Object, UserName: user.UserName, SignedIn: signedIn(user.AuthTime, in.Began, time.Now()),
+	})
+}
+
+// signedIn returns when somebody signed in, or zero unless Entra says so and
+// says a time after the sign-in was started here: an older one is that of a
+// session that Entra had, and proves nobody at the keyboard.
+func signedIn(at, began, now time.Time) time.Time {
+	switch {
+	case at.Before(began.Truncate(time.Second)):
+		return time.Time{}
+	case at.After(now):
+		return now // within the leeway; it is not fresher than now
 	}
-	return p.store.AddPartnerSession(ctx, s)
+	return at
 }
 
 // verify redeems the code at the partner's own tenant and verifies who it is.
@@ -96,34 +111,17 @@ func (p *partnerPages) refuse(ctx context.Context, in portal.SignIn, err error) 
 	return p.broker.Refuse(ctx, in.Partner, r, in.Address)
 }
 
-// record records a sign-in.
-func (p *partnerPages) record(ctx context.Context, in portal.SignIn, user *mandate.IDToken, roles []string) error {
+// record records what somebody of a partner does.
+func (p *partnerPages) record(ctx context.Context, of mandate.Partner, user mandate.Identity, address, detail string) error {
 	epoch, err := p.epoch.Epoch()
 	if err != nil {
 		return err
 	}
 	_, err = p.log.Record(ctx, mandate.Record{
-		Kind: mandate.KindChanged, Epoch: epoch, Address: in.Address, Partner: in.Partner.Name, Grant: &in.Partner.Key,
-		Tenant: in.Partner.Key.Partner, User: &user.Identity, Detail: "somebody of the partner signed in to see what was done, as " + strings.Join(roles, ", "),
+		Kind: mandate.KindChanged, Epoch: epoch, Address: address, Partner: of.Name, Grant: &of.Key,
+		Tenant: of.Key.Partner, User: &user, Detail: detail,
 	})
 	return err
-}
-
-// roles returns what somebody may do now: what an operator allowed; and
-// everything for whoever gave the consent that is there, if Graph proved then
-// that the person is an Admin agent. Not to know is no role.
-func (p *partnerPages) roles(ctx context.Context, k mandate.GrantKey, user mandate.Identity) ([]string, error) {
-	if user.Tenant != k.Partner {
-		return nil, nil
-	}
-	g, err := p.grant(ctx, k)
-	if err != nil && !errors.Is(err, mandate.ErrNotFound) {
-		return nil, err
-	}
-	if err == nil && g.User == user && slices.Contains(g.AgentGroups, "AdminAgents") {
-		return mandate.PartnerRoles(), nil
-	}
-	return p.store.PartnerUserRoles(ctx, k, user.Object)
 }
 
 // Session implements [portal.People]. The roles are those of now.
@@ -136,7 +134,7 @@ func (p *partnerPages) Session(ctx context.Context, secret mandate.Secret) (port
 	if out.Partner, err = p.find(s.Key); err != nil {
 		return portal.Person{}, fmt.Errorf("%w: %w", mandate.ErrUnauthenticated, err)
 	}
-	if out.Roles, err = p.roles(ctx, s.Key, out.User); err == nil && len(out.Roles) == 0 {
+	if out.Roles, err = p.roles.of(ctx, s.Key, out.User, false); err == nil && len(out.Roles) == 0 {
 		err = fmt.Errorf("%w: the person has no role any more", mandate.ErrUnauthenticated)
 	}
 	return out, err
@@ -210,6 +208,68 @@ func (p *partnerPages) History(ctx context.Context, k mandate.GrantKey, f portal
 	return out, p.events(ctx, k, q, &out)
 }
 
+// Names implements [portal.Records].
+func (p *partnerPages) Names(ctx context.Context, k mandate.GrantKey) (map[string]string, error) {
+	_, all, err := p.store.Customers().List(ctx, k)
+	if err != nil {
+		return nil, err
+	}
+	names := make(map[string]string, len(all))
+	for _, c := range all {
+		if c.Name != "" {
+			names[c.Tenant.String()] = c.Name
+		}
+	}
+	return names, nil
+}
+
+// Usage implements [portal.Records].
+func (p *partnerPages) Usage(ctx context.Context, k mandate.GrantKey, days int, customer mandate.TenantID) (footprint.Report, error) {
+	g, err := p.grant(ctx, k)
+	if err != nil {
+		return footprint.Report{}, err
+	}
+	to := time.Now().UTC()
+	subject := footprint.Subject{Grant: g, Customer: customer, Days: days, From: to.AddDate(0, 0, -days), To: to, Audiences: make(map[mandate.Audience]string)}
+	for name, endpoint := range p.upstream.audiences[k.Cloud] {
+		subject.Audiences[endpoint.Resource] = name
+	}
+	q := audit.Query{Chain: audit.Chain(k.Cloud, k.Partner), Kind: mandate.KindIssued, From: subject.From}
+	if !customer.IsZero() {
+		q.Tenant = customer.String()
+	}
+	return footprint.Measure(subject, func(yield func(mandate.Record, error) bool) {
+		for e, err := range p.log.Each(ctx, q) {
+			if !yield(e.Record, err) {
+				return
+			}
+		}
+	})
+}
+
+// pagesCaller is the caller in the records of what people of partners do. Who
+// it was is in the record before, encrypted as all that is about persons.
+const pagesCaller = mandate.CallerID("mandate:pages")
+
+// Renew implements [portal.Grants].
+func (p *partnerPages) Renew(ctx context.Context, who portal.Person, address string) error {
+	return p.record(ctx, who.Partner, who.User, address, "somebody of the partner begins to renew the grant")
+}
+
+// Withdraw implements [portal.Grants].
+func (p *partnerPages) Withdraw(ctx context.Context, who portal.Person, endSessions bool, address string) (mandate.Withdrawal, error) {
+	if err := p.record(ctx, who.Partner, who.User, address, "somebody of the partner asks to withdraw the grant"); err != nil {
+		return mandate.Withdrawal{}, err
+	}
+	by := mandate.By{Caller: pagesCaller, Address: address, Name: who.UserName + ", on the partner's pages"}
+	return p.broker.Withdraw(ctx, who.Partner, endSessions, by)
+}
+
+// AgentGroupsOf implements [mandate.AgentDirectory].
+func (u *upstream) AgentGroupsOf(ctx context.Context, k mandate.GrantKey, user mandate.ObjectID, token mandate.Secret) ([]string, error) {
+	return u.graph[k.Cloud].AgentGroupsOf(ctx, token, user)
+}
+
 // Export implements [portal.Records].
 func (p *partnerPages) Export(ctx context.Context, k mandate.GrantKey, to io.Writer) error {
 	return p.log.Export(ctx, to, audit.Export{Chain: audit.Chain(k.Cloud, k.Partner)})
@@ -250,7 +310,7 @@ func event(e *audit.Entry) portal.Event {
 		Index: e.Index, Time: e.Time, Kind: e.Kind, Caller: string(e.Caller), Purpose: e.Purpose, Tenant: e.Tenant,
 		Audience: e.Audience, Scopes: e.Granted, Generation: e.Generation,
 	}
-	if e.Use == "" {
+	if e.Use == "" && e.Kind != mandate.KindIssued {
 		out.Detail = e.Detail
 	}
 	return out

@@ -73,7 +73,7 @@ func (p *Portal) finish(w http.ResponseWriter, r *http.Request, cloud string, pr
 	r = r.WithContext(ctx)
 	o := Outcome{Partner: tx.Partner, User: tx.User, Time: time.Now().UTC().Truncate(time.Second), Request: web.RequestID(ctx)}
 	var session mandate.Secret
-	o.SignIn = tx.SignIn
+	o.SignIn, o.Renewal = tx.SignIn, tx.Renewal
 	switch code, refusal := p.answer(cloud, &tx, form); {
 	case refusal != nil:
 		p.record(r, tx.Partner, refusal)
@@ -86,7 +86,7 @@ func (p *Portal) finish(w http.ResponseWriter, r *http.Request, cloud string, pr
 	if !session.IsZero() {
 		http.SetCookie(w, proofCookie(proof, -time.Second, http.SameSiteLaxMode))
 		http.SetCookie(w, sessionCookie(session.Reveal(), sessionLife))
-		http.Redirect(w, r, "/partner", http.StatusSeeOther)
+		http.Redirect(w, r, pages[tx.To], http.StatusSeeOther)
 		return nil
 	}
 	http.SetCookie(w, proofCookie(proof, time.Hour, http.SameSiteLaxMode))
@@ -138,7 +138,7 @@ func (p *Portal) errorAnswer(form url.Values) *mandate.Refusal {
 // consent makes a grant out of the code and writes into o how that ended.
 func (p *Portal) consent(r *http.Request, tx *Transaction, proof Proof, code mandate.Secret, o *Outcome) {
 	grant, record, err := p.cfg.Consenter.Consent(r.Context(), mandate.Consent{
-		Partner: tx.Partner, User: tx.User, Began: tx.Began, Until: tx.Until, Audiences: tx.Audiences, Compromised: tx.Compromised,
+		Partner: tx.Partner, User: tx.User, Began: tx.Began, Until: tx.Until, Audiences: tx.Audiences, Compromised: tx.Compromised, Renewal: tx.Renewal,
 		Code: code, Verifier: proof.Verifier, RedirectURI: tx.RedirectURI, Nonce: proof.Nonce,
 		Address: address(r),
 	})

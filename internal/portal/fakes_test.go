@@ -43,6 +43,7 @@ const (
 var (
 	global  = mandate.Clouds()["global"]
 	tenant  = must(mandate.ParseTenantID("11111111-2222-3333-4444-555555555555"))
+	adatum  = must(mandate.ParseTenantID("22222222-aaaa-bbbb-cccc-222222222222"))
 	appID   = must(mandate.ParseAppID("aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee"))
 	object  = must(mandate.ParseObjectID("99999999-8888-7777-6666-555555555555"))
 	contoso = mandate.Partner{
@@ -169,7 +170,7 @@ func (s *fakeStore) Consume(_ context.Context, p portal.Proof) (portal.Transacti
 	}
 	tx.used = true
 	return portal.Transaction{
-		Partner: tx.Invitation.Partner, SignIn: tx.SignIn, User: tx.Invitation.User, Authority: tx.Authority, RedirectURI: tx.RedirectURI,
+		Partner: tx.Invitation.Partner, SignIn: tx.SignIn, To: tx.To, Renewal: tx.Renewal, User: tx.Invitation.User, Authority: tx.Authority, RedirectURI: tx.RedirectURI,
 		Began: tx.began, Until: tx.Until, Audiences: tx.Audiences,
 	}, nil
 }

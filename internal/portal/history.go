@@ -1,6 +1,7 @@
 package portal
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
 	"net/url"
@@ -19,16 +20,8 @@ const months = 13
 // monthForm is how a month is written in a URL.
 const monthForm = "2006-01"
 
-// partner shows the grant and what was done with it to whoever has signed in
-// and may look, and to others where to sign in.
-func (p *Portal) partner(w http.ResponseWriter, r *http.Request) error {
-	who, err := p.person(r)
-	if errors.Is(err, mandate.ErrUnauthenticated) {
-		return p.signInForm(w, http.StatusOK, "")
-	}
-	if err != nil {
-		return err
-	}
+// partner shows the grant and what was done with it.
+func (p *Portal) partner(w http.ResponseWriter, r *http.Request, who Person) error {
 	filter, err := readFilter(r.URL.Query(), time.Now())
 	if err != nil {
 		return err
@@ -40,14 +33,13 @@ func (p *Portal) partner(w http.ResponseWriter, r *http.Request) error {
 	return p.show(w, http.StatusOK, "partner", "The consent of "+who.Partner.DisplayName, page)
 }
 
+// downloadWithin bounds a download, over a slow line too.
+const downloadWithin = 30 * time.Minute
+
 // download sends the partner's own records with their proofs. One that broke
 // off lacks its end, which whoever verifies it is told.
-func (p *Portal) download(w http.ResponseWriter, r *http.Request) error {
-	who, err := p.person(r)
-	if errors.Is(err, mandate.ErrUnauthenticated) {
-		return p.signInForm(w, http.StatusForbidden, "")
-	}
-	if err != nil {
+func (p *Portal) download(w http.ResponseWriter, r *http.Request, who Person) error {
+	if err := takes(w, downloadWithin); err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/jsonl")
@@ -70,6 +62,9 @@ func (p *Portal) partnerPage(r *http.Request, who Person, f Filter) (*partnerPag
 		return nil, err
 	}
 	page.Given = err == nil
+	if page.Names, err = p.cfg.Records.Names(r.Context(), who.Partner.Key); err != nil {
+		return nil, err
+	}
 	page.History, err = p.cfg.Records.History(r.Context(), who.Partner.Key, f)
 	return page, err
 }
@@ -123,8 +118,13 @@ type partnerPage struct {
 	Used    time.Time // last; zero if never
 	Filter  Filter
 	History History
+	Names   map[string]string // of customers, by tenant
 	Now     time.Time
 }
+
+// MayRenew and MayWithdraw are what the person may do.
+func (p *partnerPage) MayRenew() bool    { return p.Person.may(mandate.PartnerRenewer) }
+func (p *partnerPage) MayWithdraw() bool { return p.Person.may(mandate.PartnerWithdrawer) }
 
 // State says in plain words how the consent stands.
 func (p *partnerPage) State() string {
@@ -156,7 +156,7 @@ func (p *partnerPage) Class() string {
 
 // MFA lists the evidence as on the receipt.
 func (p *partnerPage) MFA() []proven {
-	return (&receiptPage{Outcome{Receipt: &Receipt{Evidence: p.Grant.Evidence}}, p.App}).MFA()
+	return (&receiptPage{Outcome{Receipt: &Receipt{Evidence: p.Grant.Evidence}}, p.App, true}).MFA()
 }
 
 // A grantedScope is a permission that was granted, in plain words.
@@ -169,15 +169,19 @@ func (p *partnerPage) Scopes() []grantedScope {
 	for _, a := range p.Grant.Audiences {
 		api := p.App.apiName(a.Audience)
 		for _, s := range a.Scopes {
-			i := slices.IndexFunc(p.App.Permissions, func(x Permission) bool { return x.API == api && x.Scope == s })
-			g := grantedScope{api, s, "A permission that has no description here."}
-			if i >= 0 {
-				g.Meaning = p.App.Permissions[i].Meaning
-			}
-			out = append(out, g)
+			out = append(out, p.App.granted(api, s))
 		}
 	}
 	return out
+}
+
+// granted returns a permission on an API with its meaning.
+func (a *Application) granted(api string, s mandate.Scope) grantedScope {
+	i := slices.IndexFunc(a.Permissions, func(x Permission) bool { return x.API == api && x.Scope == s })
+	if i < 0 {
+		return grantedScope{api, s, "A permission that has no description here."}
+	}
+	return grantedScope{api, s, a.Permissions[i].Meaning}
 }
 
 // A choice is an option of a filter.
@@ -204,17 +208,23 @@ func (p *partnerPage) Month() string { return p.Filter.Month.Format("January 200
 
 // Callers are the programs and people to choose from.
 func (p *partnerPage) Callers() []choice {
-	return choices(p.History.Callers, p.Filter.Caller, func(s string) string { return s })
+	return choices(p.History.Callers, p.Filter.Caller, p.App.callerName)
 }
 
 // Customers are the tenants to choose from.
 func (p *partnerPage) Customers() []choice {
-	return choices(p.History.Customers, p.Filter.Customer, func(s string) string {
-		if s == p.Person.Partner.Key.Partner.String() {
-			return "your own tenant"
-		}
-		return s
-	})
+	out := choices(p.History.Customers, p.Filter.Customer, func(s string) string { return named(s, p.Person, p.Names) })
+	slices.SortStableFunc(out, func(a, b choice) int { return strings.Compare(strings.ToLower(a.Text), strings.ToLower(b.Text)) })
+	return out
+}
+
+// named names a tenant for people, by its ID if nobody knows a name. Names come
+// from outside.
+func named(tenant string, who Person, names map[string]string) string {
+	if tenant == who.Partner.Key.Partner.String() {
+		return "your own tenant"
+	}
+	return cmp.Or(names[tenant], tenant)
 }
 
 func choices(all []string, chosen string, text func(string) string) []choice {
@@ -250,14 +260,14 @@ func (p *partnerPage) url(before int64) string {
 // An eventLine is an event in plain words.
 type eventLine struct {
 	Event
-	Title, Class, Where, API string
+	Title, Class, By, For, Where, Tenant, API string
 }
 
 // Lines are the events of the page.
 func (p *partnerPage) Lines() []eventLine {
 	out := make([]eventLine, 0, len(p.History.Events))
 	for _, e := range p.History.Events {
-		l := eventLine{Event: e, Title: titles[e.Kind], Class: "notyet"}
+		l := eventLine{Event: e, Title: titles[e.Kind], Class: "notyet", By: p.App.callerName(e.Caller), For: p.App.purposeName(&e)}
 		if l.Title == "" {
 			l.Title = "Recorded: " + e.Kind
 		}
@@ -269,10 +279,8 @@ func (p *partnerPage) Lines() []eventLine {
 		}
 		// A change or a consent is about the grant, and reached nobody's tenant.
 		if !e.Tenant.IsZero() && e.Kind != mandate.KindChanged && e.Kind != mandate.KindConsented {
-			l.Where = e.Tenant.String()
-			if e.Tenant == p.Person.Partner.Key.Partner {
-				l.Where = "your own tenant"
-			}
+			l.Where = named(e.Tenant.String(), p.Person, p.Names)
+			l.Tenant = e.Tenant.String()
 		}
 		if e.Audience != "" {
 			l.API = p.App.apiName(e.Audience)

@@ -109,12 +109,13 @@ func (p *Portal) begin(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return p.uninvited(w, r, inv, err)
 	}
-	return p.leave(w, app, &inv, proof, false)
+	return p.leave(w, app, &inv, proof, inv.User, false)
 }
 
 // leave sends the browser to Entra, with the proof of the sign-in that begins.
-func (p *Portal) leave(w http.ResponseWriter, app *Application, inv *Invitation, proof Proof, signIn bool) error {
-	target, err := p.authorize(app, inv, proof, signIn)
+// A hint that is a user name is filled in there.
+func (p *Portal) leave(w http.ResponseWriter, app *Application, inv *Invitation, proof Proof, hint string, signIn bool) error {
+	target, err := p.authorize(app, inv, proof, hint, signIn)
 	if err != nil {
 		return err
 	}
@@ -145,7 +146,7 @@ func agreed(s string, term time.Duration) (time.Time, error) {
 
 // authorize returns the URL of Entra's sign-in page. It must be at the
 // cloud's authority: a browser is sent nowhere else.
-func (p *Portal) authorize(app *Application, inv *Invitation, proof Proof, signIn bool) (string, error) {
+func (p *Portal) authorize(app *Application, inv *Invitation, proof Proof, hint string, signIn bool) (string, error) {
 	challenge := sha256.Sum256([]byte(proof.Verifier.Reveal()))
 	req := AuthorizeRequest{
 		Application: app.ID, Cloud: app.Cloud.Name, Tenant: inv.Partner.Key.Partner,
@@ -155,8 +156,8 @@ func (p *Portal) authorize(app *Application, inv *Invitation, proof Proof, signI
 		SignIn:      signIn,
 		Challenge:   base64.RawURLEncoding.EncodeToString(challenge[:]),
 	}
-	if strings.Contains(inv.User, "@") {
-		req.LoginHint = inv.User
+	if strings.Contains(hint, "@") {
+		req.LoginHint = hint
 	}
 	target, err := p.cfg.Authorize(req)
 	if err != nil {

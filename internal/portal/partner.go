@@ -12,10 +12,17 @@ import (
 	"github.com/mandate-sam/mandate/internal/web"
 )
 
-// partnerRoutes adds the pages of people who look.
+// pages are the pages to which a sign-in may lead, by what a form calls them.
+// Nothing else in a request chooses where a browser goes.
+var pages = map[string]string{"": "/partner", "renew": "/partner/renew", "withdraw": "/partner/withdraw", "usage": "/partner/usage"}
+
+// partnerRoutes adds the pages of people of partners.
 func (p *Portal) partnerRoutes(mux *http.ServeMux) {
-	p.route(mux, "GET", "/partner", p.limited(p.partner))
-	p.route(mux, "GET", "/partner/records.jsonl", p.limited(p.download))
+	p.route(mux, "GET", "/partner", p.limited(p.signedIn("", p.partner)))
+	p.route(mux, "GET", "/partner/usage", p.limited(p.signedIn("usage", p.usage)))
+	p.route(mux, "GET", "/partner/records.jsonl", p.limited(p.signedIn("records", p.download)))
+	p.form(mux, "/partner/renew", p.renewForm, p.renew)
+	p.form(mux, "/partner/withdraw", p.withdrawForm, p.withdraw)
 	p.route(mux, "POST", "/partner/signin", p.limited(p.beginSignIn))
 	p.route(mux, "POST", "/partner/signout", p.limited(p.signOut))
 }
@@ -23,7 +30,12 @@ func (p *Portal) partnerRoutes(mux *http.ServeMux) {
 var (
 	noAccess = message{Title: "You have no access here", Text: []string{
 		"Your account signed in, but nobody has allowed it to see this partner’s consent.",
-		"Ask the provider of the application to allow your account, and give them your object ID; an administrator finds it in the Entra admin center under Users. The account that gave the consent as an Admin agent has access by itself.",
+		"Admin agents of your organisation have access by themselves: a Global Administrator gives that role in Partner Center under Account settings → User management.",
+		"Or ask the provider of the application to allow your account, and give them your object ID; an administrator finds it in the Entra admin center under Users.",
+	}}
+	roleUnknown = message{Title: "We cannot see whether you still have access", Text: []string{
+		"You see these pages as an Admin agent of your organisation, and whether your account still is one could not be asked of Microsoft just now. Without an answer nothing is shown, and nothing was changed.",
+		"Either Microsoft did not answer: then try again in a few minutes. Or the consent of your organisation does not work at the moment, for instance because it was suspended or withdrawn: Microsoft is asked with it. Then the provider of the application can allow your account by its object ID.",
 	}}
 	signedOut = message{Title: "You are signed out", Text: []string{
 		"This site has forgotten your session. You may still be signed in at Microsoft: sign out there too on a computer that others use.",
@@ -37,17 +49,19 @@ var signInWords = map[mandate.Reason]string{
 	mandate.ReasonDeclined:    "You cancelled on Microsoft’s page.",
 	mandate.ReasonTransaction: "The sign-in was begun elsewhere, was finished before, or took more than ten minutes.",
 	mandate.ReasonUnavailable: "Microsoft did not answer. Try again in a few minutes.",
+	mandate.ReasonRoleUnknown: "Nobody has given your account a role here by hand, and whether it is an Admin agent of your organisation could not be asked of Microsoft: the consent of your organisation does not work at the moment, or Microsoft did not answer. Try again in a few minutes, or ask the provider of the application to allow your account by its object ID.",
 }
 
 // A signInPage asks whose consent somebody wants to see.
 type signInPage struct {
 	Applications []*Application
+	To           string // where it leads
 	Wrong        string // with what was entered before
 }
 
-// signInForm shows where people sign in.
-func (p *Portal) signInForm(w http.ResponseWriter, status int, wrong string) error {
-	page := &signInPage{Wrong: wrong}
+// signInForm shows where people sign in, to get to a page of theirs.
+func (p *Portal) signInForm(w http.ResponseWriter, status int, to, wrong string) error {
+	page := &signInPage{To: to, Wrong: wrong}
 	for _, a := range p.apps {
 		page.Applications = append(page.Applications, a)
 	}
@@ -66,9 +80,13 @@ func (p *Portal) beginSignIn(w http.ResponseWriter, r *http.Request) error {
 	if name := web.Duplicate(form); name != "" {
 		return mandate.Invalid(name, "is given twice")
 	}
+	to := form.Get("to")
+	if pages[to] == "" {
+		return mandate.Invalid("to", "is none of this site’s pages")
+	}
 	tenant, err := mandate.ParseTenantID(strings.TrimSpace(form.Get("tenant")))
 	if err != nil {
-		return p.signInForm(w, http.StatusBadRequest, "That is not a tenant ID. One looks like 11111111-2222-3333-4444-555555555555.")
+		return p.signInForm(w, http.StatusBadRequest, to, "That is not a tenant ID. One looks like 11111111-2222-3333-4444-555555555555.")
 	}
 	app, err := p.chosen(form.Get("application"))
 	if err != nil {
@@ -76,19 +94,28 @@ func (p *Portal) beginSignIn(w http.ResponseWriter, r *http.Request) error {
 	}
 	partner, err := p.cfg.People.Partner(r.Context(), app.Cloud.Name, app.ID, tenant)
 	if errors.Is(err, mandate.ErrUnknownPartner) {
-		return p.signInForm(w, http.StatusNotFound, "No organisation with this tenant ID was ever invited to "+app.Name+".")
+		return p.signInForm(w, http.StatusNotFound, to, "No organisation with this tenant ID was ever invited to "+app.Name+".")
 	}
 	if err != nil {
 		return err
 	}
 	inv := Invitation{Partner: partner}
 	proof, err := p.cfg.Transactions.Begin(r.Context(), Start{
-		Invitation: inv, SignIn: true, Authority: app.Cloud.Authority, RedirectURI: p.redirectURI(app.Cloud.Name),
+		Invitation: inv, SignIn: true, To: to, Authority: app.Cloud.Authority, RedirectURI: p.redirectURI(app.Cloud.Name),
 	})
 	if err != nil {
 		return err
 	}
-	return p.leave(w, app, &inv, proof, true)
+	return p.leave(w, app, &inv, proof, p.hint(r, partner), true)
+}
+
+// hint returns the user name of whoever is signed in already for that partner,
+// to be filled in.
+func (p *Portal) hint(r *http.Request, partner mandate.Partner) string {
+	if who, err := p.person(r); err == nil && who.Partner.Key == partner.Key {
+		return who.UserName
+	}
+	return ""
 }
 
 // chosen returns the application that a form names, or the only one.
@@ -109,7 +136,7 @@ func (p *Portal) signIn(r *http.Request, tx *Transaction, proof Proof, code mand
 		return mandate.Secret{}
 	}
 	secret, err := p.cfg.People.SignIn(r.Context(), SignIn{
-		Partner: tx.Partner, Code: code, Verifier: proof.Verifier, RedirectURI: tx.RedirectURI, Nonce: proof.Nonce, Address: address(r),
+		Partner: tx.Partner, Code: code, Verifier: proof.Verifier, RedirectURI: tx.RedirectURI, Nonce: proof.Nonce, Began: tx.Began, Address: address(r),
 	})
 	if err == nil && !secret.IsZero() {
 		return secret
@@ -159,4 +186,43 @@ func (p *Portal) person(r *http.Request) (Person, error) {
 		return Person{}, mandate.ErrUnauthenticated
 	}
 	return who, err
+}
+
+// form adds a page with a form that posts to the same address.
+func (p *Portal) form(mux *http.ServeMux, path string, get, post func(http.ResponseWriter, *http.Request, Person) error) {
+	for method, do := range map[string]func(http.ResponseWriter, *http.Request, Person) error{"GET": get, "POST": post} {
+		mux.Handle(method+" "+path, web.Page(p.cfg.Log, p.fail, p.limited(p.signedIn(strings.TrimPrefix(path, "/partner/"), do))))
+	}
+	mux.Handle(path, web.Page(p.cfg.Log, p.fail, func(w http.ResponseWriter, _ *http.Request) error {
+		w.Header().Set("Allow", "GET, POST")
+		return p.message(w, http.StatusMethodNotAllowed, wrongMethod)
+	}))
+}
+
+// signedIn lets whoever has signed in and may look do something. Others are
+// shown where to sign in, or why it is not known whether they may.
+func (p *Portal) signedIn(to string, do func(http.ResponseWriter, *http.Request, Person) error) web.Handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		who, err := p.person(r)
+		var refusal *mandate.Refusal
+		switch {
+		case errors.Is(err, mandate.ErrUnauthenticated):
+			if pages[to] == "" { // a download: nobody must take the form for it
+				return p.signInForm(w, http.StatusForbidden, "", "")
+			}
+			status := http.StatusOK
+			if r.Method != http.MethodGet {
+				status = http.StatusForbidden
+			}
+			return p.signInForm(w, status, to, "")
+		case errors.As(err, &refusal) && refusal.Reason == mandate.ReasonRoleUnknown:
+			p.logRefusal(r, refusal, err)
+			m := roleUnknown
+			m.Ref = web.RequestID(r.Context())
+			return p.message(w, http.StatusForbidden, m)
+		case err != nil:
+			return err
+		}
+		return do(w, r, who)
+	}
 }

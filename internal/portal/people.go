@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/footprint"
 )
 
 const (
@@ -26,7 +27,8 @@ type SignIn struct {
 	Verifier    mandate.Secret
 	RedirectURI string
 	Nonce       string
-	Address     string // of the browser, for the record
+	Began       time.Time // when the sign-in was started here
+	Address     string    // of the browser, for the record
 }
 
 // A Person is somebody of a partner who has signed in.
@@ -35,7 +37,18 @@ type Person struct {
 	User     mandate.Identity
 	UserName string // for people to read
 	Roles    []string
-	SignedIn time.Time // by the issuer's word; zero if that is not known
+
+	// SignedIn is when the person signed in, by the issuer's word; zero if
+	// that does not say a time after the sign-in was started here.
+	SignedIn time.Time
+}
+
+// freshFor is for how long somebody who signed in may change something.
+const freshFor = 10 * time.Minute
+
+// fresh reports whether the person signed in just now.
+func (p *Person) fresh(now time.Time) bool {
+	return !p.SignedIn.IsZero() && now.Sub(p.SignedIn) < freshFor
 }
 
 // may reports whether a person has a role. Whoever has any can look.
@@ -53,15 +66,31 @@ type People interface {
 	// SignIn verifies who signed in, records it, and returns the secret of a
 	// new session of at most eight hours, which ends when it is not used for
 	// half an hour. The error is, or wraps, a [*mandate.Refusal], which is
-	// recorded; its reason is [mandate.ReasonRole] if the person has no role.
+	// recorded; its reason is [mandate.ReasonRole] if the person has no role,
+	// and [mandate.ReasonRoleUnknown] if that cannot be asked.
 	SignIn(context.Context, SignIn) (mandate.Secret, error)
 
 	// Session returns whose session a secret is for. The error wraps
-	// [mandate.ErrUnauthenticated], also if the person has no role any more.
+	// [mandate.ErrUnauthenticated], also if the person has no role any more,
+	// or is a [*mandate.Refusal] as of SignIn if it cannot be asked whether.
 	Session(context.Context, mandate.Secret) (Person, error)
 
 	// End ends a session.
 	End(context.Context, mandate.Secret) error
+}
+
+// Grants does with a partner's grant what people of the partner ask for. Who
+// asks is recorded before it is done, and all contacts are told.
+type Grants interface {
+	// Renew records that somebody begins to renew the grant. The consent that
+	// comes of it is [Consenter]'s.
+	Renew(ctx context.Context, who Person, address string) error
+
+	// Withdraw destroys the grant for good, and asks Entra to end the sessions
+	// of who consented if endSessions. The error wraps [mandate.ErrNoGrant] if
+	// there is nothing to withdraw; after any other the report says whether
+	// the local copy is destroyed.
+	Withdraw(ctx context.Context, who Person, endSessions bool, address string) (mandate.Withdrawal, error)
 }
 
 // A Filter says what of the history is looked for. Empty fields do not matter.
@@ -111,6 +140,15 @@ type Records interface {
 	// History returns what was done with a grant, and nothing of another
 	// partner.
 	History(context.Context, mandate.GrantKey, Filter) (History, error)
+
+	// Names returns what Microsoft calls the partner's customers, by tenant,
+	// as far as it is known.
+	Names(context.Context, mandate.GrantKey) (map[string]string, error)
+
+	// Usage compares what was consented to with what was used of it, in so
+	// many days and for one customer, or all of them if that is zero. The
+	// error wraps [mandate.ErrNotFound] if there is no consent.
+	Usage(ctx context.Context, k mandate.GrantKey, days int, customer mandate.TenantID) (footprint.Report, error)
 
 	// Export writes the partner's own records with proofs that they are in the
 	// log and that none is missing. What is about persons stays encrypted.

@@ -1,7 +1,9 @@
 package portal_test
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -11,6 +13,7 @@ import (
 	"time"
 
 	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/footprint"
 	"github.com/mandate-sam/mandate/internal/portal"
 )
 
@@ -24,6 +27,17 @@ type fakePeople struct {
 
 	roles   []string
 	refusal error
+	unknown error         // instead of a session
+	age     time.Duration // of sign-ins; negative if Entra does not say
+	state   mandate.State // of the grant; empty for active, "none" for none
+	given   time.Time     // when the grant was
+	lasts   time.Duration
+
+	renewed   []portal.Person
+	withdrawn []bool // whether sessions were to be ended
+	report    mandate.Withdrawal
+	actErr    error
+	usages    []string
 }
 
 func (f *fakePeople) Partner(_ context.Context, _ string, _ mandate.AppID, t mandate.TenantID) (mandate.Partner, error) {
@@ -41,13 +55,20 @@ func (f *fakePeople) SignIn(_ context.Context, in portal.SignIn) (mandate.Secret
 		return mandate.Secret{}, f.refusal
 	}
 	secret := "mdp_session-number-" + strings.Repeat("x", len(f.sessions)+1)
-	f.sessions[secret] = portal.Person{Partner: contoso, User: mandate.Identity{Tenant: tenant, Object: object}, UserName: "alice@contoso.example", Roles: f.roles}
+	signed := time.Now().Add(-f.age)
+	if f.age < 0 {
+		signed = time.Time{}
+	}
+	f.sessions[secret] = portal.Person{Partner: contoso, SignedIn: signed, User: mandate.Identity{Tenant: tenant, Object: object}, UserName: "alice@contoso.example", Roles: f.roles}
 	return mandate.NewSecret(secret), nil
 }
 
 func (f *fakePeople) Session(_ context.Context, s mandate.Secret) (portal.Person, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.unknown != nil {
+		return portal.Person{}, f.unknown
+	}
 	p, ok := f.sessions[s.Reveal()]
 	if !ok {
 		return p, mandate.ErrUnauthenticated
@@ -64,8 +85,14 @@ func (f *fakePeople) End(_ context.Context, s mandate.Secret) error {
 }
 
 func (f *fakePeople) Grant(context.Context, mandate.GrantKey) (mandate.Grant, time.Time, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.state == "none" {
+		return mandate.Grant{}, time.Time{}, mandate.ErrNotFound
+	}
 	return mandate.Grant{
-		Key: contoso.Key, Generation: 1, State: mandate.StateActive, Until: time.Now().Add(time.Hour), UserName: "alice@contoso.example",
+		Key: contoso.Key, Generation: 1, State: cmp.Or(f.state, mandate.StateActive), User: mandate.Identity{Tenant: tenant, Object: object},
+		Consented: f.given, Until: f.given.Add(f.lasts), UserName: "alice@contoso.example",
 		Evidence: mandate.Evidence{PartnerCenter: true}, Refresh: mandate.NewSecret(canary),
 		Audiences: []mandate.GrantedAudience{{Audience: global.Audiences["graph"].Resource, Scopes: []string{"User.Read", "Odd.Scope"}}},
 	}, time.Now(), nil
@@ -85,6 +112,36 @@ func (f *fakePeople) History(_ context.Context, k mandate.GrantKey, filter porta
 func (f *fakePeople) Export(_ context.Context, k mandate.GrantKey, to io.Writer) error {
 	_, err := io.WriteString(to, `{"chain":"`+k.Partner.String()+`"}`)
 	return err
+}
+
+func (f *fakePeople) Names(context.Context, mandate.GrantKey) (map[string]string, error) {
+	return map[string]string{adatum.String(): "Adatum <Ltd>"}, nil
+}
+
+func (f *fakePeople) Usage(_ context.Context, k mandate.GrantKey, days int, customer mandate.TenantID) (footprint.Report, error) {
+	if f.state == "none" {
+		return footprint.Report{}, mandate.ErrNotFound
+	}
+	f.usages = append(f.usages, fmt.Sprint(k.Partner, days, customer))
+	return footprint.Report{Days: days, Audiences: []footprint.Audience{
+		{Resource: global.Audiences["graph"].Resource, Tokens: 1200, Calls: 34, Last: time.Now(), Tenants: []footprint.Tenant{{Tenant: adatum, Tokens: 1233}, {Tenant: tenant, Calls: 1}},
+			Scopes: []footprint.Scope{{Scope: "User.Read", Verdict: footprint.Keep}, {Scope: "Directory.Read.All", Verdict: footprint.Drop}}},
+		{Resource: global.Audiences["arm"].Resource, Scopes: []footprint.Scope{{Scope: "user_impersonation", Verdict: footprint.Unknown}}},
+	}}, nil
+}
+
+func (f *fakePeople) Renew(_ context.Context, who portal.Person, _ string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.renewed = append(f.renewed, who)
+	return f.actErr
+}
+
+func (f *fakePeople) Withdraw(_ context.Context, _ portal.Person, endSessions bool, _ string) (mandate.Withdrawal, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.withdrawn = append(f.withdrawn, endSessions)
+	return f.report, f.actErr
 }
 
 // Records are given to whoever has signed in and may look, and to nobody else.
@@ -107,8 +164,8 @@ func TestPartnerDownload(t *testing.T) {
 // look opens a site with the pages of partners.
 func look(t *testing.T, roles ...string) (*site, *fakePeople) {
 	t.Helper()
-	f := &fakePeople{sessions: map[string]portal.Person{}, roles: roles}
-	return open(t, func(c *portal.Config) { c.People, c.Records = f, f }), f
+	f := &fakePeople{sessions: map[string]portal.Person{}, roles: roles, given: time.Now().Add(-time.Hour), lasts: 90 * 24 * time.Hour}
+	return open(t, func(c *portal.Config) { c.People, c.Records, c.Grants = f, f, f }), f
 }
 
 // leave begins a sign-in, and returns Entra's answer.

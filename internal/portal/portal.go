@@ -42,10 +42,12 @@ type Config struct {
 	Outcomes     Outcomes
 	Consenter    Consenter
 
-	// People and Records are for the pages on which a partner sees what was
-	// done with its consent. Both are nil if there are none.
+	// People, Records and Grants are for the pages on which a partner sees
+	// what was done with its consent, renews it and withdraws it. All are nil
+	// if there are none.
 	People  People
 	Records Records
+	Grants  Grants
 
 	// Authorize returns the URL of Entra's sign-in page.
 	Authorize func(AuthorizeRequest) (string, error)
@@ -140,8 +142,8 @@ func (c *Config) check() error {
 	if c.Invitations == nil || c.Transactions == nil || c.Outcomes == nil || c.Consenter == nil {
 		return errors.New("the fields Invitations, Transactions, Outcomes and Consenter are required")
 	}
-	if (c.People == nil) != (c.Records == nil) {
-		return errors.New("the fields People and Records belong together")
+	if (c.People == nil) != (c.Records == nil) || (c.People == nil) != (c.Grants == nil) {
+		return errors.New("the fields People, Records and Grants belong together")
 	}
 	if c.Authorize == nil || c.Callback == nil || c.Log == nil {
 		return errors.New("the fields Authorize, Callback and Log are required")

@@ -146,6 +146,13 @@ var guidances = map[mandate.Reason]guidance{
 		[]string{"Ask {publisher} why, and whether they will resume it. Signing in again will not help before that."},
 		tracesMaybe,
 	},
+	mandate.ReasonEnded: {
+		"There is no consent any more to renew",
+		"Meanwhile the consent of {partner} was withdrawn, or another one took its place. A renewal brings nothing back that was withdrawn.",
+		"{publisher}’s, if there is to be a consent again.",
+		[]string{"See on the page of your consent how it stands, and who did what.", "To begin again, ask {publisher} for an invitation."},
+		tracesSure,
+	},
 	mandate.ReasonApplication: {
 		"{application} could not identify itself",
 		"Microsoft did not accept the application’s own credential or registration. Your sign-in was in order.",
@@ -189,6 +196,22 @@ var guidances = map[mandate.Reason]guidance{
 		tracesMaybe,
 	},
 }
+
+// renewalWords are for whoever began without an invitation.
+var renewalWords = strings.NewReplacer(
+	again, "Then renew again, from the page of your consent.",
+	"Then open your invitation link again", "Then renew again, from the page of your consent",
+	"open your invitation link again, and accept", "renew again, from the page of your consent, and accept",
+	"open your invitation link again and press", "renew again, from the page of your consent, and press",
+	"Open your invitation link again, in a private window without extensions, and sign in from there", "Renew again, in a private window without extensions",
+	"Otherwise open your invitation link, press Continue in the same browser", "Otherwise renew again in the same browser",
+	"Sign out of Microsoft, or open the invitation link in a private window.", "Sign out of Microsoft, or renew in a private window.",
+	"Open the invitation link in a private window and sign in as {user}.", "Renew in a private window, and sign in to Microsoft with the account that you are signed in with here.",
+	"The invitation is for one account, {user}, and another one signed in.", "The renewal was begun by one account, and another one signed in at Microsoft.",
+	"That is not the invited account", "That is not the account that began",
+	"The invitation is for {partner}", "The renewal is for {partner}",
+	"you have somebody else’s invitation", "something is wrong",
+)
 
 // A refusalPage says why there is no consent, and what to do.
 type refusalPage struct {
@@ -259,6 +282,9 @@ func (p *Portal) words(o Outcome, app *Application) func(string) string {
 	}
 	replace := strings.NewReplacer("{publisher}", publisher, "{application}", application, "{partner}", partner, "{user}", user, "{api}", api, "{until}", when(o.Refused.Waits))
 	return func(s string) string {
+		if o.Renewal {
+			s = renewalWords.Replace(s)
+		}
 		s = replace.Replace(s)
 		return strings.ToUpper(s[:1]) + s[1:]
 	}

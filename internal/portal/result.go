@@ -53,13 +53,14 @@ func (p *Portal) showOutcome(w http.ResponseWriter, o Outcome) error {
 	if err != nil {
 		return err
 	}
-	return p.show(w, http.StatusOK, "receipt", "Consent given", &receiptPage{o, app})
+	return p.show(w, http.StatusOK, "receipt", "Consent given", &receiptPage{o, app, p.cfg.People != nil})
 }
 
 // A receiptPage is what a partner keeps of a consent.
 type receiptPage struct {
 	Outcome
-	App *Application
+	App   *Application
+	Pages bool // there are pages of the partner's own
 }
 
 // A Proven is one fact about MFA and where it comes from.

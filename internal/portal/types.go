@@ -69,6 +69,8 @@ type Invitations interface {
 type Start struct {
 	Invitation  Invitation // of a partner's own sign-in: nothing but the partner
 	SignIn      bool       // of somebody who looks, and consents to nothing
+	To          string     // of a sign-in: which page it leads to; a key of pages
+	Renewal     bool       // of a consent: begun by the partner's own user, without an invitation
 	Authority   string     // where the browser is sent
 	RedirectURI string     // where the answer must arrive
 	Until       time.Time  // the end of the grant, as the partner read it
@@ -89,7 +91,9 @@ type Proof struct {
 // A Transaction is a sign-in that has come back.
 type Transaction struct {
 	Partner     mandate.Partner
-	SignIn      bool   // as it began
+	SignIn      bool // this and the next two as it began
+	To          string
+	Renewal     bool
 	User        string // as in the invitation
 	Authority   string // this and the next as they began
 	RedirectURI string
@@ -161,6 +165,7 @@ type AuthorizeRequest struct {
 type Outcome struct {
 	Partner mandate.Partner `json:"partner"`
 	SignIn  bool            `json:"sign_in,omitempty"` // it was not for a consent
+	Renewal bool            `json:"renewal,omitempty"` // the partner began by itself
 	User    string          `json:"user,omitempty"`    // whom the invitation was for
 	Time    time.Time       `json:"time"`
 	Request string          `json:"request"` // id of the request that it was decided in, as in the log

@@ -114,3 +114,32 @@ func lasting(d time.Duration) string {
 		return fmt.Sprintf("%d hours", hours)
 	}
 }
+
+// ownCaller begins the names under which the server itself uses a grant.
+const ownCaller = "mandate:"
+
+// callerName says who used a grant. Operators are named in the record, not to
+// partners.
+func (a *Application) callerName(caller string) string {
+	switch {
+	case strings.HasPrefix(caller, ownCaller):
+		return "this site itself"
+	case strings.HasPrefix(caller, "uid:"), strings.HasPrefix(caller, "oid:"):
+		return "an operator at " + a.Publisher
+	}
+	return caller
+}
+
+// ownPurposes are what the server itself uses a grant for.
+var ownPurposes = map[string]string{
+	"customers":  "to learn who your customers are",
+	"keep-alive": "to keep the consent from lapsing",
+	"roles":      "to see who of you may open these pages",
+}
+
+func (a *Application) purposeName(e *Event) string {
+	if own := ownPurposes[e.Purpose]; own != "" && strings.HasPrefix(e.Caller, ownCaller) {
+		return own
+	}
+	return e.Purpose
+}
