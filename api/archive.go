@@ -2,12 +2,15 @@ package api
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"iter"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -252,8 +255,8 @@ func (s *Server) parseArchive(raw string) (x archiveQuery, err error) {
 	}
 	q := &x.query
 	texts := map[string]*string{
-		"kind": &q.Kind, "caller": &q.Caller, "tenant": &q.Tenant, "audience": &q.Audience, "purpose": &q.Purpose, "request": &q.Request,
-		"fingerprint": &q.Fingerprint, "uti": &q.UTI, "correlation": &q.Correlation, "ticket": &q.Ticket, "user": &q.Person,
+		"caller": &q.Caller, "audience": &q.Audience, "purpose": &q.Purpose, "request": &q.Request,
+		"uti": &q.UTI, "correlation": &q.Correlation, "ticket": &q.Ticket,
 	}
 	for name, all := range values {
 		v := all[0]
@@ -264,46 +267,91 @@ func (s *Server) parseArchive(raw string) (x archiveQuery, err error) {
 			*into = v
 			continue
 		}
-		if err := s.archiveParameter(&x, name, v); err != nil {
-			return x, err
+		if name == "partner" {
+			p, err := s.cfg.Partners.Partner(v)
+			if err != nil {
+				return x, err
+			}
+			q.Chain = audit.Chain(p.Key.Cloud, p.Key.Partner)
+			continue
+		}
+		p, ok := archiveParameters[name]
+		if !ok {
+			return x, mandate.Invalid(name, "is not a parameter of this request")
+		}
+		if p.read(&x, v) != nil {
+			return x, mandate.Invalid(name, "%.60q is not %s", v, p.want)
 		}
 	}
 	return x, nil
 }
 
-func (s *Server) archiveParameter(x *archiveQuery, name, v string) (err error) {
-	q := &x.query
-	switch name {
-	case "partner":
-		p, err := s.cfg.Partners.Partner(v)
-		if err != nil {
-			return err
+// recordKinds are those of records, exportForms those of exports.
+var (
+	recordKinds = []string{mandate.KindIssued, mandate.KindDenied, mandate.KindFailed, mandate.KindDecided, mandate.KindRefreshed,
+		mandate.KindConsented, mandate.KindStaged, mandate.KindRefused, mandate.KindChanged}
+	exportForms = []string{"jsonl", "csv", "ocsf", "keys"}
+)
+
+// archiveParameters are those that have a form. What cannot be in any record
+// is refused, so that a mistake does not look like an empty log.
+var archiveParameters = map[string]struct {
+	want string
+	read func(*archiveQuery, string) error
+}{
+	"kind": {"one of " + strings.Join(recordKinds, ", "), func(x *archiveQuery, v string) error { return among(recordKinds, &x.query.Kind, v) }},
+	"tenant": {"a tenant id", func(x *archiveQuery, v string) error {
+		t, err := mandate.ParseTenantID(v)
+		x.query.Tenant = t.String()
+		return err
+	}},
+	"user": {"the object id of a user", func(x *archiveQuery, v string) error {
+		o, err := mandate.ParseObjectID(v)
+		x.query.Person = o.String()
+		return err
+	}},
+	"fingerprint": {"a SHA-256 in hex", func(x *archiveQuery, v string) error {
+		sum, err := hex.DecodeString(v)
+		if x.query.Fingerprint = hex.EncodeToString(sum); len(sum) != sha256.Size {
+			err = errNotWanted
 		}
-		q.Chain = audit.Chain(p.Key.Cloud, p.Key.Partner)
-	case "from":
-		q.From, err = time.Parse(time.RFC3339, v)
-	case "to":
-		q.To, err = time.Parse(time.RFC3339, v)
-	case "limit":
-		if q.Limit, err = strconv.Atoi(v); q.Limit < 1 || q.Limit > 1000 {
-			err = errors.New("from 1 to 1000")
+		return err
+	}},
+	"from": {aTime, func(x *archiveQuery, v string) (err error) {
+		x.query.From, err = time.Parse(time.RFC3339, v)
+		return err
+	}},
+	"to": {aTime, func(x *archiveQuery, v string) (err error) {
+		x.query.To, err = time.Parse(time.RFC3339, v)
+		return err
+	}},
+	"limit": {"a number from 1 to 1000", func(x *archiveQuery, v string) (err error) {
+		if x.query.Limit, err = strconv.Atoi(v); x.query.Limit < 1 || x.query.Limit > 1000 {
+			err = errNotWanted
 		}
-	case "before":
-		q.Before, err = strconv.ParseInt(v, 10, 64)
-	case "format":
-		if x.form = v; v != "jsonl" && v != "csv" && v != "ocsf" && v != "keys" {
-			err = errors.New("jsonl, csv, ocsf or keys")
-		}
-	case "since":
+		return err
+	}},
+	"before": {"the number of a record", func(x *archiveQuery, v string) (err error) {
+		x.query.Before, err = strconv.ParseInt(v, 10, 64)
+		return err
+	}},
+	"format": {"one of " + strings.Join(exportForms, ", "), func(x *archiveQuery, v string) error { return among(exportForms, &x.form, v) }},
+	"since": {"the size of a checkpoint, or several with commas", func(x *archiveQuery, v string) (err error) {
 		for word := range strings.SplitSeq(v, ",") {
 			n, nerr := strconv.ParseInt(word, 10, 64)
 			x.since, err = append(x.since, n), errors.Join(err, nerr)
 		}
-	default:
-		return mandate.Invalid(name, "is not a parameter of this request")
-	}
-	if err != nil {
-		return mandate.Invalid(name, "%.60q is not one: times are like 2026-11-21T00:00:00Z, format is jsonl, csv, ocsf or keys, limit is at most 1000", v)
+		return err
+	}},
+}
+
+const aTime = "a time such as 2026-11-21T00:00:00Z"
+
+var errNotWanted = errors.New("it is something else")
+
+func among(words []string, into *string, v string) error {
+	if *into = v; !slices.Contains(words, v) {
+		return errNotWanted
 	}
 	return nil
 }

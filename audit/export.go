@@ -127,6 +127,11 @@ func (l *Log) Export(ctx context.Context, to io.Writer, x Export) error {
 	if err != nil {
 		return fmt.Errorf("export: %w", err)
 	}
+	for _, n := range x.Since {
+		if n < 1 || n > c.Size {
+			return mandate.Invalid("since", "must be from 1 to %d, which is what the log has: a checkpoint of more, if it is signed, shows that records were cut off", c.Size)
+		}
+	}
 	w := newLineWriter(to)
 	w.json(exportHeader{exportForm, l.Origin(), l.Key(), x.Whole, x.Chain, time.Now().UTC().Truncate(time.Second)})
 	if x.Whole {

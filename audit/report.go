@@ -21,6 +21,7 @@ type Usage struct {
 	Issued   int64            `json:"issued"` // tokens handed out, or used for a call
 	Denied   int64            `json:"denied"`
 	Failed   int64            `json:"failed"`
+	Possibly int64            `json:"possibly_issued"` // allowed, and what came of it is not recorded: the server ended in between
 	First    time.Time        `json:"first"`
 	Last     time.Time        `json:"last"`
 	Scopes   []mandate.Scope  `json:"scopes,omitempty"` // that tokens carried
@@ -33,16 +34,28 @@ type usageKey struct {
 	audience       mandate.Audience
 }
 
+// kindsOfUse are those of records about using a grant. The others are about
+// what became of it.
+var kindsOfUse = []string{mandate.KindIssued, mandate.KindDecided, mandate.KindDenied, mandate.KindFailed, mandate.KindRefreshed}
+
+// inFlight is how old a request is at least of which nothing more is awaited.
+const inFlight = 5 * time.Minute
+
 // Report says whose rights were used by whom, for which customer and purpose,
 // the most used first.
 func (l *Log) Report(ctx context.Context, q Query) ([]Usage, error) {
-	all := make(map[usageKey]*Usage)
+	all, names := make(map[usageKey]*Usage), make(map[string]string)
+	ended := make(map[string]bool) // requests whose outcome, but not beginning, was seen
+	begun := time.Now().Add(-inFlight)
 	for e, err := range l.Each(ctx, q) {
 		if err != nil {
 			return nil, err
 		}
-		if e.Grant == nil || e.Caller == "" {
+		if e.Grant == nil || e.Caller == "" || !slices.Contains(kindsOfUse, e.Kind) {
 			continue
+		}
+		if names[e.Chain] == "" {
+			names[e.Chain] = e.Partner
 		}
 		k := usageKey{e.Chain, e.Purpose, e.Caller, e.Tenant, e.Audience}
 		u := all[k]
@@ -51,11 +64,22 @@ func (l *Log) Report(ctx context.Context, q Query) ([]Usage, error) {
 			all[k] = u
 		}
 		u.add(&e.Record)
+		switch {
+		case e.Kind != mandate.KindDecided:
+			if !e.Cached && e.Kind != mandate.KindDenied {
+				ended[e.Request] = true
+			}
+		case ended[e.Request]:
+			delete(ended, e.Request)
+		case e.Time.Before(begun) && q.Kind == "":
+			u.Possibly++
+		}
 	}
 	out := make([]Usage, 0, len(all))
 	for _, u := range slices.SortedFunc(maps.Values(all), func(a, b *Usage) int {
 		return cmp.Or(cmp.Compare(b.Issued, a.Issued), cmp.Compare(a.Chain, b.Chain), b.Last.Compare(a.Last))
 	}) {
+		u.Partner = cmp.Or(u.Partner, names[u.Chain])
 		out = append(out, *u)
 	}
 	return out, nil

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -162,21 +163,90 @@ func TestAuditForms(t *testing.T) {
 	n := 0
 	for line := range bytes.Lines(b.Bytes()) {
 		var v ocsfEvent
-		if err := json.Unmarshal(line, &v); err != nil || v.Class != 3003 || v.Type != 300301 || v.Metadata.UID == "" || v.Actor.App != "billing" {
+		if err := json.Unmarshal(line, &v); err != nil || v.Class != 3003 || v.Type != 300301 || v.Metadata.UID == "" || v.Actor.App != "billing" || v.User == nil || v.Detail == "" {
 			t.Errorf("%s: %v", line, err)
+		}
+		if bytes.ContainsFunc(bytes.TrimSuffix(line, []byte("\n")), acts) || bytes.Contains(line, []byte("\u202e")) {
+			t.Errorf("%q is not escaped", line)
 		}
 		n++
 	}
 	if n != len(nasty) {
 		t.Errorf("%d events", n)
 	}
-	uses, err := l.Report(t.Context(), Query{})
-	if err != nil || len(uses) != 1 || uses[0].Issued != int64(len(nasty)) {
-		t.Errorf("report: %+v, %v", uses, err)
-	}
 	var keys bytes.Buffer
 	if err := l.PersonalKeys(t.Context(), &keys, chainOfPartner(0)); err != nil || strings.Count(keys.String(), `"secret"`) != 1 {
 		t.Errorf("keys: %s, %v", keys.String(), err)
+	}
+}
+
+// Every field of a record is in every form of export, also one that is added
+// some day.
+func TestAuditFormsHaveEverything(t *testing.T) {
+	cfg := testConfig(t)
+	l := openLog(t, cfg)
+	full := fullRecord("a", 1)
+	full.Kind, full.User.Object = mandate.KindDenied, must(mandate.ParseObjectID("dddddddd-0000-0000-0000-00000000000d"))
+	record(t, l, full)
+	var table, events bytes.Buffer
+	if err := errors.Join(l.WriteCSV(t.Context(), &table, Query{}), l.WriteOCSF(t.Context(), &events, Query{})); err != nil {
+		t.Fatal(err)
+	}
+	rows := must(csv.NewReader(&table).ReadAll())
+	got := make(map[string]string)
+	for i, name := range rows[0] {
+		got[name] = rows[1][i]
+	}
+	var rest, event, unmapped map[string]json.RawMessage
+	if err := errors.Join(json.Unmarshal([]byte(got["more"]), &rest), json.Unmarshal(events.Bytes(), &event), json.Unmarshal(event["unmapped"], &unmapped)); err != nil {
+		t.Fatal(err)
+	}
+	elsewhere := map[string]string{"time": "time", "kind": "metadata", "caller": "actor", "reason": "status_detail", "address": "src_endpoint", "user": "actor", "granted": "privileges"}
+	for f := range reflect.TypeFor[mandate.Record]().Fields() {
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if name != "grant" && name != "emulated" && got[name] == "" && rest[name] == nil {
+			t.Errorf("a CSV export does not have %s", name)
+		}
+		if name != "emulated" && unmapped[name] == nil && event[elsewhere[name]] == nil {
+			t.Errorf("an OCSF export does not have %s", name)
+		}
+	}
+}
+
+// A report counts uses, names partners that some of their records do not name,
+// and says what was allowed and has no end.
+func TestAuditReport(t *testing.T) {
+	cfg := testConfig(t)
+	l := openLog(t, cfg)
+	ago := time.Now().Add(-time.Hour)
+	for i, r := range []struct {
+		kind, request string
+		at            time.Time
+	}{
+		{mandate.KindDecided, "a", ago}, {mandate.KindIssued, "a", ago}, {mandate.KindDecided, "b", ago}, {mandate.KindFailed, "b", ago},
+		{mandate.KindDecided, "lost", ago}, {mandate.KindDenied, "c", ago}, {mandate.KindChanged, "", ago}, {mandate.KindDecided, "under way", time.Now()},
+	} {
+		rec := testRecord(0, fmt.Sprint(i))
+		rec.Kind, rec.Request = r.kind, r.request
+		if rec.Partner = "contoso"; r.kind == mandate.KindChanged {
+			rec.Caller, rec.Partner = "uid:0", ""
+		}
+		recordIn(t, l, rec, r.at)
+	}
+	errand := testRecord(0, "")
+	errand.Caller, errand.Partner = "mandate:customers", ""
+	recordIn(t, l, errand, time.Now())
+	uses, err := l.Report(t.Context(), Query{})
+	if err != nil || len(uses) != 2 {
+		t.Fatalf("got %+v, %v", uses, err)
+	}
+	for _, u := range uses {
+		if u.Partner != "contoso" || u.Issued != 1 {
+			t.Errorf("got %+v", u)
+		}
+		if u.Caller == "billing" && (u.Denied != 1 || u.Failed != 1 || u.Possibly != 1) {
+			t.Errorf("got %+v", u)
+		}
 	}
 }
 

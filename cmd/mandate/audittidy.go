@@ -60,6 +60,9 @@ recorded.`,
 			if err != nil {
 				return err
 			}
+			if age < 24*time.Hour {
+				return usage("--older-than must be at least 1d")
+			}
 			client, err := c.client()
 			if err != nil {
 				return err
@@ -169,7 +172,7 @@ for audit.witnesses in the log's configuration and for "mandate audit verify --w
 func (c *cli) witness(ctx context.Context, f witnessFlags) error {
 	var logs []audit.Verifier
 	for _, s := range f.logs {
-		text, err := textOrFile(s)
+		text, err := textOrFile("log-key", s)
 		if err != nil {
 			return err
 		}

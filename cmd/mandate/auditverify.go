@@ -121,7 +121,7 @@ func (c *cli) progress(what string) func(int64) {
 }
 
 func (f *verifyFlags) verification() (v audit.Verification, err error) {
-	text, err := textOrFile(f.key)
+	text, err := textOrFile("key", f.key)
 	if err != nil {
 		return v, err
 	}
@@ -129,7 +129,7 @@ func (f *verifyFlags) verification() (v audit.Verification, err error) {
 		return v, usage("--key: %v", err)
 	}
 	for _, w := range f.witnesses {
-		if text, err = textOrFile(w); err != nil {
+		if text, err = textOrFile("witness", w); err != nil {
 			return v, err
 		}
 		key, err := audit.ParseWitnessKey(text)
@@ -159,13 +159,16 @@ func (f *verifyFlags) verification() (v audit.Verification, err error) {
 	return v, nil
 }
 
-// textOrFile returns s, or what is in the file of that name.
-func textOrFile(s string) (string, error) {
+// textOrFile returns s if it is a key, or what is in the file of that name.
+func textOrFile(flag, s string) (string, error) {
 	if strings.Contains(s, "+") {
 		return s, nil
 	}
 	b, err := os.ReadFile(s)
-	return strings.TrimSpace(string(b)), err
+	if err != nil {
+		return "", usage("--%s: %.100q is neither a public key nor a file that can be read", flag, s)
+	}
+	return strings.TrimSpace(string(b)), nil
 }
 
 // parseReceipts reads INDEX:HASH, or a file with answers of the token API or
