@@ -41,6 +41,10 @@ type Config struct {
 	// withdrawing says so.
 	Issued Issued
 
+	// Approvals is where a second person is asked, if a rule wants one. Nil
+	// asks nobody.
+	Approvals Approvals
+
 	// Notifier tells people what they may not have wanted. Nil tells nobody.
 	Notifier Notifier
 
@@ -216,6 +220,9 @@ func (a *attempt) run(ctx context.Context) (Token, error) {
 	a.req.MFATime = a.head.Evidence.AuthTime
 	a.decision = a.cfg.Policy.Decide(a.req)
 	if !a.decision.Allowed {
+		if err := a.second(ctx); err != nil {
+			return Token{}, a.fail(ctx, err)
+		}
 		return Token{}, a.deny(ctx)
 	}
 	if err != nil {
@@ -332,7 +339,7 @@ func (a *attempt) newRecord(kind string) Record {
 		Partner: a.req.Partner.Name, Grant: &a.req.Partner.Key, Generation: a.head.Generation,
 		Tenant: a.req.Tenant, Audience: a.req.Audience, Asked: a.req.Scopes,
 		Rule: a.decision.Rule, Policy: a.decision.Policy, Reason: a.decision.Reason, Shadow: a.decision.Shadow, MFATime: a.req.MFATime,
-		User: a.req.User, Bound: a.req.Bound,
+		User: a.req.User, Bound: a.req.Bound, Approval: a.decision.Approval,
 	}
 	if a.req.Address.IsValid() {
 		r.Address = a.req.Address.String()

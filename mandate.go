@@ -209,6 +209,12 @@ type Decision struct {
 	// MaxTokenLife is the longest remaining life of a token that may be
 	// handed out under the rule. Zero means Entra's own limit.
 	MaxTokenLife time.Duration
+
+	// NeedsApproval is how long the yes of a second person would last, if that
+	// is all that a denied request lacks; otherwise zero. Approval is the ID of
+	// the yes by which one was allowed, or of what the second person is asked.
+	NeedsApproval time.Duration
+	Approval      string
 }
 
 // A Token is an access token and what is known of it.
@@ -495,9 +501,10 @@ type Record struct {
 	Cached      bool      `json:"cached,omitempty"`
 	User        *Identity `json:"user,omitempty"`
 	Evidence    *Evidence `json:"evidence,omitempty"`
-	Detail      string    `json:"detail,omitempty"`  // what was changed or called, without query
-	Bound       []string  `json:"bound,omitempty"`   // fields that the caller's registration has filled
-	MFATime     time.Time `json:"mfa_time,omitzero"` // when the consent's user proved MFA, where that was known to policy
+	Detail      string    `json:"detail,omitempty"`   // what was changed or called, without query
+	Bound       []string  `json:"bound,omitempty"`    // fields that the caller's registration has filled
+	MFATime     time.Time `json:"mfa_time,omitzero"`  // when the consent's user proved MFA, where that was known to policy
+	Approval    string    `json:"approval,omitempty"` // ID of the yes of a second person by which it was allowed, or of what they are asked
 }
 
 // openIDScopes are not permissions on an API; Entra lists them with the

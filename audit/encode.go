@@ -124,6 +124,7 @@ func appendShown(b []byte, r *mandate.Record) ([]byte, error) {
 	}
 	o.list("bound", r.Bound)
 	o.time("mfa_time", r.MFATime)
+	o.text("approval", r.Approval)
 	return o.end(), o.err
 }
 

@@ -140,6 +140,10 @@ func (c *checker) literal(uid types.EntityUID) error {
 		if t, err := mandate.ParseTenantID(id); err != nil || t.String() != id {
 			return mandate.Invalid(string(uid.Type), "%.64q is not a tenant id in lower case", id)
 		}
+	case typeServer:
+		if uid != server {
+			return mandate.Invalid(string(uid.Type), "there is one only: %s", server)
+		}
 	case typeAudience:
 		return c.audience(uid)
 	}
@@ -188,7 +192,7 @@ func scopeEntity(s ast.IsScopeNode) (types.EntityUID, bool) {
 // partners: a customer may belong to several partners, and a right through one
 // is none through another.
 func (c *checker) scope(r *rule) error {
-	r.uses, r.wants = usesOf(r.ast.Action), wants(r.ast)
+	r.wants = wants(r.ast)
 	if uid, ok := scopeEntity(r.ast.Principal); ok {
 		if r.callers = []string{string(uid.ID)}; uid.Type == typeCallerGroup {
 			r.callers = append([]string{}, c.set.groups.Callers[string(uid.ID)]...)
@@ -225,7 +229,22 @@ func usesOf(s ast.IsActionScopeNode) uses {
 	}
 	var out uses
 	for _, uid := range list {
-		out |= useOf(mandate.Use(uid.ID))
+		if out |= useOf(mandate.Use(uid.ID)); uid.ID == types.String(administer) {
+			out |= useAdminister
+		}
 	}
 	return out
+}
+
+// explicit returns a rule with its actions named. One that names none speaks of
+// what callers do: what operators do has another vocabulary.
+func explicit(p *ast.Policy) *ast.Policy {
+	if _, all := p.Action.(ast.ScopeTypeAll); !all {
+		return p
+	}
+	out := *p
+	out.Action = ast.ScopeTypeInSet{Entities: []types.EntityUID{
+		types.NewEntityUID(typeAction, types.String(mandate.UseToken)), types.NewEntityUID(typeAction, types.String(mandate.UseCall)),
+	}}
+	return &out
 }

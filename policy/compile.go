@@ -195,7 +195,10 @@ func (c *checker) rule(r *rule) error {
 	if err := r.annotate(); err != nil {
 		return err
 	}
-	if err := c.validator.Policy(r.name, r.ast); err != nil {
+	if r.uses = usesOf(r.ast.Action); r.permit && r.uses&useAdminister != 0 {
+		return mandate.Invalid("action", "%s can only be forbidden: the roles of operators allow it, and a rule narrows them", administer)
+	}
+	if err := c.validator.Policy(r.name, explicit(r.ast)); err != nil {
 		return errors.New(strings.ReplaceAll(err.Error(), fmt.Sprintf("for policy `%s`, ", r.name), ""))
 	}
 	if err := c.literals(r); err != nil {

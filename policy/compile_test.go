@@ -42,6 +42,8 @@ func TestPolicyRefuses(t *testing.T) {
 		{`@scopes("consented")`, `@scopes("consented") @customers("some")`, `can only be "all"`},
 		{`@scopes("consented")`, `@scopes("consented") @max_token_life("1s")`, "from 5m to 28h"},
 		{`@scopes("consented")`, `@scopes("consented") @approval("a boss")`, "second person"},
+		{`@scopes("consented")`, `@scopes("consented") @approval("24h1s")`, "from 1m to 24h"},
+		{`, action,`, `, action == Action::"administer",`, "administer can only be forbidden"},
 		{`@scopes("consented")`, `@scopes("consented") @purpose("x")`, "is no annotation"},
 		{`principal == Caller::"b"`, `principal`, "principal: must be named"},
 		{`principal == Caller::"b"`, `principal is Caller`, "principal: must be named"},
@@ -198,7 +200,7 @@ func TestPolicyEnds(t *testing.T) {
 type approvals time.Time
 
 func (a approvals) Approved(string, *mandate.Request) (string, time.Time) {
-	return "ada", time.Time(a)
+	return "abc", time.Time(a)
 }
 
 func TestPolicyApprovalIsTimeBound(t *testing.T) {
@@ -217,7 +219,8 @@ func TestPolicyApprovalIsTimeBound(t *testing.T) {
 		{"4h ago", approvals(now.Add(-4 * time.Hour)), false}, {"in the future", approvals(now.Add(time.Second)), false},
 	} {
 		d := s.decide(req, s.index.find(req), tt.by, now)
-		if d.Allowed != tt.want || d.Rule != "a" || !d.Allowed && !strings.Contains(d.Reason, "second person") {
+		if d.Allowed != tt.want || d.Rule != "a" || !d.Allowed && (!strings.Contains(d.Reason, "second person") || d.NeedsApproval != 4*time.Hour) ||
+			d.Allowed && (d.Approval != "abc" || d.NeedsApproval != 0) {
 			t.Errorf("%s: got %+v", tt.name, d)
 		}
 	}

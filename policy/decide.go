@@ -13,9 +13,9 @@ import (
 
 // Approvals knows what a second person has agreed to.
 type Approvals interface {
-	// Approved returns who approved that rule be used for what req asks, and
-	// when; or a zero time. It must not wait.
-	Approved(rule string, req *mandate.Request) (by string, at time.Time)
+	// Approved returns the ID of the yes that rule be used for what req asks,
+	// and when it was said; or a zero time. It must not wait.
+	Approved(rule string, req *mandate.Request) (id string, at time.Time)
 }
 
 // Decide implements [mandate.Policy], for requests that nobody has approved.
@@ -77,6 +77,7 @@ type verdict struct {
 	permit *rule    // the best that permits
 	miss   *rule    // one whose conditions hold, and which needs something else
 	lacks  need     // what that is
+	second string   // ID of the yes that permit needs, and has
 	shadow []string // rules in shadow mode that hold
 }
 
@@ -106,6 +107,9 @@ func (s *Set) evaluate(req *mandate.Request, w *world, found *candidates, approv
 		}
 	}
 	slices.Sort(v.shadow)
+	if v.permit != nil && v.permit.approval > 0 {
+		v.second, _ = approvals.Approved(v.permit.name, req)
+	}
 	return v
 }
 
@@ -163,9 +167,10 @@ func (v *verdict) decision() mandate.Decision {
 	case v.permit != nil:
 		r := v.permit
 		d.Allowed, d.Rule, d.Reason = true, r.name, r.reason
-		d.Consented, d.Scopes, d.MaxTokenLife = r.consented, r.scopes, r.maxTokenLife
+		d.Consented, d.Scopes, d.MaxTokenLife, d.Approval = r.consented, r.scopes, r.maxTokenLife, v.second
 	case v.miss != nil && v.lacks == needApproval:
 		d.Rule, d.Reason = v.miss.name, fmt.Sprintf("rule %q %s", v.miss.name, v.miss.explain(v.lacks))
+		d.NeedsApproval = v.miss.approval
 	}
 	return d
 }
@@ -228,7 +233,7 @@ func (r *rule) explain(n need) string {
 	case needTicket:
 		return "needs a ticket"
 	case needApproval:
-		return fmt.Sprintf("needs the approval of a second person, which lasts %s, and there is none", r.approval)
+		return fmt.Sprintf("needs the yes of a second person, which lasts %s, and there is none", r.approval)
 	}
 	return "holds"
 }

@@ -87,6 +87,15 @@ func RequestOf(rec *mandate.Record) (*mandate.Request, bool) {
 	return req, true
 }
 
+// YesOf returns what a second person had said when a request was recorded: yes,
+// if it was allowed by that.
+func YesOf(rec *mandate.Record) Approvals {
+	if rec.Approval == "" || rec.Kind == mandate.KindDenied {
+		return nil
+	}
+	return yes(rec.Time)
+}
+
 // decides reports whether a record is the first of its request.
 func decides(rec *mandate.Record) bool {
 	switch rec.Kind {
@@ -116,14 +125,13 @@ type Effect struct {
 // A DryRun holds what was recorded against a policy that is not in force.
 type DryRun struct {
 	before, after *Set
-	approvals     Approvals
 	effects       map[Effect]*Effect // by all but Count and Last
 	Requests      int                // that were decided anew
 }
 
 // NewDryRun compares two policies; before may be nil, and denies everything.
-func NewDryRun(before, after *Set, approvals Approvals) *DryRun {
-	return &DryRun{before: before, after: after, approvals: approvals, effects: map[Effect]*Effect{}}
+func NewDryRun(before, after *Set) *DryRun {
+	return &DryRun{before: before, after: after, effects: map[Effect]*Effect{}}
 }
 
 // maxEffects bounds what is listed.
@@ -136,11 +144,12 @@ func (d *DryRun) Add(rec *mandate.Record) {
 		return
 	}
 	d.Requests++
+	second := YesOf(rec)
 	before := mandate.Decision{Reason: "there was no policy"}
 	if d.before != nil {
-		before = d.before.decide(req, d.before.index.find(req), d.approvals, rec.Time)
+		before = d.before.decide(req, d.before.index.find(req), second, rec.Time)
 	}
-	after := d.after.decide(req, d.after.index.find(req), d.approvals, rec.Time)
+	after := d.after.decide(req, d.after.index.find(req), second, rec.Time)
 	if before.Allowed == after.Allowed && before.Rule == after.Rule && before.Consented == after.Consented &&
 		slices.Equal(before.Scopes, after.Scopes) && before.MaxTokenLife == after.MaxTokenLife {
 		return

@@ -148,7 +148,7 @@ func TestPolicyChangesAndDryRun(t *testing.T) {
 		Time: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), Kind: mandate.KindDenied, Caller: req.Caller, Use: req.Use, Partner: "c", Grant: &req.Partner.Key,
 		Tenant: req.Tenant, Audience: req.Audience, Purpose: req.Purpose,
 	}
-	run := NewDryRun(before, after, nil)
+	run := NewDryRun(before, after)
 	for _, kind := range []string{mandate.KindDenied, mandate.KindDecided, mandate.KindIssued, mandate.KindFailed, mandate.KindChanged} {
 		rec.Kind = kind
 		run.Add(rec)

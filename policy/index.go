@@ -73,11 +73,12 @@ type candidates struct {
 }
 
 func (x *index) find(req *mandate.Request) candidates {
-	caller, partner := string(req.Caller), req.Partner.Name
-	return candidates{
-		[4][]*rule{x.both[pair{caller, partner}], x.callers[caller], x.partners[partner], x.any},
-		useOf(req.Use), false,
-	}
+	return x.about(string(req.Caller), req.Partner.Name, useOf(req.Use))
+}
+
+// about returns the rules that may speak of a caller and a partner.
+func (x *index) about(caller, partner string, use uses) candidates {
+	return candidates{[4][]*rule{x.both[pair{caller, partner}], x.callers[caller], x.partners[partner], x.any}, use, false}
 }
 
 // All implements [cedar.PolicyIterator].

@@ -16,17 +16,28 @@ import (
 func same(a, b mandate.Decision) bool {
 	return a.Allowed == b.Allowed && a.Rule == b.Rule && a.Policy == b.Policy && a.Consented == b.Consented &&
 		slices.Equal(a.Scopes, b.Scopes) && a.MaxTokenLife == b.MaxTokenLife && slices.Equal(a.Shadow, b.Shadow) &&
+		a.NeedsApproval == b.NeedsApproval && a.Approval == b.Approval &&
 		(a.Rule == "" || a.Reason == b.Reason)
 }
 
 func TestPolicyIndexAgreesOnTable(t *testing.T) {
 	s := table(t)
 	for _, row := range rows(t) {
+		if act, at, _ := row.Administers(); act != nil {
+			if a, b := s.administer(act, s.index.about(row.Caller, row.Partner, useAdminister), at), s.administerByAll(act, at); !same(a, b) {
+				t.Errorf("%s:\nby index %+v\nby all   %+v", row.Name, a, b)
+			}
+			continue
+		}
 		req, at, err := row.Request(clouds())
 		if err != nil {
 			t.Fatal(err)
 		}
-		if a, b := s.decide(req, s.index.find(req), nil, at), s.decideByAll(req, nil, at); !same(a, b) {
+		second, err := row.Yes(at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a, b := s.decide(req, s.index.find(req), second, at), s.decideByAll(req, second, at); !same(a, b) {
 			t.Errorf("%s:\nby index %+v\nby all   %+v", row.Name, a, b)
 		}
 	}
@@ -92,7 +103,38 @@ func (d dice) condition() string {
 	return strings.Join(terms, " && ")
 }
 
+// ofOperators is a rule about what operators do.
+func (d dice) ofOperators(n int) string {
+	return fmt.Sprintf("@id(\"r%d\") forbid (%s, action == Action::\"administer\", %s) when { %s };\n", n, d.principal(false),
+		d.of("resource", `resource == Server::"mandate"`, `resource in PartnerGroup::"g"`, fmt.Sprintf("resource in Partner::%q", d.partner())),
+		d.of("context.loosens", `context.act == "backup"`, `context.roles.contains("operator")`, `context.weekday + 9223372036854775804 > 0`))
+}
+
+// second is somebody who has agreed to some of what some rules are for.
+func (d dice) second(at time.Time) Approvals {
+	if d.IntN(6) == 0 {
+		return nil
+	}
+	said := someRules{}
+	for n := range 40 {
+		if d.IntN(4) > 0 {
+			said[fmt.Sprintf("r%d", n)] = at.Add(-time.Duration(d.IntN(70)) * time.Minute)
+		}
+	}
+	return said
+}
+
+// someRules are approved, each at a time.
+type someRules map[string]time.Time
+
+func (s someRules) Approved(rule string, _ *mandate.Request) (string, time.Time) {
+	return "for " + rule, s[rule]
+}
+
 func (d dice) rule(n int) string {
+	if d.IntN(8) == 0 {
+		return d.ofOperators(n)
+	}
 	var b strings.Builder
 	permit := d.IntN(6) > 0
 	fmt.Fprintf(&b, "@id(\"r%d\") ", n)
@@ -148,18 +190,30 @@ func (d dice) request(t testing.TB) (*mandate.Request, time.Time) {
 // nobody thought of.
 func TestPolicyIndexAgreesOnRandomPolicies(t *testing.T) {
 	d := dice{rand.New(rand.NewPCG(1, uint64(time.Now().UnixNano())))}
-	allowed, ruled := 0, 0
+	allowed, ruled, agreed, held := 0, 0, 0, 0
 	for range 150 {
 		s := d.policy(t)
 		for range 60 {
 			req, at := d.request(t)
-			a, b := s.decide(req, s.index.find(req), nil, at), s.decideByAll(req, nil, at)
+			second := d.second(at)
+			a, b := s.decide(req, s.index.find(req), second, at), s.decideByAll(req, second, at)
+			act := &Act{Caller: req.Caller, Name: d.of("backup", "policy apply"), Loosens: d.IntN(2) == 0, Roles: []string{d.of("operator", "security")}, Partner: d.of("", "p", "q", "r")}
+			x, y := s.administer(act, s.index.about(string(act.Caller), act.Partner, useAdminister), at), s.administerByAll(act, at)
+			if !same(x, y) {
+				t.Fatalf("for %+v\nby index %+v\nby all   %+v", act, x, y)
+			}
+			if !x.Allowed {
+				held++
+			}
 			if !same(a, b) {
 				var text strings.Builder
 				for _, r := range s.rules {
 					text.Write(r.cedar.MarshalCedar())
 				}
 				t.Fatalf("for %+v\nby index %+v\nby all   %+v\n%s", req, a, b, text.String())
+			}
+			if a.Approval != "" {
+				agreed++
 			}
 			if a.Allowed {
 				allowed++
@@ -168,8 +222,8 @@ func TestPolicyIndexAgreesOnRandomPolicies(t *testing.T) {
 			}
 		}
 	}
-	if allowed < 100 || ruled < 100 {
-		t.Errorf("%d allowed and %d denied by a rule: too few to show anything", allowed, ruled)
+	if allowed < 100 || ruled < 100 || agreed < 5 || held < 100 {
+		t.Errorf("%d allowed, %d of them by a second person, %d denied by a rule, %d acts forbidden: too few to show anything", allowed, agreed, ruled, held)
 	}
 }
 

@@ -150,4 +150,5 @@ const (
 	typePurpose      types.EntityType = "Purpose"
 	typePurposeGroup types.EntityType = "PurposeGroup"
 	typeAction       types.EntityType = "Action"
+	typeServer       types.EntityType = "Server"
 )

@@ -102,7 +102,7 @@ func contextOf(req *mandate.Request, cloud types.String, audience types.EntityUI
 	add("ticket", hasTicket, func() types.Value { return types.String(req.Ticket) })
 	add("asked", hasAsked, func() types.Value { return stringSet(req.Scopes) })
 	add("now", hasNow, func() types.Value { return types.NewDatetime(now) })
-	add("weekday", hasWeekday, func() types.Value { return types.Long(1 + (int(now.Weekday())+6)%7) })
+	add("weekday", hasWeekday, func() types.Value { return weekday(now) })
 	add("mfa_age", hasMFAAge, func() types.Value { return types.NewDuration(mfaAge(req, now)) })
 	if a := req.Address.Unmap().WithZone(""); a.IsValid() {
 		add("ip", hasIP, func() types.Value { return types.IPAddr(netip.PrefixFrom(a, a.BitLen())) })

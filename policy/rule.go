@@ -50,6 +50,7 @@ type uses uint8
 const (
 	useToken uses = 1 << iota
 	useCall
+	useAdminister
 )
 
 func useOf(u mandate.Use) uses {
@@ -182,8 +183,8 @@ func (r *rule) setLife(s string) error {
 
 func (r *rule) setApproval(s string) error {
 	d, err := time.ParseDuration(s)
-	if err != nil || d < time.Minute || d > 31*24*time.Hour {
-		return mandate.Invalid("@approval", "%.40q is not how long a second person's yes lasts, from 1m to 744h", s)
+	if err != nil || d < time.Minute || d > mandate.MaxApproval {
+		return mandate.Invalid("@approval", "%.40q is not how long a second person's yes lasts, from 1m to 24h", s)
 	}
 	r.approval = d
 	return nil

@@ -29,20 +29,76 @@ type Hypothetical struct {
 	MFAAge   string   `yaml:"mfa_age" json:"mfa_age,omitempty"` // a duration; not proven if empty
 	Method   string   `yaml:"method" json:"method,omitempty"`
 	Path     string   `yaml:"path" json:"path,omitempty"`
+	Approved string   `yaml:"approved" json:"approved,omitempty"` // how long ago a second person said yes; nobody did if empty
+
+	Act   string   `yaml:"act" json:"act,omitempty"`     // what an operator does, such as "policy apply"; then the use is administer
+	Roles []string `yaml:"roles" json:"roles,omitempty"` // of the operator
 }
 
 // OwnTenant stands for the tenant of whichever partner a Hypothetical names.
 // Which id it is makes no difference to a rule.
 const OwnTenant = "ffffffff-ffff-4fff-bfff-ffffffffffff"
 
+// time returns when it happens.
+func (h *Hypothetical) time() (at time.Time, err error) {
+	if h.At == "" {
+		return time.Now(), nil
+	}
+	if at, err = time.Parse(time.RFC3339, h.At); err != nil {
+		err = mandate.Invalid("at", "%.40q is not a time such as 2027-06-30T12:00:00Z", h.At)
+	}
+	return at, err
+}
+
+// Administers returns the act of an operator that h is, and when it happens; or
+// nil if h is a request.
+func (h *Hypothetical) Administers() (*Act, time.Time, error) {
+	if h.Act == "" {
+		return nil, time.Time{}, nil
+	}
+	if h.Use != "" && h.Use != string(administer) {
+		return nil, time.Time{}, mandate.Invalid("use", "can only be %s where there is an act", administer)
+	}
+	at, err := h.time()
+	if err != nil {
+		return nil, at, err
+	}
+	var req mandate.Request
+	if err := h.circumstances(&req, at); err != nil {
+		return nil, at, err
+	}
+	loosens, known := Acts[h.Act]
+	if !known {
+		return nil, at, mandate.Invalid("act", "%.60q is nothing that operators do; it is a command, such as \"policy apply\"", h.Act)
+	}
+	return &Act{Caller: mandate.CallerID(h.Caller), Name: h.Act, Loosens: loosens, Roles: h.Roles, Partner: h.Partner, Address: req.Address}, at, nil
+}
+
+// yes is that of a second person who agreed to everything at a time.
+type yes time.Time
+
+// Approved implements [Approvals].
+func (y yes) Approved(string, *mandate.Request) (string, time.Time) {
+	return "hypothetical", time.Time(y)
+}
+
+// Yes returns what a second person said, as of a time; nil if there is none.
+func (h *Hypothetical) Yes(at time.Time) (Approvals, error) {
+	if h.Approved == "" {
+		return nil, nil
+	}
+	ago, err := time.ParseDuration(h.Approved)
+	if err != nil {
+		return nil, mandate.Invalid("approved", "%.40q is not a duration such as 30m", h.Approved)
+	}
+	return yes(at.Add(-ago)), nil
+}
+
 // Request returns the request, and when it is made.
 func (h *Hypothetical) Request(clouds []mandate.Cloud) (*mandate.Request, time.Time, error) {
-	at := time.Now()
-	if h.At != "" {
-		var err error
-		if at, err = time.Parse(time.RFC3339, h.At); err != nil {
-			return nil, at, mandate.Invalid("at", "%.40q is not a time such as 2027-06-30T12:00:00Z", h.At)
-		}
+	at, err := h.time()
+	if err != nil {
+		return nil, at, err
 	}
 	req := &mandate.Request{
 		Caller: mandate.CallerID(h.Caller), Use: mandate.Use(h.Use), Audience: mandate.Audience(h.Audience),
@@ -159,11 +215,10 @@ func (s *Set) test(t *testCase, given Hypothetical, clouds []mandate.Cloud) (Res
 		return Result{}, mandate.Invalid("want", "%.20q is neither allow nor deny", t.Want)
 	}
 	h := t.Hypothetical.over(given)
-	req, at, err := h.Request(clouds)
+	d, err := s.imagine(&h, clouds)
 	if err != nil {
 		return Result{}, err
 	}
-	d := s.decide(req, s.index.find(req), nil, at)
 	rule := cmp.Or(d.Rule, "none")
 	r := Result{OK: true, Got: fmt.Sprintf("%s by rule %s: %s", verb(d.Allowed), rule, d.Reason)}
 	if verb(d.Allowed) != t.Want || t.Rule != "" && t.Rule != rule || !strings.Contains(d.Reason, t.Reason) {
@@ -171,6 +226,26 @@ func (s *Set) test(t *testCase, given Hypothetical, clouds []mandate.Cloud) (Res
 		r.Want = strings.TrimSuffix(t.Want+" by rule "+cmp.Or(t.Rule, "any")+": "+t.Reason, ": ")
 	}
 	return r, nil
+}
+
+// imagine decides what nobody did.
+func (s *Set) imagine(h *Hypothetical, clouds []mandate.Cloud) (mandate.Decision, error) {
+	act, at, err := h.Administers()
+	if err != nil {
+		return mandate.Decision{}, err
+	}
+	if act != nil {
+		return s.administer(act, s.index.about(h.Caller, h.Partner, useAdminister), at), nil
+	}
+	req, at, err := h.Request(clouds)
+	if err != nil {
+		return mandate.Decision{}, err
+	}
+	second, err := h.Yes(at)
+	if err != nil {
+		return mandate.Decision{}, err
+	}
+	return s.decide(req, s.index.find(req), second, at), nil
 }
 
 func verb(allowed bool) string {
@@ -206,6 +281,11 @@ func (h Hypothetical) over(given Hypothetical) Hypothetical {
 	or(&h.MFAAge, given.MFAAge)
 	or(&h.Method, given.Method)
 	or(&h.Path, given.Path)
+	or(&h.Approved, given.Approved)
+	or(&h.Act, given.Act)
+	if h.Roles == nil {
+		h.Roles = given.Roles
+	}
 	if h.Scopes == nil {
 		h.Scopes = given.Scopes
 	}

@@ -241,6 +241,7 @@ func (s *Store) RemoveCaller(ctx context.Context, id mandate.CallerID) error {
 	err := s.changeCaller(ctx, id, func(tx *database.Tx) error {
 		for _, from := range []string{
 			`DELETE FROM callers WHERE id = $1`, `DELETE FROM caller_credentials WHERE caller = $1`, `DELETE FROM caller_registry WHERE id = $1`,
+			`DELETE FROM approvals WHERE caller = $1`, // another of that name is another
 		} {
 			if _, err := tx.Exec(ctx, from, string(id)); err != nil {
 				return err
@@ -249,6 +250,26 @@ func (s *Store) RemoveCaller(ctx context.Context, id mandate.CallerID) error {
 		return nil
 	})
 	return wrap("remove caller", unavailable(ctx, err))
+}
+
+// AdoptCaller makes somebody the owner of a caller, and raises the epoch. What
+// the caller asks, and who has agreed to it, is taken back: whoever agreed may
+// be the owner now. The error wraps [mandate.ErrNotFound].
+func (s *Store) AdoptCaller(ctx context.Context, id mandate.CallerID, owner string) error {
+	if !database.ValidText(owner) || owner == "" || len(owner) > 500 {
+		return mandate.Invalid("owner", "is too long, or no text")
+	}
+	err := s.changeCaller(ctx, id, func(tx *database.Tx) error {
+		n, err := tx.Exec(ctx, `UPDATE caller_registry SET owner = $2 WHERE id = $1`, string(id), owner)
+		if err == nil && n == 0 { // of an earlier version
+			_, err = tx.Exec(ctx, `INSERT INTO caller_registry (id, owner, created, binding) SELECT id, $2, MIN(created), '{}' FROM callers WHERE id = $1 GROUP BY id`, string(id), owner)
+		}
+		if err == nil {
+			_, err = tx.Exec(ctx, `DELETE FROM approvals WHERE caller = $1`, string(id))
+		}
+		return err
+	})
+	return wrap("adopt caller", unavailable(ctx, err))
 }
 
 // changeCaller changes a caller that is there, and raises the epoch.

@@ -15,6 +15,7 @@ var guarded = []database.Guarded{
 	{Table: "policy_versions", Key: []string{"number"}, Columns: []string{"version", "files", "applied", "applied_by"}},
 	{Table: "revocations", Key: []string{"id"}, Columns: []string{"cloud", "application", "partner", "customer", "caller", "audience", "reason", "since", "revoked_by"}},
 	{Table: "operator_sessions", Key: []string{"hash"}, Columns: []string{"issuer", "tenant", "object", "user_name", "member_of", "signed_in", "created", "expires"}},
+	{Table: "approvals", Key: []string{"id"}, Columns: []string{"digest", "caller", "asked", "state", "wanted", "expires", "lasts", "requester", "decided", "decided_by", "decider"}},
 	{Table: "lockdown", Key: []string{"one"}, Columns: []string{"reason", "since", "set_by"}},
 }
 

@@ -61,8 +61,10 @@ type snapshot struct {
 
 	contacts map[string][]mandate.Contact // by the partner's name
 
-	revocations []mandate.Revocation // the oldest first
-	verified    bool                 // that nobody else has changed it
+	revocations []mandate.Revocation         // the oldest first
+	approvals   map[string]*mandate.Approval // by digest
+	asked       []*mandate.Approval          // the same, the oldest first
+	verified    bool                         // that nobody else has changed it
 }
 
 // usable reports whether n is of an epoch, or of a later one, and was verified
@@ -120,7 +122,7 @@ func (s *Store) read(ctx context.Context) (*snapshot, error) {
 		if before != nil && before.verified != snap.verified {
 			before = nil // nothing of it may be taken over
 		}
-		return errors.Join(snap.readPartners(ctx, tx), snap.readCallers(ctx, tx), snap.readLockdown(ctx, tx), snap.readRevocations(ctx, tx), snap.readContacts(ctx, tx), snap.readPolicy(ctx, tx, before))
+		return errors.Join(snap.readPartners(ctx, tx), snap.readCallers(ctx, tx), snap.readLockdown(ctx, tx), snap.readRevocations(ctx, tx), snap.readApprovals(ctx, tx), snap.readContacts(ctx, tx), snap.readPolicy(ctx, tx, before))
 	})
 	if err != nil {
 		return nil, unavailable(ctx, err)
@@ -132,7 +134,7 @@ func (s *Store) read(ctx context.Context) (*snapshot, error) {
 // unavailable says of an error of the database that it is one, unless it was
 // the caller who gave up, or it is one that callers branch on.
 func unavailable(ctx context.Context, err error) error {
-	for _, ours := range []error{mandate.ErrInvalid, mandate.ErrExists, mandate.ErrNotFound, mandate.ErrUnknownPartner, mandate.ErrRateLimited, mandate.ErrUnauthenticated, mandate.ErrSuperseded} {
+	for _, ours := range []error{mandate.ErrInvalid, mandate.ErrExists, mandate.ErrNotFound, mandate.ErrUnknownPartner, mandate.ErrRateLimited, mandate.ErrUnauthenticated, mandate.ErrSuperseded, mandate.ErrDenied} {
 		if errors.Is(err, ours) {
 			return err
 		}

@@ -242,7 +242,7 @@ func (a *App) accept(ctx context.Context, c *Config, seen int64, out *Acceptance
 		if out.Suspended, err = vault.SuspendAll(ctx, tx); err != nil {
 			return err
 		}
-		if err := store.EndSessions(ctx, tx); err != nil { // nobody can tell who has made them
+		if err := errors.Join(store.EndSessions(ctx, tx), store.EndApprovals(ctx, tx)); err != nil { // nobody can tell who has made them
 			return err
 		}
 		for _, k := range out.Suspended {
