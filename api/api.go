@@ -286,7 +286,7 @@ var operatorRoutes = []route{
 
 // operators returns all routes that are for operators only.
 func operators() []route {
-	return slices.Concat(operatorRoutes, customerRoutes, registrationRoutes, custodyRoutes, policyRoutes, archiveRoutes, credentialRoutes, revokeRoutes)
+	return slices.Concat(operatorRoutes, customerRoutes, partnerUserRoutes, registrationRoutes, custodyRoutes, policyRoutes, archiveRoutes, credentialRoutes, revokeRoutes)
 }
 
 // openRoutes ask nobody who they are.
