@@ -91,7 +91,7 @@ func fullRecord(s string, n int64) mandate.Record {
 		Use: mandate.UseCall, Purpose: s, Ticket: s, Partner: s, Grant: &mandate.GrantKey{Cloud: s, Application: app, Partner: tenant}, Generation: n,
 		Tenant: tenant, Audience: mandate.Audience(s), Asked: list, Granted: list[:1], Rule: s, Policy: s, Shadow: list, Reason: s, Fingerprint: s,
 		UTI: s, Correlation: s, Expires: time.Unix(1_800_000_001, 5), Cached: true, User: &mandate.Identity{Tenant: tenant},
-		Evidence: &mandate.Evidence{PartnerCenter: true}, Detail: s, Bound: list, MFATime: time.Unix(1_800_000_002, 0),
+		Evidence: &mandate.Evidence{PartnerCenter: true}, Detail: s, Bound: list, MFATime: time.Unix(1_800_000_002, 0), Approval: "k" + s,
 	}
 }
 

@@ -61,12 +61,26 @@ func sourceOf(p *store.Policy) policy.Source {
 	return files
 }
 
+// seconds are the second people that policy asks about. It implements
+// [policy.Approvals].
+type seconds struct{ store *store.Store }
+
+// Approved implements [policy.Approvals]. What is not known is no yes.
+func (s seconds) Approved(rule string, req *mandate.Request) (string, time.Time) {
+	asked := mandate.AskedBy(rule, req)
+	a, err := s.store.Approval(asked.Digest())
+	if err != nil || !a.GivenAt(time.Now()) {
+		return "", time.Time{}
+	}
+	return a.ID, a.Decided
+}
+
 // openPolicies opens the policy in force. A database that has none begins with
 // the configured files; later they are only compared with what is in force.
 func (a *App) openPolicies(ctx context.Context, c *Config, p *parts) (*policies, error) {
 	clouds := c.usedClouds(p.clouds)
 	x := &policies{
-		Engine: policy.NewEngine(policy.EngineConfig{Keeper: &keeper{store: p.store}, Clouds: clouds, Log: a.log}),
+		Engine: policy.NewEngine(policy.EngineConfig{Keeper: &keeper{store: p.store}, Clouds: clouds, Approvals: seconds{p.store}, Log: a.log}),
 		store:  p.store, audit: a.audit, epoch: p.epoch, clouds: clouds, path: c.file(c.Policy),
 	}
 	inForce, err := x.store.Policy()
@@ -189,7 +203,7 @@ func (x *policies) Dry(ctx context.Context, src policy.Source, since time.Time) 
 	if err != nil {
 		return api.PolicyDiff{}, err
 	}
-	run := policy.NewDryRun(now, next, nil)
+	run := policy.NewDryRun(now, next)
 	if !since.IsZero() {
 		if err := x.records(ctx, func(rec *indexed) bool { run.Add(&rec.Record); return rec.Time.After(since) }); err != nil {
 			return api.PolicyDiff{}, err
@@ -235,9 +249,23 @@ func (x *policies) Explain(ctx context.Context, in api.ExplainRequest) (api.Poli
 	if set == nil {
 		return api.PolicyExplanation{}, fmt.Errorf("%w: there is no policy in force", mandate.ErrNotFound)
 	}
+	act, at, err := in.Request.Administers()
+	if err != nil {
+		return api.PolicyExplanation{}, err
+	}
+	if act != nil {
+		return api.PolicyExplanation{Explanation: set.ExplainAct(act, at)}, nil
+	}
 	req, at, err := in.Request.Request(x.clouds)
 	if err != nil {
 		return api.PolicyExplanation{}, err
+	}
+	second, err := in.Request.Yes(at)
+	if err != nil {
+		return api.PolicyExplanation{}, err
+	}
+	if second == nil && in.Request.At == "" {
+		second = seconds{x.store}
 	}
 	if known, err := x.store.Partner(req.Partner.Name); err == nil && in.Request.Cloud == "" {
 		req.Partner = known
@@ -245,7 +273,7 @@ func (x *policies) Explain(ctx context.Context, in api.ExplainRequest) (api.Poli
 			req.Tenant = known.Key.Partner
 		}
 	}
-	return api.PolicyExplanation{Explanation: set.Explain(req, nil, at)}, nil
+	return api.PolicyExplanation{Explanation: set.Explain(req, second, at)}, nil
 }
 
 // past explains the decision in a record, by the policy that made it unless
@@ -275,7 +303,7 @@ func (x *policies) past(ctx context.Context, index int64, set *policy.Set, other
 	if set == nil {
 		return out, fmt.Errorf("%w: there is no policy in force", mandate.ErrNotFound)
 	}
-	out.Explanation = set.Explain(req, nil, rec.Time)
+	out.Explanation = set.Explain(req, policy.YesOf(&rec.Record), rec.Time)
 	out.Recorded = fmt.Sprintf("%s: %s", rec.Kind, rec.Reason)
 	return out, nil
 }
