@@ -157,6 +157,21 @@ type Config struct {
 	// Custodian has the keys and makes backups. Nil has none.
 	Custodian Custodian
 
+	// Notifier tells people of what operators do that they may not have
+	// wanted. Nil tells nobody.
+	Notifier mandate.Notifier
+
+	// Approvals is where second people are asked. Nil asks nobody.
+	Approvals Approvals
+
+	// SecondPerson names the acts for which a second person must agree, as
+	// commands ("policy apply"); see [CheckSecondPerson].
+	SecondPerson []string
+
+	// Rules say what operators may not do, though their roles allow it. Nil
+	// has none.
+	Rules Rules
+
 	// Revoker is what operators revoke with. Nil has no revocations.
 	Revoker Revoker
 
@@ -234,6 +249,8 @@ func (c *Config) check() error {
 		return errors.New("Registry, Tenants, Callers and Grants are required")
 	case c.Life == nil || c.Forecaster == nil:
 		return errors.New("Life and Forecaster are required")
+	case len(c.SecondPerson) > 0 && c.Approvals == nil:
+		return errors.New("Approvals is required where acts need a second person")
 	case c.Audit == nil || c.Recorder == nil || c.Epoch == nil || c.Log == nil:
 		return errors.New("Audit, Recorder, Epoch and Log are required")
 	case len(c.Applications) == 0:
@@ -286,7 +303,7 @@ var operatorRoutes = []route{
 
 // operators returns all routes that are for operators only.
 func operators() []route {
-	return slices.Concat(operatorRoutes, customerRoutes, partnerUserRoutes, registrationRoutes, custodyRoutes, policyRoutes, archiveRoutes, credentialRoutes, revokeRoutes)
+	return slices.Concat(operatorRoutes, customerRoutes, partnerUserRoutes, registrationRoutes, custodyRoutes, policyRoutes, archiveRoutes, credentialRoutes, revokeRoutes, approvalRoutes)
 }
 
 // openRoutes ask nobody who they are.
@@ -331,11 +348,8 @@ func (s *Server) fromNetwork(r *http.Request, rt route) (mandate.CallerID, *Oper
 }
 
 // fromSocket admits those operators whose user id is on the list.
-func (s *Server) fromSocket(r *http.Request, rt route) (mandate.CallerID, *Operator, error) {
+func (s *Server) fromSocket(r *http.Request, _ route) (mandate.CallerID, *Operator, error) {
 	caller, err := s.peer(r)
-	if err == nil {
-		err = s.overSocket(r, caller, rt)
-	}
 	return caller, nil, err
 }
 
@@ -346,27 +360,32 @@ func anybody(*http.Request, route) (mandate.CallerID, *Operator, error) { return
 func (s *Server) handler(admit doorkeeper, routes []route) http.Handler {
 	mux := http.NewServeMux()
 	allow := map[string]string{} // methods by path
-	handle := func(rt route, admit doorkeeper) {
+	handle := func(rt route, admit doorkeeper, open bool) {
 		if allow[rt.path] != "" {
 			allow[rt.path] += ", "
 		}
 		allow[rt.path] += rt.method
+		op := rt.method + " " + rt.path
+		acts := !open && (actNames[op] != "" || rights[op] == loosens)
 		mux.Handle(rt.method+" "+rt.path, web.JSON(s.cfg.Log, func(w http.ResponseWriter, r *http.Request) error {
 			caller, operator, err := admit(r, rt)
-			if err != nil {
-				return err
-			}
 			if operator != nil {
 				r = r.WithContext(context.WithValue(r.Context(), operatorKey{}, operator))
+			}
+			if err == nil && acts {
+				err = s.held(w, r, rt, caller, operator)
+			}
+			if err != nil {
+				return s.turnedAway(r, rt, caller, err)
 			}
 			return rt.do(s, w, r, caller)
 		}))
 	}
 	for _, rt := range routes {
-		handle(rt, admit)
+		handle(rt, admit, false)
 	}
 	for _, rt := range slices.Concat(openRoutes, signInRoutes) {
-		handle(rt, anybody)
+		handle(rt, anybody, true)
 	}
 	for path, methods := range allow {
 		mux.Handle(path, wrongMethod(methods))

@@ -35,6 +35,11 @@ type Callers interface {
 	// caller away. The error wraps [mandate.ErrNotFound] if there is none.
 	ExpireCredential(ctx context.Context, id mandate.CallerID, credential string, at time.Time) error
 	RemoveCaller(context.Context, mandate.CallerID) error
+
+	// AdoptCaller makes somebody the owner of a caller: who answers for it, and
+	// cannot be the second person where it asks. The error wraps
+	// [mandate.ErrNotFound].
+	AdoptCaller(ctx context.Context, id mandate.CallerID, owner string) error
 }
 
 // A Caller is a registered workload.
@@ -88,6 +93,7 @@ var registrationRoutes = []route{
 	{"GET", "/v1/callers/{caller}", (*Server).showCaller},
 	{"POST", "/v1/callers/{caller}/credentials", (*Server).addCredential},
 	{"POST", "/v1/callers/{caller}/rotate", (*Server).rotateCaller},
+	{"POST", "/v1/callers/{caller}/adopt", (*Server).adoptCaller},
 	{"POST", "/v1/callers/{caller}/expire", (*Server).expireCredential},
 	{"POST", "/v1/callers/{caller}/remove", (*Server).removeCaller},
 }
@@ -280,6 +286,19 @@ func (s *Server) expireCredential(w http.ResponseWriter, r *http.Request, caller
 	id := callerOf(r)
 	rec := mandate.Record{Caller: caller, Detail: fmt.Sprintf("expire credential %s of caller %.64s", in.Credential, id), Expires: at}
 	if err := s.change(r.Context(), rec, func() error { return s.cfg.Callers.ExpireCredential(r.Context(), id, in.Credential, at) }); err != nil {
+		return err
+	}
+	return web.Write(w, http.StatusOK, okAnswer)
+}
+
+// adoptCaller makes whoever asks the one who answers for a caller.
+func (s *Server) adoptCaller(w http.ResponseWriter, r *http.Request, caller mandate.CallerID) error {
+	if _, err := web.Read[struct{}](w, r); err != nil {
+		return err
+	}
+	id := callerOf(r)
+	rec := mandate.Record{Caller: caller, Address: address(r), Detail: fmt.Sprintf("adopt caller %.64s", id)}
+	if err := s.change(r.Context(), rec, func() error { return s.cfg.Callers.AdoptCaller(r.Context(), id, ownerOf(r, caller)) }); err != nil {
 		return err
 	}
 	return web.Write(w, http.StatusOK, okAnswer)

@@ -56,6 +56,11 @@ func (s *fakeStore) ExpireCredential(_ context.Context, id mandate.CallerID, _ s
 
 func (s *fakeStore) RemoveCaller(_ context.Context, id mandate.CallerID) error { return s.known(id) }
 
+func (s *fakeStore) AdoptCaller(_ context.Context, id mandate.CallerID, owner string) error {
+	*s.events = append(*s.events, "adopt "+string(id)+" by "+owner)
+	return s.known(id)
+}
+
 // registrationScenes make the documented statuses of registrations happen.
 func registrationScenes() []scene {
 	full := func(w *world) { w.log.err = errors.New("full") }

@@ -56,6 +56,12 @@ func (c *Client) RemoveCaller(ctx context.Context, id string) error {
 	return err
 }
 
+// AdoptCaller makes whoever asks the one who answers for a caller.
+func (c *Client) AdoptCaller(ctx context.Context, id string) error {
+	_, err := exchangeCaller[struct{}](ctx, c, "POST", id, "/adopt", struct{}{})
+	return err
+}
+
 // exchangeCaller makes one request about a caller.
 func exchangeCaller[T any](ctx context.Context, c *Client, method, id, what string, in any) (T, error) {
 	if !mandate.Name(id) {

@@ -223,6 +223,7 @@ type world struct {
 	life         *fakeLife
 	custodian    *fakeCustodian
 	revoker      fakeRevoker
+	approvals    fakeApprovals
 	credentials  *fakeCredentials
 	policies     *fakePolicies
 	archive      *fakeArchive
@@ -268,7 +269,7 @@ func newWorld(t *testing.T, change ...func(*Config)) *world {
 	w.life, w.custodian, w.policies, w.archive, w.credentials = newLife(), &fakeCustodian{}, &fakePolicies{}, &fakeArchive{}, &fakeCredentials{}
 	cfg := Config{
 		Broker: w.broker, Authenticator: w.store, Partners: w.store, Registry: w.store, Tenants: w.store, Callers: w.store, Grants: w.store,
-		Customers: w.customers, PartnerUsers: w.partnerUsers, Archive: w.archive, Custodian: w.custodian, Revoker: &w.revoker, Credentials: w.credentials, Policies: w.policies, Life: w.life, Forecaster: w.life, Secrets: w.life, Metrics: http.HandlerFunc(w.life.metrics),
+		Customers: w.customers, PartnerUsers: w.partnerUsers, Archive: w.archive, Custodian: w.custodian, Revoker: &w.revoker, Approvals: &w.approvals, Credentials: w.credentials, Policies: w.policies, Life: w.life, Forecaster: w.life, Secrets: w.life, Metrics: http.HandlerFunc(w.life.metrics),
 		Audit: w.log, Recorder: w.log, Epoch: w.epoch, Applications: []Application{{"marketplace", "test", appID, []mandate.Audience{"https://pc.test", "https://graph.test"}}},
 		Clouds: map[string]mandate.Cloud{"test": {Name: "test", Audiences: map[string]mandate.Endpoint{
 			"partnercenter": {Resource: "https://pc.test", URL: w.upstream.URL},

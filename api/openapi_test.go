@@ -125,6 +125,7 @@ func TestOpenAPISchemas(t *testing.T) {
 		"Footprint": reflect.TypeFor[footprint.Report](), "FootprintAudience": reflect.TypeFor[footprint.Audience](), "FootprintTenant": reflect.TypeFor[footprint.Tenant](),
 		"FootprintScope": reflect.TypeFor[footprint.Scope](), "FootprintPath": reflect.TypeFor[footprint.Path](), "FootprintPermission": reflect.TypeFor[footprint.Permission](),
 		"RequiredResource": reflect.TypeFor[footprint.Required](), "RequiredAccess": reflect.TypeFor[footprint.Access](),
+		"Approval": reflect.TypeFor[mandate.Approval](), "Approvals": reflect.TypeFor[approvalsAnswer](),
 		"Usage": reflect.TypeFor[audit.Usage](), "Usages": reflect.TypeFor[usageAnswer](),
 	}
 	for name, s := range d.Components.Schemas {
@@ -310,6 +311,7 @@ func scenes() []scene {
 	out = append(out, archiveScenes()...)
 	out = append(out, customerScenes()...)
 	out = append(out, partnerUserScenes()...)
+	out = append(out, approvalScenes()...)
 	for op, body := range map[string]string{"POST /v1/tokens": goodToken, "POST /v1/call": goodCallJSON} {
 		out = append(out,
 			scene{op: op, status: "400", body: merge(body, map[string]any{"purpose": nil})},

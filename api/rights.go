@@ -43,11 +43,13 @@ var rights = map[string]right{
 	"POST /v1/audit/erase": loosens, "POST /v1/audit/drop": loosens, // what is gone proves nothing any more
 	"GET /v1/callers": views, "GET /v1/callers/{caller}": views,
 	"POST /v1/callers": loosens, "POST /v1/callers/{caller}/credentials": loosens, "POST /v1/callers/{caller}/rotate": loosens,
-	"POST /v1/callers/{caller}/expire": tightens, "POST /v1/callers/{caller}/remove": tightens,
+	"POST /v1/callers/{caller}/adopt": loosens, "POST /v1/callers/{caller}/expire": tightens, "POST /v1/callers/{caller}/remove": tightens,
 	"GET /v1/keys": views, "POST /v1/keys/rotate": loosens, "POST /v1/keys/reload": loosens, "POST /v1/keys/retire": loosens, "POST /v1/keys/rewrap": loosens,
 	"GET /v1/credentials": views, "POST /v1/credentials/rotate": loosens,
 	"GET /v1/lockdown": views, "POST /v1/lockdown": tightens, "POST /v1/lockdown/end": loosens,
 	"GET /v1/revocations": views, "POST /v1/revocations": tightens, "POST /v1/revocations/{id}/lift": loosens,
+	"GET /v1/approvals": views, "GET /v1/approvals/{id}": views, givePath: loosens,
+	"POST /v1/approvals/{id}/refuse": tightens, "POST /v1/approvals/{id}/withdraw": tightens,
 	"GET /v1/policy": views, "POST /v1/policy": loosens, "POST /v1/policy/diff": views, "POST /v1/policy/explain": views,
 	"GET /v1/backup": acts, "POST /v1/restore/finish": loosens,
 }
@@ -88,26 +90,6 @@ func forbid(format string, args ...any) error {
 const headerBreakGlass = "Mandate-Break-Glass"
 
 const maxReason = 200
-
-// overSocket reports whether somebody at the socket may do something. Once
-// people can sign in, what makes things looser needs somebody who has: a host
-// account is not a person. Otherwise the glass is broken, which is recorded and
-// told.
-func (s *Server) overSocket(r *http.Request, caller mandate.CallerID, rt route) error {
-	reason := r.Header.Get(headerBreakGlass)
-	if s.cfg.SignIns == nil || rights[rt.method+" "+rt.path] != loosens {
-		return nil
-	}
-	if reason == "" {
-		return forbid(`this makes things looser, so it needs an operator who has signed in (mandate login); in an emergency: --break-glass "reason"`)
-	}
-	if len(reason) > maxReason || !printable(reason) {
-		return mandate.Invalid(headerBreakGlass, "must be at most %d bytes of printable text", maxReason)
-	}
-	s.cfg.Log.ErrorContext(r.Context(), "the glass was broken", "caller", string(caller), "route", rt.method+" "+rt.path, "reason", reason)
-	rec := mandate.Record{Caller: caller, Detail: fmt.Sprintf("break glass for %s %s: %s", rt.method, rt.path, reason)}
-	return s.change(r.Context(), rec, func() error { return nil })
-}
 
 // operatorKey is the context key of *Operator.
 type operatorKey struct{}

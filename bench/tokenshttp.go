@@ -277,3 +277,6 @@ func (operatorsOnly) ExpireCredential(context.Context, mandate.CallerID, string,
 
 // RemoveCaller implements [api.Callers].
 func (operatorsOnly) RemoveCaller(context.Context, mandate.CallerID) error { return errOperators }
+func (operatorsOnly) AdoptCaller(context.Context, mandate.CallerID, string) error {
+	return errOperators
+}

@@ -50,6 +50,10 @@ func (w *smallWorld) RemoveCaller(_ context.Context, id mandate.CallerID) error 
 	return w.noCaller(id)
 }
 
+func (w *smallWorld) AdoptCaller(_ context.Context, id mandate.CallerID, _ string) error {
+	return w.noCaller(id)
+}
+
 func (w *smallWorld) noCaller(id mandate.CallerID) error {
 	if id != "billing" {
 		return fmt.Errorf("%w: no caller is named %q", mandate.ErrNotFound, id)

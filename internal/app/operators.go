@@ -35,6 +35,10 @@ type Operators struct {
 	AuthenticationContext string `yaml:"authentication_context"`
 
 	Allow []Allowed `yaml:"allow"`
+
+	// SecondPerson are the acts for which a second person must agree, as
+	// commands: "policy apply", "caller add".
+	SecondPerson []string `yaml:"second_person"`
 }
 
 // An Allowed is a person, or a group of them, with their roles.
@@ -66,6 +70,9 @@ func (c *Config) checkOperators(clouds map[string]mandate.Cloud) error {
 		if uid < 0 {
 			return mandate.Invalid("operators.uids", "%d is not a user id", uid)
 		}
+	}
+	if err := api.CheckSecondPerson(o.SecondPerson); err != nil {
+		return renamed("operators.second_person", err)
 	}
 	if o.ClientID == "" {
 		if o.Tenant != "" || len(o.Allow) > 0 {

@@ -84,6 +84,8 @@ type Problem struct {
 	Rule   string `json:"rule,omitempty"`   // denied, wider_than_rule
 	Policy string `json:"policy,omitempty"` // denied: version of the policy
 
+	Approval string `json:"approval,omitempty"` // denied: ID of what a second person is asked
+
 	Generation int64         `json:"generation,omitempty"` // no_grant: the last one
 	State      mandate.State `json:"state,omitempty"`      // no_grant: of that generation; none if there never was one
 
@@ -155,6 +157,7 @@ func (p *Problem) describe(err error) {
 		p.MaxLife, p.Life = seconds(wider.MaxLife), seconds(wider.Life)
 	case errors.As(err, &noGrant):
 		p.Message, p.Generation, p.State = noGrant.Error(), noGrant.Generation, noGrant.State
+		p.Approval = denied.Decision.Approval
 	case errors.As(err, &fault):
 		p.Message = faultMessage(fault)
 		p.describeFault(fault)
@@ -207,7 +210,7 @@ func (p *Problem) Err() error {
 	case sentinel == mandate.ErrInvalid && p.Field != "":
 		return &mandate.InvalidError{Field: p.Field, Reason: p.Reason}
 	case sentinel == mandate.ErrDenied:
-		return &mandate.DeniedError{Decision: mandate.Decision{Rule: p.Rule, Reason: p.Reason, Policy: p.Policy}}
+		return &mandate.DeniedError{Decision: mandate.Decision{Rule: p.Rule, Reason: p.Reason, Policy: p.Policy, Approval: p.Approval}}
 	case sentinel == mandate.ErrWiderThanRule:
 		return &mandate.WiderError{Rule: p.Rule, Allowed: p.Allowed, Granted: p.Granted, MaxLife: duration(p.MaxLife), Life: duration(p.Life)}
 	case sentinel == mandate.ErrNoGrant && p.typedNoGrant().Error() == p.Message:
