@@ -3,6 +3,7 @@ package vault
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"time"
 
 	"github.com/mandate-sam/mandate"
@@ -56,7 +57,7 @@ func (v *SQL) rotate(ctx context.Context, k *mandate.Keep, share *shareable) err
 	}
 	s, err := v.seal(ctx, home, l, k.Next)
 	if err != nil {
-		return err
+		return beside(err)
 	}
 	if share != nil {
 		err = v.end(ctx, share, &s)
@@ -67,6 +68,16 @@ func (v *SQL) rotate(ctx context.Context, k *mandate.Keep, share *shareable) err
 		v.remember(s, l, k.Next)
 	}
 	return err
+}
+
+// beside makes a fault of an error of what is kept beside the database, a key or
+// sealed tokens, if that does not answer: so it is left alone for a while, and
+// Entra is not asked for what cannot be opened or stored.
+func beside(err error) error {
+	if !errors.Is(err, mandate.ErrUnavailable) {
+		return err
+	}
+	return &mandate.Fault{Domain: mandate.DomainTransient, Remedy: mandate.RemedyRetry, Description: "what keeps the grant, or the key that opens it, does not answer", Cause: err}
 }
 
 // homeOfRow returns where a grant's token is. The next goes there too, so that

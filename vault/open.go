@@ -19,8 +19,9 @@ const (
 	// was taken away from this program opens nothing any more after that.
 	openedLife = 10 * time.Minute
 
-	// unwrapTimeout bounds an unwrapping that several wait for.
-	unwrapTimeout = 30 * time.Second
+	// unwrapTimeout bounds an unwrapping that several wait for. It is less
+	// than a redemption may take, so that this learns why it came to nothing.
+	unwrapTimeout = 20 * time.Second
 )
 
 // flights share an unwrapping that is under way.

@@ -98,7 +98,7 @@ func (v *SQL) unsealed(ctx context.Context, r *row) (mandate.Grant, error) {
 		g.Refresh, err = v.secret(ctx, r.keyID.String, blob, labelOf(g))
 	}
 	if err != nil {
-		return mandate.Grant{}, fmt.Errorf("open generation %d of partner %s: %w", g.Generation, g.Key.Partner, err)
+		return mandate.Grant{}, fmt.Errorf("open generation %d of partner %s: %w", g.Generation, g.Key.Partner, beside(err))
 	}
 	return g, nil
 }
