@@ -113,6 +113,10 @@ type Problem struct {
 	Upstream      int            `json:"upstream_status,omitempty"`
 }
 
+// remedyUnavailable is what a caller may know of it: the rest names hosts.
+const remedyUnavailable = ": what is needed to decide or to record cannot be reached, so nothing is done. Try again; " +
+	"if it lasts, it is the move of this server's operator, whose log says more under the request id"
+
 // NewProblem returns what a caller may know of err.
 func NewProblem(err error) Problem {
 	row := lookup(err)
@@ -124,6 +128,8 @@ func NewProblem(err error) Problem {
 	switch {
 	case row.err == nil:
 		p.Message = "Something went wrong on this side. Its log has the details under the request id."
+	case row.err == mandate.ErrUnavailable:
+		p.Message = row.err.Error() + remedyUnavailable
 	case !row.show:
 		p.Message = row.err.Error()
 	default:
