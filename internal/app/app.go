@@ -201,7 +201,6 @@ func (a *App) open(ctx context.Context, c *Config) (*parts, error) {
 		a.db.NeedGuard()
 	}
 	broker := mandate.Config{
-		Notifier:  a.notices,
 		Authority: p.upstream, Prober: p.upstream, Vault: p.vault, Policy: p.policies, Audit: a.audit, Epoch: p.epoch, Lock: p.store, Revocations: p.store, Approvals: p.store, Log: a.log,
 		Custody: p.vault, Sessions: p.upstream, Agents: p.upstream, Issued: a.audit, KeepAlive: c.KeepAlive.config(p.vault),
 		Customers: c.Customers.of(p.store, p.upstream),
