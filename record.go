@@ -166,7 +166,9 @@ func fingerprint(sum string) string {
 	if b == [32]byte{} {
 		return ""
 	}
-	return hex.EncodeToString(b[:])
+	var text [2 * len(b)]byte
+	hex.Encode(text[:], b[:])
+	return string(text[:])
 }
 
 // copy returns what was stored. Its scopes are a copy too: others share them,

@@ -14,10 +14,15 @@ func (a *attempt) renewAhead(ctx context.Context, f flight, t *cached) {
 	if a.req.Claims != "" || now.UnixNano() < due || !t.refresh.CompareAndSwap(due, now.Add(retryRenewal).UnixNano()) {
 		return
 	}
-	f.renews = t.Fingerprint
+	a.renewLater(context.WithoutCancel(ctx), f, t.Fingerprint)
+}
+
+// renewLater stands by itself, since what a goroutine is given is on the heap
+// even if none is started.
+func (a *attempt) renewLater(ctx context.Context, f flight, fingerprint string) {
+	f.renews = fingerprint
 	renewal := *a
 	renewal.id = rand.Text()
-	ctx = context.WithoutCancel(ctx)
 	a.background.Go(func() { renewal.renew(ctx, f) })
 }
 

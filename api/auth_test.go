@@ -189,3 +189,20 @@ func TestReady(t *testing.T) {
 		}
 	}
 }
+
+// FuzzBasicAuth holds what reads credentials against net/http, as far as they
+// could be somebody's.
+func FuzzBasicAuth(f *testing.F) {
+	for _, s := range []string{"Basic YTpi", "basic YTpi", "Basic YTpiOmM=", "Basic YQ==", "Basic ", "Basic", "Bearer YTpi", "Basic YTpi=", "Basic " + strings.Repeat("YTpi", 200), "\x00Basic YTpi"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, shown string) {
+		possible := func(id, secret string, ok bool) bool { return ok && mandate.Name(id) && len(secret) <= maxSecret }
+		r := http.Request{Header: http.Header{"Authorization": {shown}}}
+		wantID, wantSecret, wantOK := r.BasicAuth()
+		id, secret, ok := basicOf(r.Header["Authorization"])
+		if got, want := possible(id, secret, ok), possible(wantID, wantSecret, wantOK); got != want || got && (id != wantID || secret != wantSecret) {
+			t.Errorf("%q: got %q, %q, %v, want %q, %q, %v", shown, id, secret, ok, wantID, wantSecret, wantOK)
+		}
+	})
+}

@@ -28,18 +28,16 @@ func (s *Server) bind(caller mandate.CallerID, in asks) (*mandate.Binding, []str
 		audience = string(b.Audiences[0])
 	}
 	var bound []string
-	for _, f := range []struct {
-		name  string
-		field *string
-		value string
-	}{
-		{"partner", in.partner, b.Partner}, {"tenant", in.tenant, b.Customer.String()}, {"audience", in.audience, audience}, {"purpose", in.purpose, b.Purpose},
-	} {
-		if *f.field == "" && f.value != "" {
-			*f.field = f.value
-			bound = append(bound, f.name)
+	fill := func(name string, field *string, value string) {
+		if *field == "" && value != "" {
+			*field = value
+			bound = append(bound, name)
 		}
 	}
+	fill("partner", in.partner, b.Partner)
+	fill("tenant", in.tenant, b.Customer.String())
+	fill("audience", in.audience, audience)
+	fill("purpose", in.purpose, b.Purpose)
 	return b, bound, nil
 }
 
@@ -118,9 +116,10 @@ func (s *Server) deny(ctx context.Context, req *mandate.Request, reason string) 
 	if err != nil {
 		return err
 	}
+	key := req.Partner.Key // a copy, for the record: requests stay where they are, and nearly none is denied
 	rec := mandate.Record{
 		Kind: mandate.KindDenied, Epoch: epoch, Caller: req.Caller, Use: req.Use, Purpose: req.Purpose, Ticket: req.Ticket, Detail: req.Detail,
-		Partner: req.Partner.Name, Grant: &req.Partner.Key, Tenant: req.Tenant, Audience: req.Audience, Asked: req.Scopes, Reason: reason, Bound: req.Bound,
+		Partner: req.Partner.Name, Grant: &key, Tenant: req.Tenant, Audience: req.Audience, Asked: req.Scopes, Reason: reason, Bound: req.Bound,
 	}
 	if req.Address.IsValid() {
 		rec.Address = req.Address.String()
