@@ -157,13 +157,13 @@ func (p *Problem) describe(err error) {
 		p.Message, p.Field, p.Reason = invalid.Error(), invalid.Field, invalid.Reason
 	case errors.As(err, &denied):
 		p.Message, p.Rule, p.Reason, p.Policy = denied.Error(), denied.Decision.Rule, denied.Decision.Reason, denied.Decision.Policy
+		p.Approval = denied.Decision.Approval
 	case errors.As(err, &wider):
 		p.Message, p.Rule = wider.Error(), wider.Rule
 		p.Allowed, p.Granted = scopeList(wider.Allowed), scopeList(wider.Granted)
 		p.MaxLife, p.Life = seconds(wider.MaxLife), seconds(wider.Life)
 	case errors.As(err, &noGrant):
 		p.Message, p.Generation, p.State = noGrant.Error(), noGrant.Generation, noGrant.State
-		p.Approval = denied.Decision.Approval
 	case errors.As(err, &fault):
 		p.Message = faultMessage(fault)
 		p.describeFault(fault)
