@@ -48,12 +48,12 @@ type Config struct {
 	// Notifier tells people what they may not have wanted. Nil tells nobody.
 	Notifier Notifier
 
+	// Agents knows who acts for a partner. Nil knows of nobody.
+	Agents AgentDirectory
+
 	// Turns keeps replicas that share the database out of each other's way.
 	// Nil means that there is no other.
 	Turns Turns
-
-	// Agents knows who acts for a partner. Nil knows of nobody.
-	Agents AgentDirectory
 
 	// KeepAlive says how grants that nobody asks for are kept alive. Its zero
 	// value, without a Schedule, leaves them to lapse.
