@@ -30,6 +30,9 @@ type program struct {
 	// changes nothing. The error is about the configuration itself.
 	Check func(path string) ([]app.Finding, error)
 
+	// Diagnose says what the configuration at path protects from.
+	Diagnose func(path string) (app.Diagnosis, error)
+
 	// Example and Policy return commented files to begin with.
 	Example, Policy func() string
 
@@ -82,6 +85,13 @@ func wired() program {
 				return nil, err
 			}
 			return app.CheckFiles(c), nil
+		},
+		Diagnose: func(path string) (app.Diagnosis, error) {
+			c, err := app.LoadConfig(path)
+			if err != nil {
+				return app.Diagnosis{}, err
+			}
+			return app.Diagnose(c), nil
 		},
 		NewKey: app.NewKeyFile, RotateKey: app.RotateKeyFile,
 		Restore: func(ctx context.Context, config, backup string, logs []string) (app.Restoration, error) {

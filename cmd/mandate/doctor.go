@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mandate-sam/mandate/api"
+	"github.com/mandate-sam/mandate/internal/app"
+)
+
+func (c *cli) doctorCommand() *cobra.Command {
+	var config string
+	cmd := &cobra.Command{
+		Use:   "doctor",
+		Short: "Say what the server protects from, and what it does not",
+		Long: `Doctor reads the configuration and the files that it names, asks the server how far
+the witnesses of its audit log are, and says what it thinks of each thing:
+
+  good    it is as it should be
+  advice  it works, and something else would protect from more
+  bad     something that is promised does not hold
+
+The level says what a thief of the whole disk gets: at 1 everything, at 2 nothing.
+Nothing is changed. The exit status is 1 if anything is bad.`,
+		Example: `  mandate doctor --config /etc/mandate/mandate.yaml
+  mandate doctor --config mandate.yaml --json | jq '.remarks[] | select(.grade != "good")'`,
+		Args: words(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			d, err := c.Diagnose(config)
+			if err != nil {
+				return err
+			}
+			live, err := c.askServer(cmd.Context())
+			if err != nil {
+				return err
+			}
+			d.Remarks = append(d.Remarks, live...)
+			return c.printDiagnosis(d)
+		},
+	}
+	cmd.Flags().StringVar(&config, "config", "", "configuration file of the server")
+	need(cmd, "config")
+	return cmd
+}
+
+// askServer says what is to be said of the server that runs, if one does.
+func (c *cli) askServer(ctx context.Context) ([]app.Remark, error) {
+	client, err := c.client()
+	var state api.AuditState
+	if err == nil {
+		state, err = client.AuditState(ctx)
+	}
+	if errors.Is(err, api.ErrUnreachable) {
+		return []app.Remark{{Grade: app.Advice, Subject: "server", Message: "none answers, so that only files were looked at: " + err.Error()}}, nil
+	}
+	return witnessRemarks(&state), err
+}
+
+// witnessRemarks says how fresh the witnesses are.
+func witnessRemarks(s *api.AuditState) (out []app.Remark) {
+	for _, w := range s.Witnesses {
+		r := app.Remark{Grade: app.Good, Subject: "witness " + w.Name, Message: fmt.Sprintf("has all %d records", w.Size)}
+		switch {
+		case w.Error != "":
+			r.Grade = app.Bad
+			r.Message = fmt.Sprintf("takes no checkpoints since %s, and %d record(s) could be changed without it: %s", w.Since.Local().Format(time.DateTime), w.Behind, w.Error)
+		case w.Behind > 0:
+			r.Message = fmt.Sprintf("has %d records; the last %d are on their way", w.Size, w.Behind)
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+var gradePaints = map[string]paint{app.Good: green, app.Advice: yellow, app.Bad: red}
+
+func (c *cli) printDiagnosis(d app.Diagnosis) error {
+	bad := 0
+	rows := make([][]cell, 0, len(d.Remarks))
+	for _, r := range d.Remarks {
+		if r.Grade == app.Bad {
+			bad++
+		}
+		rows = append(rows, []cell{{r.Grade, gradePaints[r.Grade]}, {text: r.Subject}, {text: r.Message}})
+	}
+	var err error
+	if c.json {
+		err = c.printJSON(d)
+	} else {
+		err = table(c.out, []string{"", "WHAT", ""}, rows)
+	}
+	if err == nil && bad > 0 {
+		err = fmt.Errorf("%d thing(s) are bad", bad)
+	}
+	return err
+}
