@@ -2,7 +2,6 @@ package mandate
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"strings"
@@ -91,7 +90,7 @@ func (b *Broker) Withdraw(ctx context.Context, p Partner, endSessions bool, by B
 	if endSessions {
 		rec.Detail += ", and end the sessions of who consented"
 	}
-	n := Notice{Kind: NoticeWithdrawn, Key: rand.Text(), Generation: g.Generation, Who: by.who()}
+	n := Notice{Kind: NoticeWithdrawn, Generation: g.Generation, Who: by.who()}
 	if held == nil {
 		n.About, n.Also = who(g), []string{g.UserName}
 	}

@@ -157,6 +157,12 @@ type Config struct {
 	// Custodian has the keys and makes backups. Nil has none.
 	Custodian Custodian
 
+	// Notices are what people were told. Nil tells nobody.
+	Notices Notices
+
+	// Contacts holds who is told. Nil has none.
+	Contacts Contacts
+
 	// Notifier tells people of what operators do that they may not have
 	// wanted. Nil tells nobody.
 	Notifier mandate.Notifier
@@ -303,7 +309,7 @@ var operatorRoutes = []route{
 
 // operators returns all routes that are for operators only.
 func operators() []route {
-	return slices.Concat(operatorRoutes, customerRoutes, partnerUserRoutes, registrationRoutes, custodyRoutes, policyRoutes, archiveRoutes, credentialRoutes, revokeRoutes, approvalRoutes)
+	return slices.Concat(operatorRoutes, customerRoutes, partnerUserRoutes, registrationRoutes, custodyRoutes, policyRoutes, archiveRoutes, credentialRoutes, noticeRoutes, revokeRoutes, approvalRoutes)
 }
 
 // openRoutes ask nobody who they are.

@@ -229,6 +229,7 @@ type world struct {
 	archive      *fakeArchive
 	customers    *fakeCustomers
 	partnerUsers *fakePartnerUsers
+	notices      *fakeNotices
 	logged       *lockedBuffer // the server's log
 	events       []string
 	upstream     *httptest.Server
@@ -265,10 +266,11 @@ func newWorld(t *testing.T, change ...func(*Config)) *world {
 	w.serve = func(rw http.ResponseWriter, _ *http.Request) { io.WriteString(rw, `{"ok":true}`) }
 	w.upstream = httptest.NewTLSServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { w.serve(rw, r) }))
 	t.Cleanup(w.upstream.Close)
-	w.customers, w.partnerUsers = &fakeCustomers{}, &fakePartnerUsers{}
+	w.customers, w.partnerUsers, w.notices = &fakeCustomers{}, &fakePartnerUsers{}, newNotices()
 	w.life, w.custodian, w.policies, w.archive, w.credentials = newLife(), &fakeCustodian{}, &fakePolicies{}, &fakeArchive{}, &fakeCredentials{}
 	cfg := Config{
 		Broker: w.broker, Authenticator: w.store, Partners: w.store, Registry: w.store, Tenants: w.store, Callers: w.store, Grants: w.store,
+		Notices: w.notices, Contacts: w.notices, Notifier: w.notices,
 		Customers: w.customers, PartnerUsers: w.partnerUsers, Archive: w.archive, Custodian: w.custodian, Revoker: &w.revoker, Approvals: &w.approvals, Credentials: w.credentials, Policies: w.policies, Life: w.life, Forecaster: w.life, Secrets: w.life, Metrics: http.HandlerFunc(w.life.metrics),
 		Audit: w.log, Recorder: w.log, Epoch: w.epoch, Applications: []Application{{"marketplace", "test", appID, []mandate.Audience{"https://pc.test", "https://graph.test"}}},
 		Clouds: map[string]mandate.Cloud{"test": {Name: "test", Audiences: map[string]mandate.Endpoint{

@@ -16,6 +16,7 @@ import (
 	"github.com/mandate-sam/mandate/audit"
 	"github.com/mandate-sam/mandate/footprint"
 	"github.com/mandate-sam/mandate/internal/web"
+	"github.com/mandate-sam/mandate/notify"
 	"github.com/mandate-sam/mandate/policy"
 )
 
@@ -119,6 +120,8 @@ func TestOpenAPISchemas(t *testing.T) {
 		"Credentials": reflect.TypeFor[credentialsAnswer](), "CredentialRequest": reflect.TypeFor[CredentialRequest](), "CredentialLine": reflect.TypeFor[CredentialLine](), "CredentialGrant": reflect.TypeFor[CredentialGrant](),
 		"Customer": reflect.TypeFor[mandate.Customer](), "CustomerList": reflect.TypeFor[CustomerList](), "Served": reflect.TypeFor[Served](), "ServedBy": reflect.TypeFor[servedAnswer](),
 		"AllowRequest": reflect.TypeFor[AllowRequest](), "DisallowRequest": reflect.TypeFor[DisallowRequest](), "PartnerUser": reflect.TypeFor[mandate.PartnerUser](), "PartnerUsers": reflect.TypeFor[partnerUsersAnswer](),
+		"Contact": reflect.TypeFor[mandate.Contact](), "ContactRequest": reflect.TypeFor[ContactRequest](), "ContactList": reflect.TypeFor[ContactList](),
+		"Notice": reflect.TypeFor[notify.Notice](), "NoticeDelivery": reflect.TypeFor[notify.Delivery](), "NoticeList": reflect.TypeFor[NoticeList](),
 		"Problem": reflect.TypeFor[web.Problem](), "GrantKey": reflect.TypeFor[mandate.GrantKey](),
 		"Record": reflect.TypeFor[audit.Entry](), "AuditState": reflect.TypeFor[AuditState](), "WitnessStatus": reflect.TypeFor[audit.WitnessStatus](),
 		"EraseRequest": reflect.TypeFor[EraseRequest](), "DropRequest": reflect.TypeFor[DropRequest](), "Tidied": reflect.TypeFor[Tidied](),
@@ -312,6 +315,7 @@ func scenes() []scene {
 	out = append(out, customerScenes()...)
 	out = append(out, partnerUserScenes()...)
 	out = append(out, approvalScenes()...)
+	out = append(out, noticeScenes()...)
 	for op, body := range map[string]string{"POST /v1/tokens": goodToken, "POST /v1/call": goodCallJSON} {
 		out = append(out,
 			scene{op: op, status: "400", body: merge(body, map[string]any{"purpose": nil})},

@@ -47,6 +47,9 @@ var rights = map[string]right{
 	"GET /v1/keys": views, "POST /v1/keys/rotate": loosens, "POST /v1/keys/reload": loosens, "POST /v1/keys/retire": loosens, "POST /v1/keys/rewrap": loosens,
 	"GET /v1/credentials": views, "POST /v1/credentials/rotate": loosens,
 	"GET /v1/lockdown": views, "POST /v1/lockdown": tightens, "POST /v1/lockdown/end": loosens,
+	"GET /v1/notices": views, "GET /v1/notices/{id}": views, "POST /v1/notices/{id}/retry": acts,
+	// Who can redirect what people are told can hide what they do.
+	"GET /v1/partners/{partner}/contacts": views, "POST /v1/partners/{partner}/contacts": loosens, "POST /v1/partners/{partner}/contacts/remove": loosens,
 	"GET /v1/revocations": views, "POST /v1/revocations": tightens, "POST /v1/revocations/{id}/lift": loosens,
 	"GET /v1/approvals": views, "GET /v1/approvals/{id}": views, givePath: loosens,
 	"POST /v1/approvals/{id}/refuse": tightens, "POST /v1/approvals/{id}/withdraw": tightens,

@@ -174,6 +174,12 @@ func (o *Outbox) Standing(ctx context.Context) (out Standing, err error) {
 	return out, unavailable(err)
 }
 
+// Measure is [Outbox.Standing] as numbers.
+func (o *Outbox) Measure(ctx context.Context) (waiting, failed int64, oldest time.Time, err error) {
+	s, err := o.Standing(ctx)
+	return s.Waiting, s.Failed, s.Oldest, err
+}
+
 // Ways names what the outbox delivers by: none, if nothing is configured.
 func (o *Outbox) Ways() []string {
 	var out []string

@@ -81,6 +81,7 @@ func serve(socket string) (stop func(), err error) {
 	if err != nil {
 		return nil, err
 	}
+	notices := &someNotices{}
 	endpoint := func(name string) mandate.Endpoint {
 		return mandate.Endpoint{Resource: mandate.Audience("https://" + name + ".test"), URL: "https://" + name + ".test"}
 	}
@@ -90,7 +91,7 @@ func serve(socket string) (stop func(), err error) {
 			"partnercenter": endpoint("pc"), "graph": endpoint("graph"), "arm": endpoint("arm"),
 		}}},
 		Applications: []api.Application{{Name: "marketplace", Cloud: "test", ID: appID, Audiences: []mandate.Audience{"https://pc.test", "https://graph.test"}}},
-		Transport:    w, Version: "v9", Log: log, Policies: somePolicies{},
+		Transport:    w, Version: "v9", Log: log, Policies: somePolicies{}, Notices: notices, Contacts: notices,
 	})
 	if err != nil {
 		return nil, err

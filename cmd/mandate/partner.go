@@ -19,7 +19,7 @@ func (c *cli) partnerCommand() *cobra.Command {
 has consented to and until when, and saying who of its people may use its pages.`,
 		Example: "  mandate partner list\n  mandate partner show contoso",
 	})
-	cmd.AddCommand(c.inviteCommand(), c.partnerListCommand(), c.partnerShowCommand(), c.allowCommand(), c.disallowCommand(), c.partnerUsersCommand())
+	cmd.AddCommand(c.inviteCommand(), c.partnerListCommand(), c.partnerShowCommand(), c.allowCommand(), c.disallowCommand(), c.partnerUsersCommand(), c.contactCommand())
 	return cmd
 }
 

@@ -24,6 +24,7 @@ import (
 	"github.com/mandate-sam/mandate/internal/portal"
 	"github.com/mandate-sam/mandate/internal/rotation"
 	"github.com/mandate-sam/mandate/internal/web"
+	"github.com/mandate-sam/mandate/notify"
 	"github.com/mandate-sam/mandate/store"
 	"github.com/mandate-sam/mandate/vault"
 )
@@ -59,6 +60,7 @@ type App struct {
 	rings   rings
 	epochs  string // the file that remembers them
 	rotator *rotator
+	notices *notify.Outbox
 
 	// guarding verifies the security state; nil once that has been done.
 	guarding func(context.Context) error
@@ -200,7 +202,11 @@ func (a *App) open(ctx context.Context, c *Config) (*parts, error) {
 	if a.guarding != nil {
 		a.db.NeedGuard()
 	}
+	if a.notices, err = p.outbox(a, c); err != nil {
+		return nil, err
+	}
 	broker := mandate.Config{
+		Notifier:  a.notices,
 		Authority: p.upstream, Prober: p.upstream, Vault: p.vault, Policy: p.policies, Audit: a.audit, Epoch: p.epoch, Lock: p.store, Revocations: p.store, Approvals: p.store, Log: a.log,
 		Custody: p.vault, Sessions: p.upstream, Agents: p.upstream, Issued: a.audit, KeepAlive: c.KeepAlive.config(p.vault),
 		Customers: c.Customers.of(p.store, p.upstream),
@@ -417,6 +423,7 @@ func (a *App) Run(ctx context.Context) error {
 	group.Go(func() error { return a.sweepCallers(served, a.store) })
 	group.Go(func() error { return a.watchKeys(served) })
 	group.Go(func() error { return a.rotator.watch(served) })
+	group.Go(func() error { return a.notices.Run(served) })
 	group.Go(func() error { return a.rememberEpochs(served) })
 	group.Go(func() error { return a.guardLater(served) })
 	group.Go(func() error {

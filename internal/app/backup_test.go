@@ -27,6 +27,8 @@ var leftOut = map[string]string{
 	"restored":          "a restore makes the list anew",
 	"rotations":         "how far a rotation has come holds for the files and for Entra as they are, and not as they were",
 	"credential_uses":   "what replicas use at this moment",
+	"notices":           "what people were told holds for what had happened then; the log has it",
+	"notice_deliveries": "as notices",
 
 	// The log is copied by itself (mandate audit export): one that went back
 	// with a restore would fork.

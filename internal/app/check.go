@@ -51,6 +51,8 @@ func CheckFiles(c Config) []Finding {
 		_, err := c.load(&c.Identities[i])
 		add("identity "+c.Identities[i].Name, err, "for key vaults; not tried")
 	}
+	note, err = c.checkNoticeFiles()
+	add("notices", err, "%s", note)
 	keys := c.keys()
 	for _, path := range slices.Sorted(maps.Keys(keys)) {
 		k := keys[path]

@@ -70,6 +70,9 @@ type Config struct {
 	// Operators says who runs the server.
 	Operators Operators `yaml:"operators"`
 
+	// Notices says how people are told what they may not have wanted.
+	Notices Notices `yaml:"notices"`
+
 	// Callers says whose tokens and certificates may stand for workloads.
 	Callers Callers `yaml:"callers"`
 
@@ -303,6 +306,9 @@ func (c *Config) Check() error {
 		return err
 	}
 	if err := c.checkOperators(clouds); err != nil {
+		return err
+	}
+	if err := c.checkNotices(); err != nil {
 		return err
 	}
 	if err := c.checkIdentities(); err != nil {

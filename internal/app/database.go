@@ -16,6 +16,7 @@ import (
 	"github.com/mandate-sam/mandate/internal/database"
 	"github.com/mandate-sam/mandate/internal/privatefile"
 	"github.com/mandate-sam/mandate/internal/rotation"
+	"github.com/mandate-sam/mandate/notify"
 	"github.com/mandate-sam/mandate/store"
 	"github.com/mandate-sam/mandate/vault"
 )
@@ -85,7 +86,7 @@ func checkPostgres(field, s string) error {
 // Schemas returns the tables of every package that keeps something in the
 // server's database, which must be opened with all of them.
 func Schemas() []database.Schema {
-	return []database.Schema{store.Schema(), vault.Schema(), audit.Schema(), rotation.Schema()}
+	return []database.Schema{store.Schema(), vault.Schema(), audit.Schema(), rotation.Schema(), notify.Schema()}
 }
 
 // openDatabase opens what the configuration names, with the tables of every

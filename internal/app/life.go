@@ -156,7 +156,7 @@ func (p *parts) metricsDoor(a *App, c *Config) error {
 func (p *parts) metrics(a *App) (http.Handler, error) {
 	h, err := metrics.Handler(metrics.Source{
 		Stats: a.broker.Stats, Grants: a.broker.Grants, Partners: p.store.Partners, Customers: p.store.Customers().Standings, Records: a.audit.Count, Behind: a.witnessesBehind,
-		Ready: p.ready, Policy: p.policies.measure, Window: a.broker.Window(), Log: a.log,
+		Ready: p.ready, Policy: p.policies.measure, Window: a.broker.Window(), Notices: a.notices.Measure, Log: a.log,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("metrics: %w", err)

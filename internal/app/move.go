@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/mandate-sam/mandate/internal/database"
+	"github.com/mandate-sam/mandate/notify"
 	"github.com/mandate-sam/mandate/store"
 	"github.com/mandate-sam/mandate/vault"
 )
@@ -112,7 +113,7 @@ func moveStore(ctx context.Context, from, to *database.DB) error {
 	}
 	defer f.Close()
 	os.Remove(f.Name())
-	tables := store.AllTables()
+	tables := append(store.AllTables(), notify.Tables()...)
 	header, err := from.Dump(ctx, tables, f)
 	if err == nil {
 		_, err = f.Seek(0, io.SeekStart)

@@ -50,6 +50,7 @@ func (p *parts) api(a *App, c *Config, o Options, proxies web.Proxies) (*api.Ser
 	}
 	keeper := &custodian{p.store, c, a.db, p.vault, a.broker, a.rings}
 	return api.New(api.Config{
+		Notices: a.notices, Contacts: p.store, Notifier: a.notices,
 		Customers: customers{p.store.Customers(), a.broker}, PartnerUsers: p.store, Custodian: keeper, Revoker: revoker{p.store, a.audit}, Credentials: a.rotator, Policies: p.policies, SignIns: people, Approvals: p.store, SecondPerson: c.Operators.SecondPerson, Rules: p.policies, Operators: c.Operators.uids(), Proofs: proofs, Users: p.upstream, CertificateProxies: certificates,
 		Broker: a.broker, Authenticator: p.store, Partners: p.store, Registry: r, Tenants: p.upstream, Callers: register{p.store, proofs}, Grants: p.vault,
 		Life: guard{a.broker, keeper}, Forecaster: &forecaster{p, a.broker}, Metrics: metrics, Secrets: &sources{a.outside},

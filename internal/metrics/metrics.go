@@ -5,6 +5,7 @@ package metrics
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -17,7 +18,7 @@ import (
 	"github.com/mandate-sam/mandate"
 )
 
-// A Source is whom the metrics ask. All fields but Behind are required.
+// A Source is whom the metrics ask. All fields but Behind and Notices are required.
 type Source struct {
 	Stats     func() mandate.Stats
 	Grants    func(context.Context, mandate.TenantID) ([]mandate.Grant, error)
@@ -29,6 +30,10 @@ type Source struct {
 	Policy    func() (number int64, broken bool) // that decides, and whether a later one cannot be used
 	Window    time.Duration                      // after which a refresh token lapses
 	Log       *slog.Logger
+
+	// Notices tells how many deliveries of notices wait and were given up, and
+	// since when the oldest waits. Nil means that nobody is told.
+	Notices func(context.Context) (waiting, failed int64, oldest time.Time, err error)
 }
 
 // scrapeTimeout bounds the questions of one scrape.
@@ -67,6 +72,8 @@ var (
 	customers = desc("customers", "Customers of a partner.", "partner")
 	listed    = desc("customers_as_of_timestamp_seconds", "Of when the list of a partner's customers is; 0 if there is none.", "partner")
 	unlisted  = desc("customers_refresh_failures", "How often refreshing the list of a partner's customers has failed since it last succeeded.", "partner")
+	notices   = desc("notice_deliveries", "Deliveries of notices, by state: waiting, or failed.", "state")
+	oldest    = desc("notice_oldest_waiting_timestamp_seconds", "Since when the oldest notice that waits has waited; absent if none does.")
 	read      = desc("grants_read", "Whether the grants could be read for this scrape.")
 )
 
@@ -84,7 +91,7 @@ type collector struct{ Source }
 
 // Describe implements [prometheus.Collector].
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{ready, inForce, broken, records, behind, tokens, hits, upstream, keepAlive, pauses, grants, ends, lapses, failing, candidate, refreshes, customers, listed, unlisted, read} {
+	for _, d := range []*prometheus.Desc{ready, inForce, broken, records, behind, tokens, hits, upstream, keepAlive, pauses, grants, ends, lapses, failing, candidate, refreshes, customers, listed, unlisted, notices, oldest, read} {
 		ch <- d
 	}
 }
@@ -122,9 +129,26 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	err := c.collectGrants(ctx, ch)
 	gauge(ch, read, yes(err == nil))
-	if err != nil {
+	if err := errors.Join(err, c.collectNotices(ctx, ch)); err != nil {
 		c.Log.Warn("metrics", "err", err)
 	}
+}
+
+// collectNotices tells how the outbox is.
+func (c *collector) collectNotices(ctx context.Context, ch chan<- prometheus.Metric) error {
+	if c.Notices == nil {
+		return nil
+	}
+	waiting, failed, since, err := c.Notices(ctx)
+	if err != nil {
+		return err
+	}
+	gauge(ch, notices, float64(waiting), "waiting")
+	gauge(ch, notices, float64(failed), "failed")
+	if !since.IsZero() {
+		gauge(ch, oldest, seconds(since))
+	}
+	return nil
 }
 
 // collectGrants tells of every partner, or of none: half of them would look

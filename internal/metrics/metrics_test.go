@@ -47,7 +47,8 @@ func source() Source {
 			return map[mandate.GrantKey]mandate.CustomerStanding{key("11111111"): {Count: 12, AsOf: at, Failures: 3}, key("22222222"): {}, key("33333333"): {Count: 1}}, nil
 		},
 		Records: func() int64 { return 42 }, Ready: func(context.Context) error { return nil }, Policy: func() (int64, bool) { return 3, true }, Window: time.Hour,
-		Log: slog.New(slog.DiscardHandler),
+		Notices: func(context.Context) (int64, int64, time.Time, error) { return 8, 9, at, nil },
+		Log:     slog.New(slog.DiscardHandler),
 	}
 }
 
@@ -76,7 +77,8 @@ func TestMetrics(t *testing.T) {
 		`mandate_grant_keep_alive_failures{partner="contoso"} 2`, `mandate_grant_candidate_timestamp_seconds{partner="contoso"} 1.8000000005e+09`,
 		`mandate_grant_end_timestamp_seconds{partner="fabrikam"}`, "mandate_grants_read 1", "go_goroutines",
 		`mandate_customers{partner="contoso"} 12`, `mandate_customers_as_of_timestamp_seconds{partner="contoso"} 1.8000000005e+09`, `mandate_customers_refresh_failures{partner="contoso"} 3`,
-		`mandate_customers_as_of_timestamp_seconds{partner="fabrikam"} 0`, `mandate_customer_refreshes_total{outcome="failed"} 6`,
+		`mandate_customers_as_of_timestamp_seconds{partner="fabrikam"} 0`, `mandate_notice_deliveries{state="waiting"} 8`, `mandate_notice_deliveries{state="failed"} 9`, "mandate_notice_oldest_waiting_timestamp_seconds 1.8000000005e+09",
+		`mandate_customer_refreshes_total{outcome="failed"} 6`,
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("there is no %s", want)
