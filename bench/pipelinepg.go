@@ -26,15 +26,23 @@ var postgresCase = benchCase{
 }
 
 func runPostgres(ctx context.Context, e *env) (rows []row, err error) {
-	err = errors.New("PostgreSQL did not start: is Debian's package postgresql installed?")
-	// What starts a PostgreSQL wants to know when a test or a benchmark ends.
-	testing.Benchmark(func(b *testing.B) {
-		if b.N > 1 {
-			return
-		}
-		rows, err = measurePostgres(ctx, e, pgtest.Start(b).Database(b))
+	err = withPostgres(func(address string) (err error) {
+		rows, err = measurePostgres(ctx, e, address)
+		return err
 	})
 	return rows, err
+}
+
+// withPostgres calls f with the address of a database in a PostgreSQL of its
+// own. What starts that wants to know when a test or a benchmark ends.
+func withPostgres(f func(address string) error) error {
+	err := errors.New("PostgreSQL did not start: is Debian's package postgresql installed?")
+	testing.Benchmark(func(b *testing.B) {
+		if b.N == 1 {
+			err = f(pgtest.Start(b).Database(b))
+		}
+	})
+	return err
 }
 
 func measurePostgres(ctx context.Context, e *env, address string) ([]row, error) {

@@ -2,18 +2,15 @@ package main
 
 import (
 	"context"
-	"errors"
 	"os"
 	"path/filepath"
 	"sync/atomic"
-	"testing"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/mandate-sam/mandate"
 	"github.com/mandate-sam/mandate/internal/database"
-	"github.com/mandate-sam/mandate/internal/pgtest"
 	"github.com/mandate-sam/mandate/vault"
 )
 
@@ -27,12 +24,9 @@ var replicasCase = benchCase{
 const replicas = 3
 
 func runReplicas(ctx context.Context, e *env) (rows []row, err error) {
-	err = errors.New("PostgreSQL did not start: is Debian's package postgresql installed?")
-	testing.Benchmark(func(b *testing.B) {
-		if b.N > 1 {
-			return
-		}
-		rows, err = measureReplicas(ctx, e, pgtest.Start(b).Database(b))
+	err = withPostgres(func(address string) (err error) {
+		rows, err = measureReplicas(ctx, e, address)
+		return err
 	})
 	return rows, err
 }
