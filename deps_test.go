@@ -46,6 +46,7 @@ var ranks = map[string]int{
 	"/internal/jsontext": -1,
 	"/internal/spelling": -1,
 	"/internal/pgtest":   -1,
+	"/internal/mailtest": -1,
 
 	"":                      0,
 	"/internal/database":    0,

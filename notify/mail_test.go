@@ -13,17 +13,18 @@ import (
 	"time"
 
 	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/internal/mailtest"
 )
 
 func message() Message {
 	return Message{ID: "n1.mail", To: []mandate.MailAddress{"ada@contoso.example"}, Subject: "contoso: a consent waits", Text: "One.\n\nTwo.\n.\nThree.\n", Created: time.Unix(1e9, 0)}
 }
 
-func (s *fakeSMTP) way(t *testing.T, change ...func(*MailConfig)) *Mail {
+func way(t *testing.T, s *mailtest.Server, change ...func(*MailConfig)) *Mail {
 	t.Helper()
-	cfg := MailConfig{Server: s.addr, Implicit: s.implicit, Plain: s.noTLS, From: "mandate@panels.example", Roots: s.roots}
-	if s.password != "" {
-		cfg.Username, cfg.Password = "mandate", func() (mandate.Secret, error) { return mandate.NewSecret(s.password), nil }
+	cfg := MailConfig{Server: s.Addr, Implicit: s.Implicit, Plain: s.NoTLS, From: "mandate@panels.example", Roots: s.Roots}
+	if s.Password != "" {
+		cfg.Username, cfg.Password = "mandate", func() (mandate.Secret, error) { return mandate.NewSecret(s.Password), nil }
 	}
 	for _, f := range change {
 		f(&cfg)
@@ -35,26 +36,33 @@ func (s *fakeSMTP) way(t *testing.T, change ...func(*MailConfig)) *Mail {
 	return m
 }
 
+func start(t *testing.T, change func(*mailtest.Config)) *mailtest.Server {
+	t.Helper()
+	var cfg mailtest.Config
+	change(&cfg)
+	return mailtest.Start(t, cfg)
+}
+
 func TestMail(t *testing.T) {
-	for name, change := range map[string]func(*fakeSMTP){
-		"STARTTLS":                  func(*fakeSMTP) {},
-		"implicit TLS":              func(s *fakeSMTP) { s.implicit = true },
-		"signed in":                 func(s *fakeSMTP) { s.password = "smtp-canary" },
-		"signed in, implicit TLS":   func(s *fakeSMTP) { s.password, s.implicit = "smtp-canary", true },
-		"plain, on this host":       func(s *fakeSMTP) { s.noTLS = true },
-		"the server hangs up early": func(s *fakeSMTP) { s.bye = true },
+	for name, change := range map[string]func(*mailtest.Config){
+		"STARTTLS":                  func(*mailtest.Config) {},
+		"implicit TLS":              func(s *mailtest.Config) { s.Implicit = true },
+		"signed in":                 func(s *mailtest.Config) { s.Password = "smtp-canary" },
+		"signed in, implicit TLS":   func(s *mailtest.Config) { s.Password, s.Implicit = "smtp-canary", true },
+		"plain, on this host":       func(s *mailtest.Config) { s.NoTLS = true },
+		"the server hangs up early": func(s *mailtest.Config) { s.HangUp = true },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newSMTP(t, change)
-			if err := s.way(t).Send(t.Context(), message()); err != nil {
+			s := start(t, change)
+			if err := way(t, s).Send(t.Context(), message()); err != nil {
 				t.Fatal(err)
 			}
-			all := s.taken()
-			if len(all) != 1 || all[0].encrypted == s.noTLS || (all[0].user == "mandate") != (s.password != "") || !strings.HasPrefix(all[0].from, "FROM:<mandate@panels.example>") || !strings.HasPrefix(all[0].to, "TO:<ada@contoso.example>") {
+			all := s.Mails()
+			if len(all) != 1 || all[0].Encrypted == s.NoTLS || (all[0].User == "mandate") != (s.Password != "") || !strings.HasPrefix(all[0].From, "FROM:<mandate@panels.example>") || !strings.HasPrefix(all[0].To, "TO:<ada@contoso.example>") {
 				t.Fatalf("got %+v", all)
 			}
-			m, err := mail.ReadMessage(strings.NewReader(all[0].data))
+			m, err := mail.ReadMessage(strings.NewReader(all[0].Data))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -67,7 +75,7 @@ func TestMail(t *testing.T) {
 				}
 			}
 			body, _ := io.ReadAll(m.Body)
-			if got := strings.ReplaceAll(string(body), "\r\n", "\n"); !strings.Contains(got, "One.\n\nTwo.\n") || strings.Contains(all[0].data, "smtp-canary") {
+			if got := strings.ReplaceAll(string(body), "\r\n", "\n"); !strings.Contains(got, "One.\n\nTwo.\n") || strings.Contains(all[0].Data, "smtp-canary") {
 				t.Errorf("body %q", got)
 			}
 		})
@@ -79,35 +87,35 @@ func TestMail(t *testing.T) {
 func TestMailRefused(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
-		server func(*fakeSMTP)
+		server func(*mailtest.Config)
 		client func(*MailConfig)
 		want   string
 	}{
-		{"a server without STARTTLS", func(s *fakeSMTP) { s.noTLS = true }, func(c *MailConfig) { c.Plain = false }, "does not support STARTTLS"},
-		{"another authority", func(*fakeSMTP) {}, func(c *MailConfig) { c.Roots = x509.NewCertPool() }, "certificate"},
-		{"another authority, implicit", func(s *fakeSMTP) { s.implicit = true }, func(c *MailConfig) { c.Roots = x509.NewCertPool() }, "certificate"},
-		{"another password", func(s *fakeSMTP) { s.password = "right" }, func(c *MailConfig) {
+		{"a server without STARTTLS", func(s *mailtest.Config) { s.NoTLS = true }, func(c *MailConfig) { c.Plain = false }, "does not support STARTTLS"},
+		{"another authority", func(*mailtest.Config) {}, func(c *MailConfig) { c.Roots = x509.NewCertPool() }, "certificate"},
+		{"another authority, implicit", func(s *mailtest.Config) { s.Implicit = true }, func(c *MailConfig) { c.Roots = x509.NewCertPool() }, "certificate"},
+		{"another password", func(s *mailtest.Config) { s.Password = "right" }, func(c *MailConfig) {
 			c.Password = func() (mandate.Secret, error) { return mandate.NewSecret("smtp-canary"), nil }
 		}, "the password [secret] is wrong"},
-		{"no password", func(s *fakeSMTP) { s.password = "right" }, func(c *MailConfig) {
+		{"no password", func(s *mailtest.Config) { s.Password = "right" }, func(c *MailConfig) {
 			c.Password = func() (mandate.Secret, error) { return mandate.Secret{}, errors.New("the file is gone") }
 		}, "the file is gone"},
-		{"an address that is not known", func(s *fakeSMTP) { s.rcpt = "550 no such user" }, func(*MailConfig) {}, "no such user"},
+		{"an address that is not known", func(s *mailtest.Config) { s.Refuse = "550 no such user" }, func(*MailConfig) {}, "no such user"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			s := newSMTP(t, tt.server)
-			err := s.way(t, tt.client).Send(t.Context(), message())
+			s := start(t, tt.server)
+			err := way(t, s, tt.client).Send(t.Context(), message())
 			if err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "smtp-canary") {
 				t.Errorf("got %v, want %q", err, tt.want)
 			}
-			if all := s.taken(); len(all) != 0 {
+			if all := s.Mails(); len(all) != 0 {
 				t.Errorf("taken: %+v", all)
 			}
 		})
 	}
-	s := newSMTP(t)
-	if err := s.way(t, func(c *MailConfig) { c.Server = closedPort(t) }).Send(t.Context(), message()); err == nil {
+	s := mailtest.Start(t, mailtest.Config{})
+	if err := way(t, s, func(c *MailConfig) { c.Server = closedPort(t) }).Send(t.Context(), message()); err == nil {
 		t.Error("sent to nobody")
 	}
 	for _, tt := range []struct {
@@ -160,7 +168,7 @@ func TestMailSilentServer(t *testing.T) {
 		}
 		closed <- err
 	}()
-	if err := newSMTP(t).way(t, func(c *MailConfig) { c.Server = ln.Addr().String() }).Send(ctx, message()); err == nil {
+	if err := way(t, mailtest.Start(t, mailtest.Config{}), func(c *MailConfig) { c.Server = ln.Addr().String() }).Send(ctx, message()); err == nil {
 		t.Error("sent")
 	}
 	if err := <-closed; err != nil {
@@ -170,28 +178,28 @@ func TestMailSilentServer(t *testing.T) {
 
 // A name that somebody chose cannot add a header, or a recipient.
 func TestMailHeaderInjection(t *testing.T) {
-	s := newSMTP(t)
+	s := mailtest.Start(t, mailtest.Config{})
 	m := message()
 	m.Subject = "x\r\nBcc: eve@evil.example\r\n\r\nbody\n.\r\nMAIL FROM:<eve@evil.example>"
 	m.Text = "x\r\n.\r\nMAIL FROM:<eve@evil.example>\r\nRCPT TO:<eve@evil.example>\r\nDATA\r\n"
-	if err := s.way(t).Send(t.Context(), m); err != nil {
+	if err := way(t, s).Send(t.Context(), m); err != nil {
 		t.Fatal(err)
 	}
-	all := s.taken()
+	all := s.Mails()
 	if len(all) != 1 {
 		t.Fatalf("%d mails", len(all))
 	}
-	got, err := mail.ReadMessage(strings.NewReader(all[0].data))
+	got, err := mail.ReadMessage(strings.NewReader(all[0].Data))
 	if err != nil || got.Header.Get("Bcc") != "" || !strings.HasPrefix(got.Header.Get("Subject"), "x Bcc: eve@evil.example body") {
 		t.Errorf("%v, %v", got.Header, err)
 	}
 	for _, to := range []mandate.MailAddress{"a@b.example\r\nRCPT TO:<eve@evil.example>", "a@b.example> <eve@evil.example", ""} {
 		m.To = []mandate.MailAddress{to}
-		if err := s.way(t).Send(t.Context(), m); err == nil {
+		if err := way(t, s).Send(t.Context(), m); err == nil {
 			t.Errorf("sent to %q", to)
 		}
 	}
-	if all := s.taken(); len(all) != 1 {
+	if all := s.Mails(); len(all) != 1 {
 		t.Errorf("taken: %+v", all[1:])
 	}
 }
