@@ -65,6 +65,11 @@ type Config struct {
 	// Empty keeps none.
 	Memory string
 
+	// Erasures is a file outside the database that keeps what was erased, so
+	// that a key which an older copy of the database brings back is destroyed
+	// again at the next start. Empty keeps none.
+	Erasures string
+
 	// Witnesses get every checkpoint.
 	Witnesses []WitnessConfig
 
@@ -133,6 +138,9 @@ func open1(ctx context.Context, cfg Config) (*Log, error) {
 	if err == nil {
 		l.size = end.front.size
 		err = l.compare(ctx, end.front.size)
+	}
+	if err == nil {
+		err = l.eraseAgain(ctx)
 	}
 	if err != nil {
 		l.store.close()

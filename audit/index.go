@@ -179,7 +179,7 @@ type Entry struct {
 	Leaf    string `json:"leaf"` // hex, as in the receipt
 	Chain   string `json:"chain,omitempty"`
 	Seq     int64  `json:"seq,omitempty"`
-	Erased  bool   `json:"erased,omitempty"`  // its personal data is gone
+	Erased  bool   `json:"erased,omitempty"`  // its personal data is gone; see [Log.Erase]
 	Dropped bool   `json:"dropped,omitempty"` // its content is gone
 	mandate.Record
 }
@@ -212,7 +212,11 @@ func (l *Log) entry(ctx context.Context, v *line) (Entry, error) {
 	if err != nil {
 		return e, err
 	}
-	return e, k.reveal(&e.Record, &h, &p)
+	// A database that was restored has another key for the same month, and this
+	// is of the one before. It may also be that the record was changed: reading
+	// does not tell, verifying does.
+	e.Erased = k.reveal(&e.Record, &h, &p) != nil
+	return e, nil
 }
 
 // decodeRecord decodes what is in the clear.

@@ -151,18 +151,6 @@ func (l *Log) AliveWithin(ctx context.Context, r mandate.Reach, now time.Time) (
 	return n, until, nil
 }
 
-// Erase destroys the key of a partner's personal data of one month, which must
-// be over. What is in the log stays as it is, and nobody can read it.
-func (l *Log) Erase(ctx context.Context, chain, month string) error {
-	if at, err := time.Parse(monthForm, month); err != nil || at.Format(monthForm) != month {
-		return mandate.Invalid("month", "must be a month such as 2026-11")
-	}
-	if month >= monthOf(time.Now()) {
-		return mandate.Invalid("month", "%s is not over: its records are still being written", month)
-	}
-	return l.keys.erase(ctx, chain, month)
-}
-
 // Drop removes the content of the records that are older, as far as the log
 // is kept in units that are all older, and returns of how many. Their hashes
 // stay, so that the rest can still be verified.

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -75,6 +77,62 @@ func TestAuditErase(t *testing.T) {
 				t.Errorf("Erase(%s, %s) = %v, want %v", tt.chain, tt.month, err, tt.want)
 			}
 		}
+	})
+}
+
+// A month that was erased stays erased when an older copy of the database, in
+// which its key was, takes the place of the newer.
+func TestAuditErasedAgain(t *testing.T) {
+	engines(t, func(t *testing.T, cfg Config) {
+		cfg.Erasures = filepath.Join(t.TempDir(), "erased")
+		if err := os.WriteFile(cfg.Erasures, []byte(`{"chain":"torn`), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		l := openLog(t, cfg)
+		then := time.Now().AddDate(0, -2, 0)
+		old := recordIn(t, l, testRecord(0, "/users/ada"), then)
+		other := recordIn(t, l, testRecord(1, "/users/bob"), then)
+		if _, err := cfg.DB.Exec(t.Context(), `CREATE TABLE old_keys AS SELECT * FROM audit_keys`); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Erase(t.Context(), chainOfPartner(0), monthOf(then)); err != nil {
+			t.Fatal(err)
+		}
+		l.Close()
+		for _, query := range []string{`DELETE FROM audit_keys`, `INSERT INTO audit_keys SELECT * FROM old_keys`} {
+			if _, err := cfg.DB.Exec(t.Context(), query); err != nil {
+				t.Fatal(err)
+			}
+		}
+		again := openLog(t, cfg)
+		for index, erased := range map[int64]bool{old: true, other: false} {
+			if e, err := again.Entry(t.Context(), index); err != nil || e.Erased != erased || (e.User == nil) != erased {
+				t.Errorf("record %d: %+v, %v, want erased %v", index, e, err, erased)
+			}
+		}
+	})
+}
+
+// A server that was restored into an empty database has its log, and other
+// keys: what is in the clear is found and shown, and new records are whole.
+func TestAuditOtherKeys(t *testing.T) {
+	engines(t, func(t *testing.T, cfg Config) {
+		l := openLog(t, cfg)
+		record(t, l, testRecord(0, "before"))
+		l.Close()
+		if _, err := cfg.DB.Exec(t.Context(), `DELETE FROM audit_keys`); err != nil {
+			t.Fatal(err)
+		}
+		l = openLog(t, cfg)
+		record(t, l, testRecord(0, "after"))
+		found, err := l.Search(t.Context(), Query{Purpose: "invoice"})
+		if err != nil || len(found) != 2 || found[0].Erased || found[0].Ticket != "T-after" || !found[1].Erased || found[1].Ticket != "" || found[1].Fingerprint != "fp-before" {
+			t.Errorf("got %+v, %v", found, err)
+		}
+		if last, err := l.Last(2); err != nil || len(last) != 2 {
+			t.Errorf("the last: %s, %v", last, err)
+		}
+		holds(t, cfg, l, 2)
 	})
 }
 

@@ -140,7 +140,7 @@ func (a *App) openAudit(ctx context.Context, c *Config, emulated bool, key vault
 		return fmt.Errorf("%s is an audit log of an earlier version, whose records prove nothing: keep it somewhere safe, outside of %s, and start again; a new log begins then",
 			filepath.Join(data, "audit.jsonl"), data)
 	}
-	cfg := audit.Config{DB: a.db, Keys: key, Epoch: epoch{a.db}, Memory: filepath.Join(data, "audit.checkpoint"), Emulated: emulated, Log: a.log}
+	cfg := audit.Config{DB: a.db, Keys: key, Epoch: epoch{a.db}, Memory: filepath.Join(data, "audit.checkpoint"), Erasures: filepath.Join(data, "audit.erased"), Emulated: emulated, Log: a.log}
 	var err error
 	if cfg.Signer, cfg.Public, err = c.auditKey(); err != nil {
 		return err

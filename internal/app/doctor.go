@@ -2,6 +2,8 @@ package app
 
 import (
 	"fmt"
+	"net/netip"
+	"net/url"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -123,10 +125,22 @@ func (d *Diagnosis) witnesses(c *Config) {
 			d.say(Good, "witness "+w.Name, "appends to %s; that is worth something if it is on another machine's disk", c.file(w.File))
 		case time.Duration(w.EverySeconds)*time.Second > 10*time.Minute:
 			d.say(Advice, "witness "+w.Name, "gets a checkpoint every %v only: until then what is recorded could be left out again", time.Duration(w.EverySeconds)*time.Second)
+		case nearby(w.URL) || nearby(w.Cosigner):
+			d.say(Advice, "witness "+w.Name, "is on this machine, where whoever has the log may have it too")
 		default:
 			d.say(Good, "witness "+w.Name, "is another machine")
 		}
 	}
+}
+
+// nearby reports whether a URL does not leave this machine.
+func nearby(s string) bool {
+	u, err := url.Parse(s)
+	if err != nil || s == "" {
+		return false
+	}
+	ip, err := netip.ParseAddr(u.Hostname())
+	return u.Hostname() == "localhost" || err == nil && ip.IsLoopback()
 }
 
 // memory looks at what would notice that the database was set back.

@@ -28,8 +28,8 @@ func TestDiagnose(t *testing.T) {
 		"a secret":                  {func(c *Config) { c.Applications[0].Credential = Credential{Secret: "s"} }, 1, map[string]string{"application marketplace": Advice}},
 		"a witness beside the data": {func(c *Config) { c.Audit.Witnesses = []AuditWitness{{Name: "w", File: c.Data + "/w"}} }, 1, map[string]string{"witness w": Bad}},
 		"witnesses": {func(c *Config) {
-			c.Audit.Witnesses = []AuditWitness{{Name: "f", File: "/mnt/elsewhere/w"}, {Name: "c", Cosigner: "https://w.example"}, {Name: "slow", URL: "https://b.example/c", EverySeconds: 3600}}
-		}, 1, map[string]string{"witness f": Good, "witness c": Good, "witness slow": Advice}},
+			c.Audit.Witnesses = []AuditWitness{{Name: "f", File: "/mnt/elsewhere/w"}, {Name: "c", Cosigner: "https://w.example"}, {Name: "near", Cosigner: "https://127.0.0.1:8480"}, {Name: "slow", URL: "https://b.example/c", EverySeconds: 3600}}
+		}, 1, map[string]string{"witness f": Good, "witness c": Good, "witness near": Advice, "witness slow": Advice}},
 		"an epoch that is remembered": {func(c *Config) { write(t, c.epochFile(), "17 abc\n") }, 1, map[string]string{"epoch": Good}},
 		"an epoch that is damaged":    {func(c *Config) { write(t, c.epochFile(), "x\n") }, 1, map[string]string{"epoch": Bad}},
 		"operators sign in":           {func(c *Config) { c.Operators.ClientID = "11111111-2222-3333-4444-555555555555" }, 1, map[string]string{"operators": Good}},
