@@ -103,11 +103,13 @@ func (b *Broker) keepGrantAlive(ctx context.Context, g Grant) error {
 		return err
 	}
 	if fresh := g.Redeemed.Add(b.cfg.KeepAlive.Every); fresh.After(time.Now()) {
+		b.tellAlive(ctx, &g, nil)
 		return s.Attempted(ctx, g, fresh, "")
 	}
 	err := b.redeemAlive(ctx, g)
 	if err == nil {
 		b.stats.alive.add("ok")
+		b.tellAlive(ctx, &g, nil)
 		return s.Attempted(ctx, g, spread(time.Now(), b.cfg.KeepAlive.Every), "")
 	}
 	if errors.Is(err, ErrUnavailable) || errors.Is(err, ErrSuperseded) {
@@ -115,6 +117,7 @@ func (b *Broker) keepGrantAlive(ctx context.Context, g Grant) error {
 		return err // not the grant's failure; it is due again when the claim ends
 	}
 	b.stats.alive.add("failed")
+	b.tellAlive(ctx, &g, err)
 	pause := min(retryAlive<<min(g.Failures, 7), 24*time.Hour, b.cfg.KeepAlive.Every)
 	return errors.Join(err, s.Attempted(ctx, g, spread(time.Now(), pause), err.Error()))
 }

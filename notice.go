@@ -158,8 +158,33 @@ func (b *Broker) mismatch(ctx context.Context, g *Grant) {
 	if b.cfg.Notifier == nil {
 		return
 	}
-	n := Notice{Kind: NoticeIdentity, Key: fmt.Sprintf("%s/%s/%s/%d", g.Key.Cloud, g.Key.Application, g.Key.Partner, g.Generation), Grant: &g.Key, Generation: g.Generation, Before: who(*g), Also: []string{g.UserName}}
+	n := Notice{Kind: NoticeIdentity, Key: g.named(), Grant: &g.Key, Generation: g.Generation, Before: who(*g), Also: []string{g.UserName}}
 	if err := b.cfg.Notifier.Notify(ctx, n); err != nil {
 		b.cfg.Log.Error("nobody is told that Entra answered for another user", "partner", g.Key.Partner, "generation", g.Generation, "err", err)
+	}
+}
+
+// named is a name for one generation of a grant.
+func (g *Grant) named() string {
+	return fmt.Sprintf("%s/%s/%s/%d", g.Key.Cloud, g.Key.Application, g.Key.Partner, g.Generation)
+}
+
+// tellAfter is how often in a row a grant has not been kept alive when people
+// are told: what passes by itself has passed by then.
+const tellAfter = 3
+
+// tellAlive tells that g has not been kept alive tellAfter times, by failed,
+// or that it was in the end. What was last kept alive at the same moment is
+// told once.
+func (b *Broker) tellAlive(ctx context.Context, g *Grant, failed error) {
+	n := Notice{Kind: NoticeRecovered, Key: fmt.Sprintf("%s/%d", g.named(), g.Redeemed.UnixMilli()), Grant: &g.Key, Generation: g.Generation, About: who(*g), Also: []string{g.UserName}}
+	switch {
+	case b.cfg.Notifier == nil || failed == nil && g.Failures < tellAfter || failed != nil && g.Failures+1 != tellAfter:
+		return
+	case failed != nil:
+		n.Kind, n.Why = NoticeFailing, failed.Error()
+	}
+	if err := b.cfg.Notifier.Notify(ctx, n); err != nil {
+		b.cfg.Log.Error("nobody is told how a grant is kept alive", "partner", g.Key.Partner, "generation", g.Generation, "kind", n.Kind, "err", err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -188,4 +189,46 @@ func TestNoticeOfMismatch(t *testing.T) {
 	if len(f.notified) != 1 || f.notified[0].Kind != NoticeIdentity || !strings.HasSuffix(f.notified[0].Key, contoso.String()+"/1") || !slices.Equal(f.notified[0].Also, []string{"adele@contoso.example"}) {
 		t.Errorf("notified %+v", f.notified)
 	}
+}
+
+// A grant that is not kept alive is told once, after what passes by itself has
+// passed, and so is its recovery.
+func TestNoticeOfKeepAlive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := aliveWorld(t, 1)
+		f := notifying(w)
+		alive := func() {
+			w.vault.grants[0].Due = time.Now()
+			_ = w.keepDueAlive(t.Context(), 1)
+			time.Sleep(time.Hour)
+		}
+		kinds := func() (out []NoticeKind) {
+			for _, n := range f.notified {
+				out = append(out, n.Kind)
+			}
+			return out
+		}
+		alive()
+		if len(f.notified) != 0 {
+			t.Fatalf("told %v of what works", kinds())
+		}
+		w.vault.grants[0].Redeemed = time.Now().Add(-30 * 24 * time.Hour)
+		broken := &Fault{Domain: DomainGrant, OAuthError: "invalid_grant", Codes: []int{50173}, Description: "The grant has been revoked."}
+		for i := range 6 {
+			w.entra.hook = func(Redemption) error { return broken }
+			alive()
+			if told := len(f.notified); told != min(1, (i+1)/tellAfter) {
+				t.Fatalf("after %d failures: told %v", i+1, kinds())
+			}
+		}
+		if n := f.notified[0]; n.Kind != NoticeFailing || !strings.Contains(n.Why, "has been revoked") || n.Grant == nil || n.Generation != 1 {
+			t.Errorf("told %+v", n)
+		}
+		w.entra.hook = nil
+		alive()
+		alive()
+		if got := kinds(); !slices.Equal(got, []NoticeKind{NoticeFailing, NoticeRecovered}) || f.notified[0].Key != f.notified[1].Key {
+			t.Errorf("told %v", f.notified)
+		}
+	})
 }

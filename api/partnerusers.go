@@ -95,8 +95,11 @@ func (s *Server) allowPartnerUser(w http.ResponseWriter, r *http.Request, caller
 	if !slices.Contains(mandate.PartnerRoles(), in.Role) {
 		return mandate.Invalid("role", "%.40q is none of %s", in.Role, strings.Join(mandate.PartnerRoles(), ", "))
 	}
-	if err := s.change(r.Context(), recordOf(p, by, user, "allow somebody of the partner on its pages, as "+in.Role), func() error {
-		return users.AllowPartnerUser(r.Context(), p.Key, user, in.Role, string(caller))
+	n := mandate.Notice{Kind: mandate.NoticePeople, Partner: p.Name, Grant: &p.Key, Who: shown(r.Context(), by.Caller), About: "user " + user.String() + " is a " + in.Role + " now"}
+	if err := mandate.Tell(r.Context(), s.cfg.Notifier, n, func() error {
+		return s.change(r.Context(), recordOf(p, by, user, "allow somebody of the partner on its pages, as "+in.Role), func() error {
+			return users.AllowPartnerUser(r.Context(), p.Key, user, in.Role, string(caller))
+		})
 	}); err != nil {
 		return err
 	}

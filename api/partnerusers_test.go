@@ -57,6 +57,7 @@ func partnerUserScenes() []scene {
 		{op: allow, status: "400", path: contosos, body: strings.Replace(body, "viewer", "owner", 1)},
 		{op: allow, status: "400", path: contosos, body: strings.Replace(body, somebody, "ada@contoso.example", 1)},
 		{op: allow, status: "404", path: "/v1/partners/nobody/users", body: body},
+		{op: allow, status: "429", path: contosos, body: body, damage: func(w *world) { w.notices.full = mandate.ErrRateLimited }},
 		{op: allow, status: "503", path: contosos, body: body, damage: down},
 		{op: allow, status: "503", path: contosos, body: body, damage: func(w *world) { w.log.err = errors.New("full") }},
 		{op: disallow, status: "200", path: contosos + "/disallow", body: who, damage: has},
@@ -73,6 +74,9 @@ func TestPartnerUsers(t *testing.T) {
 	users, err := w.operator.AllowPartnerUser(t.Context(), "contoso", AllowRequest{User: somebody, Role: mandate.PartnerRenewer, Ticket: "T-1"})
 	if err != nil || len(users) != 1 || users[0].User.String() != somebody || users[0].By == "" {
 		t.Fatalf("got %+v, %v", users, err)
+	}
+	if told := w.notices.told; len(told) != 1 || told[0].Kind != mandate.NoticePeople || *told[0].Grant != contoso.Key || !strings.Contains(told[0].About, somebody+" is a renewer") {
+		t.Errorf("told %+v", told)
 	}
 	last := string(must(w.log.Last(1))[0])
 	for _, want := range []string{somebody, "as renewer", "T-1", `"kind":"changed"`} {
