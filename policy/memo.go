@@ -17,7 +17,7 @@ import (
 //
 // Requests that a rule may judge by anything else, such as the address, the
 // ticket or the age of MFA, are not remembered, and neither is a denial. There
-// is one place for each request, by its hash, and the later one takes it: so
+// are two places for each request, by its hash, and others may take them: so
 // readers take no lock, and nobody can fill the memory.
 type memo struct {
 	seed   maphash.Seed
@@ -53,20 +53,25 @@ func askedBy(req *mandate.Request) (asked, bool) {
 	return a, req.Use == mandate.UseToken && !slices.ContainsFunc(req.Scopes, func(s mandate.Scope) bool { return s == "" || strings.Contains(s, "\n") })
 }
 
-// of returns the place of a.
-func (m *memo) of(a *asked) *atomic.Pointer[remembered] {
+// of returns the places of a.
+func (m *memo) of(a *asked) [2]*atomic.Pointer[remembered] {
 	h := maphash.Comparable(m.seed, *a)
-	return &m.places[h%memoPlaces]
+	return [2]*atomic.Pointer[remembered]{&m.places[h%memoPlaces], &m.places[h>>32%memoPlaces]}
 }
 
 // recall returns the decision that was made on what is asked, if it still
 // holds.
 func (m *memo) recall(a *asked, now time.Time) (mandate.Decision, bool) {
-	r := m.of(a).Load()
-	if r == nil || now.Before(r.from) || !r.until.IsZero() && !now.Before(r.until) || r.what != *a {
-		return mandate.Decision{}, false
+	for _, place := range m.of(a) {
+		if r := place.Load(); r != nil && r.what == *a && r.holds(now) {
+			return r.decision, true
+		}
 	}
-	return r.decision, true
+	return mandate.Decision{}, false
+}
+
+func (r *remembered) holds(now time.Time) bool {
+	return !now.Before(r.from) && (r.until.IsZero() || now.Before(r.until))
 }
 
 // note remembers a decision by the rules that were found, if it is one to be
@@ -84,5 +89,10 @@ func (m *memo) note(a *asked, found *candidates, d *mandate.Decision, now time.T
 			r.until = rule.until
 		}
 	}
-	m.of(a).Store(r)
+	places := m.of(a)
+	if was := places[0].Load(); was == nil || was.what == *a || !was.holds(now) {
+		places[0].Store(r)
+		return
+	}
+	places[1].Store(r)
 }

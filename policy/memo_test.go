@@ -152,9 +152,25 @@ permit (principal == Caller::"a", action, resource in Partner::"p") when { conte
 func TestPolicyMemoComparesAll(t *testing.T) {
 	s := thousand(t)
 	a, b := asked{caller: "a"}, asked{caller: "b"}
-	s.memo.of(&b).Store(&remembered{what: a, decision: mandate.Decision{Allowed: true}})
+	for _, place := range s.memo.of(&b) {
+		place.Store(&remembered{what: a, decision: mandate.Decision{Allowed: true}})
+	}
 	if d, ok := s.memo.recall(&b, time.Now()); ok {
 		t.Errorf("got %+v", d)
+	}
+}
+
+// Of two requests that want the same place both are remembered.
+func TestPolicyMemoHasTwoPlaces(t *testing.T) {
+	s, now := thousand(t), time.Now()
+	a, b := asked{caller: "a"}, asked{caller: "b"}
+	s.memo.of(&b)[0].Store(&remembered{what: a})
+	s.memo.note(&b, &candidates{}, &mandate.Decision{Allowed: true, Rule: "r"}, now)
+	if d, ok := s.memo.recall(&b, now); !ok || d.Rule != "r" {
+		t.Errorf("got %+v, %v", d, ok)
+	}
+	if r := s.memo.of(&b)[0].Load(); r.what != a {
+		t.Errorf("the first place has %+v", r.what)
 	}
 }
 
