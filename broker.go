@@ -108,7 +108,7 @@ type Broker struct {
 	stats      stats
 
 	mu    sync.Mutex // guards heads
-	heads map[GrantKey]head
+	heads map[GrantKey]*head
 }
 
 // New returns a Broker for cfg. It starts nothing; see [Broker.Run].
@@ -126,7 +126,7 @@ func New(cfg Config) (*Broker, error) {
 	if err := cfg.Customers.Check(); err != nil {
 		return nil, fmt.Errorf("mandate.New: %w", err)
 	}
-	b := &Broker{cache: newTokenCache(cfg.MaxTokens), heads: make(map[GrantKey]head)}
+	b := &Broker{cache: newTokenCache(cfg.MaxTokens), heads: make(map[GrantKey]*head)}
 	b.ending, b.end = context.WithCancel(context.Background())
 	upstream := &counted{cfg.Authority, cfg.Prober, &b.stats.upstream}
 	cfg.Authority, cfg.Prober = upstream, upstream
@@ -198,7 +198,7 @@ type attempt struct {
 	id       string // joins its records
 	epoch    int64
 	decision Decision
-	head     Grant
+	head     *Grant // others see it too
 }
 
 func (a *attempt) run(ctx context.Context) (Token, error) {
@@ -216,7 +216,7 @@ func (a *attempt) run(ctx context.Context) (Token, error) {
 	}
 	// Policy asks how old the proof of MFA is. Without a grant it is too old
 	// for any rule, and a denial comes before the reason why there is none.
-	a.head, err = a.headOf(ctx, a.req.Partner.Key, a.epoch)
+	a.head, err = a.headSeen(ctx, a.req.Partner.Key, a.epoch)
 	a.req.MFATime = a.head.Evidence.AuthTime
 	a.decision = a.cfg.Policy.Decide(a.req)
 	if !a.decision.Allowed {
@@ -344,6 +344,9 @@ func (a *attempt) newRecord(kind string) Record {
 	if a.req.Address.IsValid() {
 		r.Address = a.req.Address.String()
 	}
+	if a.req.Method != "" {
+		r.Detail = a.req.Method + " " + a.req.Path // what policy saw, whatever else was said
+	}
 	return r
 }
 
@@ -374,24 +377,31 @@ type head struct {
 // headOf returns the active generation of a grant, from memory unless the
 // epoch has moved on since it was read.
 func (b *Broker) headOf(ctx context.Context, k GrantKey, epoch int64) (Grant, error) {
+	g, err := b.headSeen(ctx, k, epoch)
+	return *g, err
+}
+
+// headSeen is headOf without a copy, for those who only look. The grant is
+// never nil.
+func (b *Broker) headSeen(ctx context.Context, k GrantKey, epoch int64) (*Grant, error) {
 	b.mu.Lock()
-	h, ok := b.heads[k]
+	h := b.heads[k]
 	b.mu.Unlock()
-	if !ok || h.epoch != epoch {
+	if h == nil || h.epoch != epoch {
 		g, err := b.cfg.Vault.Head(ctx, k)
 		if err != nil && !errors.Is(err, ErrNoGrant) {
-			return Grant{}, fmt.Errorf("read grant: %w", err)
+			return new(Grant), fmt.Errorf("read grant: %w", err)
 		}
-		if ok && (h.grant.Generation != g.Generation || h.grant.Since != g.Since) {
+		if h != nil && (h.grant.Generation != g.Generation || h.grant.Since != g.Since) {
 			b.cache.drop(k)
 		}
-		h = head{epoch, g, err}
+		h = &head{epoch, g, err}
 		b.mu.Lock()
 		b.heads[k] = h
 		b.mu.Unlock()
 	}
 	if h.err == nil && !time.Now().Before(h.grant.Until) {
-		return Grant{}, fmt.Errorf("%w: the grant ended on %s; the partner can renew it", ErrNoGrant, h.grant.Until.UTC().Format(time.DateOnly))
+		return new(Grant), fmt.Errorf("%w: the grant ended on %s; the partner can renew it", ErrNoGrant, h.grant.Until.UTC().Format(time.DateOnly))
 	}
-	return h.grant, h.err
+	return &h.grant, h.err
 }
