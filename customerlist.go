@@ -89,10 +89,13 @@ func (b *Broker) readRoll(ctx context.Context, k GrantKey, epoch int64) (*roll, 
 			return nil, err
 		}
 		next := &roll{epoch: epoch, standing: s}
-		if known != nil && known.standing.Version == s.Version {
+		if known != nil && known.standing.Version == s.Version && !known.standing.Altered {
 			next.tenants = known.tenants
 		} else if next.standing, next.tenants, err = b.cfg.Customers.Register.Members(ctx, k); err != nil {
 			return nil, err
+		}
+		if next.standing.Altered {
+			b.cfg.Log.Error("customers: "+next.standing.Fault, "partner", k.Partner)
 		}
 		b.rolls.put(k, next)
 		return next, nil

@@ -63,6 +63,10 @@ type CustomerStanding struct {
 	Due       time.Time // when the next is to begin; the end of the claim while one runs
 	Failures  int       // since one succeeded
 	Fault     string    // of the last, if it failed
+
+	// Altered says that what is stored is not what was stored by this program,
+	// and Fault says what; it then counts for nothing, as if there was no list.
+	Altered bool
 }
 
 // Running reports whether somebody is refreshing the list.
@@ -93,7 +97,7 @@ type CustomerRegister interface {
 	Standing(context.Context, GrantKey) (CustomerStanding, error)
 
 	// Members returns the list's tenants, together with the standing that
-	// they are of.
+	// they are of. There are none if that is Altered.
 	Members(context.Context, GrantKey) (CustomerStanding, map[TenantID]struct{}, error)
 
 	// Due returns at most limit partners whose list is due by now, the most

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -25,9 +26,9 @@ const (
 
 // Replace implements [mandate.CustomerRegister].
 //
-// Who is new or has changed is written first, a chunk at a time: each is a
-// customer, whatever becomes of the rest. The last transaction takes out who is
-// gone and says what the list is of. A refresh that comes too late, because
+// Who is new or has changed is written first, a chunk at a time. The last
+// transaction takes out who is gone, says what the list is of and seals it: only
+// then are those who were added on it. A refresh that comes too late, because
 // another was claimed, writes nothing any more.
 func (c *Customers) Replace(ctx context.Context, k mandate.GrantKey, r mandate.CustomerRefresh) error {
 	const doing = "store list of customers"
@@ -36,12 +37,10 @@ func (c *Customers) Replace(ctx context.Context, k mandate.GrantKey, r mandate.C
 		return wrap(doing, err)
 	}
 	var news []mandate.Customer
-	changed := false
 	told := make(map[mandate.TenantID]bool, len(r.Customers))
 	for _, n := range r.Customers {
 		told[n.Tenant] = true
-		old, ok := known[n.Tenant]
-		if changed = changed || !ok || old.Gone; !ok || !unchanged(&old, &n) {
+		if old, ok := known[n.Tenant]; !ok || !unchanged(&old, &n) {
 			news = append(news, n)
 		}
 	}
@@ -56,7 +55,7 @@ func (c *Customers) Replace(ctx context.Context, k mandate.GrantKey, r mandate.C
 			return wrap(doing, unavailable(ctx, err))
 		}
 	}
-	return wrap(doing, unavailable(ctx, c.settle(ctx, k, &r, gone, changed)))
+	return wrap(doing, unavailable(ctx, c.settle(ctx, k, &r, gone, told)))
 }
 
 // unchanged reports whether a stored customer is what was told.
@@ -75,12 +74,13 @@ func write(ctx context.Context, tx *database.Tx, k mandate.GrantKey, r *mandate.
 		if n.Extends {
 			extends = 1
 		}
-		if _, err := tx.Exec(ctx, `INSERT INTO customers (cloud, application, partner, tenant, name, domain, sources, relationship, ends, extends, first_seen)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+		if _, err := tx.Exec(ctx, `INSERT INTO customers (cloud, application, partner, tenant, name, domain, sources, relationship, ends, extends, first_seen, added)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 			ON CONFLICT (cloud, application, partner, tenant) DO UPDATE SET name = excluded.name, domain = excluded.domain, sources = excluded.sources,
-			relationship = excluded.relationship, ends = excluded.ends, extends = excluded.extends, gone = NULL`,
+			relationship = excluded.relationship, ends = excluded.ends, extends = excluded.extends,
+			added = CASE WHEN customers.gone IS NULL THEN customers.added ELSE excluded.added END, gone = NULL`,
 			keyed(k, n.Tenant.String(), shorten(n.Name), shorten(n.Domain), strings.Join(n.Sources, " "), shorten(n.Relationship),
-				sql.NullInt64{Int64: n.Ends.UnixMilli(), Valid: !n.Ends.IsZero()}, extends, r.Began.UnixMilli())...); err != nil {
+				sql.NullInt64{Int64: n.Ends.UnixMilli(), Valid: !n.Ends.IsZero()}, extends, r.Began.UnixMilli(), r.Attempt)...); err != nil {
 			return err
 		}
 	}
@@ -100,18 +100,23 @@ func stillLast(ctx context.Context, tx *database.Tx, k mandate.GrantKey, attempt
 }
 
 // settle ends a refresh. Only that a customer is gone is a change of security
-// state, for which every decision under way is made anew.
-func (c *Customers) settle(ctx context.Context, k mandate.GrantKey, r *mandate.CustomerRefresh, gone []mandate.TenantID, changed bool) error {
+// state, for which every decision under way is made anew; no older list counts
+// from then on.
+func (c *Customers) settle(ctx context.Context, k mandate.GrantKey, r *mandate.CustomerRefresh, gone []mandate.TenantID, told map[mandate.TenantID]bool) error {
 	do := c.db.Tx
 	if len(gone) > 0 {
 		do = c.db.Change
 	}
-	moved := 0
-	if changed || len(gone) > 0 {
-		moved = 1
+	floors, err := c.floors()
+	if err != nil {
+		return err
 	}
 	return do(ctx, func(tx *database.Tx) error {
 		if err := stillLast(ctx, tx, k, r.Attempt); err != nil {
+			return err
+		}
+		l, err := list(tx.QueryRow(ctx, `SELECT `+listColumns+` FROM customer_lists WHERE`+ofKey, keyed(k)...))
+		if err != nil {
 			return err
 		}
 		for part := range slices.Chunk(gone, chunk) {
@@ -119,12 +124,23 @@ func (c *Customers) settle(ctx context.Context, k mandate.GrantKey, r *mandate.C
 				return err
 			}
 		}
-		if _, err := tx.Exec(ctx, `UPDATE customer_lists SET settled = attempt, version = version + $5, members = $6, sources = $7, as_of = $8, due = $9, failures = 0, fault = ''
-			WHERE`+ofKey+` AND attempt = $4`,
-			keyed(k, r.Attempt, moved, len(r.Customers), strings.Join(r.Sources, " "), r.Began.UnixMilli(), r.Next.UnixMilli())...); err != nil {
+		tenants := sumTenants(told)
+		if len(gone) > 0 || !bytes.Equal(tenants, l.tenants) || l.verified(c.db, k, floors).AsOf.IsZero() {
+			l.Version = max(l.Version, floors[k]) + 1
+		}
+		l.Count, l.sources, l.asOf, l.sealed, l.tenants = len(told), strings.Join(r.Sources, " "), sql.NullInt64{Int64: r.Began.UnixMilli(), Valid: true}, r.Attempt, tenants
+		if _, err := tx.Exec(ctx, `UPDATE customer_lists SET settled = attempt, version = $5, members = $6, sources = $7, as_of = $8, due = $9, failures = 0, fault = '',
+			sealed = $4, tenants = $10, seal = $11 WHERE`+ofKey+` AND attempt = $4`,
+			keyed(k, r.Attempt, l.Version, l.Count, l.sources, l.asOf.Int64, r.Next.UnixMilli(), l.tenants, l.mac(c.db, k))...); err != nil {
 			return err
 		}
-		_, err := tx.Exec(ctx, `DELETE FROM customers WHERE`+ofKey+` AND gone < $4`, keyed(k, r.Began.Add(-forgetGone).UnixMilli())...)
+		if len(gone) > 0 {
+			if _, err := tx.Exec(ctx, `INSERT INTO customer_floors (cloud, application, partner, version) VALUES ($1, $2, $3, $4)
+				ON CONFLICT (cloud, application, partner) DO UPDATE SET version = excluded.version`, keyed(k, l.Version)...); err != nil {
+				return err
+			}
+		}
+		_, err = tx.Exec(ctx, `DELETE FROM customers WHERE`+ofKey+` AND gone < $4`, keyed(k, r.Began.Add(-forgetGone).UnixMilli())...)
 		return err
 	})
 }

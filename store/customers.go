@@ -1,10 +1,12 @@
 package store
 
 import (
+	"bytes"
 	"context"
-	"database/sql"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -14,10 +16,13 @@ import (
 
 // Customers are the lists of partners' customers. They implement
 // [mandate.CustomerRegister].
-type Customers struct{ db *database.DB }
+type Customers struct {
+	db    *database.DB
+	store *Store
+}
 
 // Customers returns the lists of partners' customers.
-func (s *Store) Customers() *Customers { return &Customers{s.db} }
+func (s *Store) Customers() *Customers { return &Customers{s.db, s} }
 
 // maxFault bounds what is stored of a fault, in bytes.
 const maxFault = 500
@@ -30,39 +35,28 @@ func keyed(k mandate.GrantKey, more ...any) []any {
 	return append([]any{k.Cloud, k.Application.String(), k.Partner.String()}, more...)
 }
 
-const standingColumns = `attempt, settled, version, members, sources, as_of, attempted, due, failures, fault`
-
-// scanStanding reads [standingColumns], after what else there is.
-func scanStanding(scan func(...any) error, before ...any) (s mandate.CustomerStanding, err error) {
-	var sources string
-	var asOf sql.NullInt64
-	var attempted, due int64
-	err = scan(append(before, &s.Attempt, &s.Settled, &s.Version, &s.Count, &sources, &asOf, &attempted, &due, &s.Failures, &s.Fault)...)
-	s.Sources, s.Attempted, s.Due = strings.Fields(sources), time.UnixMilli(attempted), time.UnixMilli(due)
-	if asOf.Valid {
-		s.AsOf = time.UnixMilli(asOf.Int64)
-	}
-	return s, err
-}
-
 // Standing implements [mandate.CustomerRegister].
 func (c *Customers) Standing(ctx context.Context, k mandate.GrantKey) (mandate.CustomerStanding, error) {
-	s, err := standing(c.db.QueryRow(ctx, `SELECT `+standingColumns+` FROM customer_lists WHERE`+ofKey, keyed(k)...))
-	return s, wrap("read list of customers", unavailable(ctx, err))
-}
-
-func standing(row *sql.Row) (mandate.CustomerStanding, error) {
-	s, err := scanStanding(row.Scan)
-	if errors.Is(err, sql.ErrNoRows) {
-		return mandate.CustomerStanding{}, nil
+	const doing = "read list of customers"
+	floors, err := c.floors()
+	if err != nil {
+		return mandate.CustomerStanding{}, wrap(doing, err)
 	}
-	return s, err
+	l, err := list(c.db.QueryRow(ctx, `SELECT `+listColumns+` FROM customer_lists WHERE`+ofKey, keyed(k)...))
+	if err != nil {
+		return mandate.CustomerStanding{}, wrap(doing, unavailable(ctx, err))
+	}
+	return l.verified(c.db, k, floors), nil
 }
 
 // Standings returns how all lists stand that were ever attempted.
 func (c *Customers) Standings(ctx context.Context) (map[mandate.GrantKey]mandate.CustomerStanding, error) {
 	const doing = "read lists of customers"
-	rows, err := c.db.Query(ctx, `SELECT cloud, application, partner, `+standingColumns+` FROM customer_lists`)
+	floors, err := c.floors()
+	if err != nil {
+		return nil, wrap(doing, err)
+	}
+	rows, err := c.db.Query(ctx, `SELECT cloud, application, partner, `+listColumns+` FROM customer_lists`)
 	if err != nil {
 		return nil, wrap(doing, unavailable(ctx, err))
 	}
@@ -70,7 +64,7 @@ func (c *Customers) Standings(ctx context.Context) (map[mandate.GrantKey]mandate
 	all := make(map[mandate.GrantKey]mandate.CustomerStanding)
 	for rows.Next() {
 		var cloud, application, partner string
-		s, err := scanStanding(rows.Scan, &cloud, &application, &partner)
+		l, err := scanList(rows.Scan, &cloud, &application, &partner)
 		if err != nil {
 			return nil, wrap(doing, unavailable(ctx, err))
 		}
@@ -78,7 +72,7 @@ func (c *Customers) Standings(ctx context.Context) (map[mandate.GrantKey]mandate
 		if err != nil {
 			return nil, wrap(doing, err)
 		}
-		all[k] = s
+		all[k] = l.verified(c.db, k, floors)
 	}
 	return all, wrap(doing, unavailable(ctx, rows.Err()))
 }
@@ -90,30 +84,52 @@ func keyOf(cloud, application, partner string) (mandate.GrantKey, error) {
 
 // Members implements [mandate.CustomerRegister].
 func (c *Customers) Members(ctx context.Context, k mandate.GrantKey) (s mandate.CustomerStanding, members map[mandate.TenantID]struct{}, err error) {
+	const doing = "read customers"
+	floors, err := c.floors()
+	if err != nil {
+		return s, nil, wrap(doing, err)
+	}
 	err = c.db.View(ctx, func(tx *database.Tx) error {
-		if s, err = standing(tx.QueryRow(ctx, `SELECT `+standingColumns+` FROM customer_lists WHERE`+ofKey, keyed(k)...)); err != nil {
-			return err
-		}
-		members = make(map[mandate.TenantID]struct{}, s.Count)
-		rows, err := tx.Query(ctx, `SELECT tenant FROM customers WHERE`+ofKey+` AND gone IS NULL`, keyed(k)...)
+		l, err := list(tx.QueryRow(ctx, `SELECT `+listColumns+` FROM customer_lists WHERE`+ofKey, keyed(k)...))
 		if err != nil {
 			return err
 		}
-		defer rows.Close()
-		for rows.Next() {
-			var text string
-			var tenant mandate.TenantID
-			if err := rows.Scan(&text); err != nil {
-				return err
-			}
-			if err := tenant.UnmarshalText([]byte(text)); err != nil {
-				return fmt.Errorf("customer of partner %s: %v", k.Partner, err) // of ours, not the caller's, so not wrapped
-			}
-			members[tenant] = struct{}{}
+		var sum []byte
+		if members, sum, err = readMembers(ctx, tx, k, &l); err != nil {
+			return err
 		}
-		return rows.Err()
+		if s = l.verified(c.db, k, floors); c.db.Guarded() && !s.AsOf.IsZero() && !bytes.Equal(sum, l.tenants) {
+			s = l.altered(k, fmt.Sprintf("rows of customers were inserted, changed or deleted; %d are there", len(members)))
+		}
+		if s.Altered {
+			members = nil
+		}
+		return nil
 	})
-	return s, members, wrap("read customers", unavailable(ctx, err))
+	return s, members, wrap(doing, unavailable(ctx, err))
+}
+
+// readMembers reads who is on a list, and their hash.
+func readMembers(ctx context.Context, tx *database.Tx, k mandate.GrantKey, l *listRow) (map[mandate.TenantID]struct{}, []byte, error) {
+	rows, err := tx.Query(ctx, `SELECT tenant FROM customers WHERE`+ofKey+` AND gone IS NULL AND added <= $4 ORDER BY tenant`, keyed(k, l.sealed)...)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer rows.Close()
+	members, h := make(map[mandate.TenantID]struct{}), sha256.New()
+	for rows.Next() {
+		var text string
+		var tenant mandate.TenantID
+		if err := rows.Scan(&text); err != nil {
+			return nil, nil, err
+		}
+		if err := tenant.UnmarshalText([]byte(text)); err != nil {
+			return nil, nil, fmt.Errorf("customer of partner %s: %v", k.Partner, err) // of ours, not the caller's, so not wrapped
+		}
+		members[tenant] = struct{}{}
+		io.WriteString(h, text+"\n")
+	}
+	return members, h.Sum(nil), rows.Err()
 }
 
 // Due implements [mandate.CustomerRegister]. Partners without an active grant

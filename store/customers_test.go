@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -203,4 +204,109 @@ func TestCustomersMany(t *testing.T) {
 			t.Errorf("%d members, %v", len(members), err)
 		}
 	})
+}
+
+// Whoever can write the database makes no tenant a partner's customer, no list
+// younger than it is, and brings no older list back: it counts for nothing, the
+// row is named, and refreshing it puts it right.
+func TestDatabaseWriterCustomers(t *testing.T) {
+	each(t, func(t *testing.T, cfg database.Config) {
+		s, db := running(t, cfg)
+		addPartners(t, s, contoso, fabrikam)
+		c, ctx, k := s.Customers(), t.Context(), contoso.Key
+		refresh(t, c, fabrikam.Key, customer(7))
+		refresh(t, c, k, customer(1), customer(2))
+		var older struct {
+			version, members, sealed, asOf int64
+			tenants, seal                  []byte
+		}
+		if err := db.QueryRow(ctx, `SELECT version, members, sealed, as_of, tenants, seal FROM customer_lists WHERE`+ofKey, keyed(k)...).
+			Scan(&older.version, &older.members, &older.sealed, &older.asOf, &older.tenants, &older.seal); err != nil {
+			t.Fatal(err)
+		}
+		refresh(t, c, k, customer(1))
+		exec := func(query string, args ...any) {
+			t.Helper()
+			if n, err := db.Exec(ctx, query, args...); err != nil || n == 0 {
+				t.Fatalf("%s: %d, %v", query, n, err)
+			}
+		}
+		insert := func(n int) {
+			exec(`INSERT INTO customers (cloud, application, partner, tenant, name, domain, sources, relationship, extends, first_seen) VALUES ($1, $2, $3, $4, '', '', '', '', 0, 0)`,
+				keyed(k, customer(n).Tenant.String())...)
+		}
+		for _, tt := range []struct {
+			name string
+			do   func()
+			want string
+		}{
+			{"inserted", func() { insert(8) }, "rows of customers were inserted"},
+			{"moved from another partner", func() {
+				exec(`UPDATE customers SET partner = $1 WHERE partner = $2`, k.Partner.String(), fabrikam.Key.Partner.String())
+			}, "rows of customers were inserted"},
+			{"brought back", func() { exec(`UPDATE customers SET gone = NULL WHERE tenant = $1`, customer(2).Tenant.String()) }, "rows of customers were inserted"},
+			{"deleted", func() { exec(`UPDATE customers SET gone = 1 WHERE tenant = $1`, customer(1).Tenant.String()) }, "rows of customers were inserted, changed or deleted; 0 are there"},
+			{"made young", func() { exec(`UPDATE customer_lists SET as_of = as_of + 3600000 WHERE`+ofKey, keyed(k)...) }, "it was changed"},
+			{"another version", func() { exec(`UPDATE customer_lists SET version = version + 1 WHERE`+ofKey, keyed(k)...) }, "it was changed"},
+			{"another hash", func() {
+				insert(9)
+				exec(`UPDATE customer_lists SET tenants = $4 WHERE`+ofKey, keyed(k, sumTenants(map[mandate.TenantID]bool{customer(1).Tenant: true, customer(9).Tenant: true}))...)
+			}, "it was changed"},
+			{"another partner's seal", func() {
+				exec(`UPDATE customer_lists SET seal = (SELECT seal FROM customer_lists WHERE partner = $4) WHERE`+ofKey, keyed(k, fabrikam.Key.Partner.String())...)
+			}, "it was changed"},
+			{"without a seal", func() { exec(`UPDATE customer_lists SET seal = NULL WHERE`+ofKey, keyed(k)...) }, "of an earlier version"},
+			{"an older list", func() {
+				exec(`UPDATE customers SET gone = NULL WHERE tenant = $1`, customer(2).Tenant.String())
+				exec(`UPDATE customer_lists SET version = $4, members = $5, sealed = $6, as_of = $7, tenants = $8, seal = $9 WHERE`+ofKey,
+					keyed(k, older.version, older.members, older.sealed, older.asOf, older.tenants, older.seal)...)
+			}, "an older one that was put back (replayed)"},
+		} {
+			tt.do()
+			st, members, err := c.Members(ctx, k)
+			if err != nil || len(members) > 0 && st.Altered || !st.AsOf.IsZero() || !strings.Contains(st.Fault, tt.want) {
+				t.Errorf("%s: %+v, %d members, %v; want %q", tt.name, st, len(members), err, tt.want)
+			}
+			if st.Altered != (tt.want != "of an earlier version") || st.Altered && !strings.Contains(st.Fault, `row "`+k.Cloud+`/`+k.Application.String()+`/`+k.Partner.String()+`" of customer_lists`) {
+				t.Errorf("%s: %+v", tt.name, st)
+			}
+			if all, err := c.Standings(ctx); err != nil || strings.Contains(tt.want, "rows of") == all[k].AsOf.IsZero() {
+				t.Errorf("%s: among all: %+v, %v", tt.name, all[k], err)
+			}
+			refresh(t, c, k, customer(1))
+			refresh(t, c, fabrikam.Key, customer(7))
+			st, members, err = c.Members(ctx, k)
+			if _, in := members[customer(1).Tenant]; err != nil || st.AsOf.IsZero() || st.Altered || !in || len(members) != 1 {
+				t.Errorf("%s: refreshed: %+v, %v, %v", tt.name, st, members, err)
+			}
+		}
+	})
+}
+
+// What a refresh has written before it ended is on no list, and is once a later
+// one has it.
+func TestCustomersHalfWritten(t *testing.T) {
+	s, db := openTest(t)
+	addPartners(t, s, contoso)
+	c, ctx, k := s.Customers(), t.Context(), contoso.Key
+	refresh(t, c, k, customer(1))
+	if ok, err := c.Claim(ctx, k, 1, time.Now().Add(time.Minute)); !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	r := mandate.CustomerRefresh{Attempt: 2, Began: time.Now()}
+	if err := db.Tx(ctx, func(tx *database.Tx) error { return write(ctx, tx, k, &r, []mandate.Customer{customer(2)}) }); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Failed(ctx, k, 2, time.Now(), "half"); err != nil {
+		t.Fatal(err)
+	}
+	before, members, err := c.Members(ctx, k)
+	if err != nil || before.Altered || len(members) != 1 {
+		t.Errorf("%+v, %v, %v", before, members, err)
+	}
+	refresh(t, c, k, customer(1), customer(2))
+	after, members, err := c.Members(ctx, k)
+	if err != nil || after.Altered || len(members) != 2 || after.Version == before.Version {
+		t.Errorf("%+v, %v, %v", after, members, err)
+	}
 }

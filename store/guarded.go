@@ -16,6 +16,7 @@ var guarded = []database.Guarded{
 	{Table: "revocations", Key: []string{"id"}, Columns: []string{"cloud", "application", "partner", "customer", "caller", "audience", "reason", "since", "revoked_by"}},
 	{Table: "operator_sessions", Key: []string{"hash"}, Columns: []string{"issuer", "tenant", "object", "user_name", "member_of", "signed_in", "created", "expires"}},
 	{Table: "approvals", Key: []string{"id"}, Columns: []string{"digest", "caller", "asked", "state", "wanted", "expires", "lasts", "requester", "decided", "decided_by", "decider"}},
+	{Table: "customer_floors", Key: []string{"cloud", "application", "partner"}, Columns: []string{"version"}},
 	{Table: "lockdown", Key: []string{"one"}, Columns: []string{"reason", "since", "set_by"}},
 }
 
@@ -24,8 +25,8 @@ var unguarded = map[string]string{
 	"invitations":       "an invitation lets nobody have a token: whoever uses it proves who they are, and consents; whoever can take the mark of a compromised account from it has the consent of before stand in for a day",
 	"sign_ins":          "the same",
 	"restored":          "what is marked is suspended, and that is guarded",
-	"customers":         "synchronised from Partner Center, which is asked again; whoever can insert one has a tenant judged as that partner's customer until then",
-	"customer_lists":    "the same",
+	"customers":         "too many to be read in every epoch: the list of each partner has a MAC in customer_lists, which is verified when it is read",
+	"customer_lists":    "the same; that no older list is put back is in customer_floors. When it is refreshed, and why that failed, is nobody's secret and decides nothing",
 	"caller_assertions": "a row can only refuse",
 	"operator_signins":  "a nonce that is in no ID token is of no use",
 	"partner_sessions":  "whoever can insert one sees what is in the same database; their roles, which are guarded, are asked for again each time",

@@ -64,6 +64,7 @@ type snapshot struct {
 	revocations []mandate.Revocation         // the oldest first
 	approvals   map[string]*mandate.Approval // by digest
 	asked       []*mandate.Approval          // the same, the oldest first
+	floors      map[mandate.GrantKey]int64   // least versions of lists of customers
 	verified    bool                         // that nobody else has changed it
 }
 
@@ -122,7 +123,7 @@ func (s *Store) read(ctx context.Context) (*snapshot, error) {
 		if before != nil && before.verified != snap.verified {
 			before = nil // nothing of it may be taken over
 		}
-		return errors.Join(snap.readPartners(ctx, tx), snap.readCallers(ctx, tx), snap.readLockdown(ctx, tx), snap.readRevocations(ctx, tx), snap.readApprovals(ctx, tx), snap.readContacts(ctx, tx), snap.readPolicy(ctx, tx, before))
+		return errors.Join(snap.readPartners(ctx, tx), snap.readCallers(ctx, tx), snap.readLockdown(ctx, tx), snap.readRevocations(ctx, tx), snap.readFloors(ctx, tx), snap.readApprovals(ctx, tx), snap.readContacts(ctx, tx), snap.readPolicy(ctx, tx, before))
 	})
 	if err != nil {
 		return nil, unavailable(ctx, err)

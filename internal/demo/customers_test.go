@@ -14,6 +14,8 @@ import (
 	"github.com/mandate-sam/mandate"
 	"github.com/mandate-sam/mandate/api"
 	"github.com/mandate-sam/mandate/emulator"
+	"github.com/mandate-sam/mandate/internal/app"
+	"github.com/mandate-sam/mandate/internal/database"
 )
 
 // second is the other partner of the demonstration, and who consents there.
@@ -84,6 +86,39 @@ func TestCustomersComeAndGo(t *testing.T) {
 	}
 	d.Emulator.Delegate(emulator.ContosoTenant, emulator.AdatumTenant)
 	d.refresh(t, Partner)
+	if err := d.through(ctx, Partner, emulator.AdatumTenant); err != nil {
+		t.Error(err)
+	}
+}
+
+// Whoever writes the database makes no tenant a partner's customer: the whole
+// list counts for nothing, and the refusal names its row, until Microsoft was
+// asked again.
+func TestDatabaseWriterInsertsCustomer(t *testing.T) {
+	t.Parallel()
+	d := consented(t)
+	ctx := t.Context()
+	if err := d.through(ctx, Partner, emulator.AdatumTenant); err != nil {
+		t.Fatal(err)
+	}
+	d.stopProduct(t)
+	db, err := database.Open(ctx, database.Config{File: d.File("data/mandate.db"), Schemas: app.Schemas()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Exec(ctx, `INSERT INTO customers SELECT cloud, application, partner, $1, name, domain, sources, relationship, ends, extends, first_seen, gone, added
+		FROM customers WHERE tenant = $2`, emulator.TailspinTenant, emulator.AdatumTenant); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	d.again(t)
+	for _, tenant := range []string{emulator.TailspinTenant, emulator.AdatumTenant} {
+		d.refused(t, Partner, tenant, "altered by somebody else", `row "emulator/`+emulator.ApplicationID+`/`+emulator.ContosoTenant+`" of customer_lists`, "mandate customer refresh contoso")
+	}
+	d.refresh(t, Partner)
+	d.refused(t, Partner, emulator.TailspinTenant, "contoso has no relationship")
 	if err := d.through(ctx, Partner, emulator.AdatumTenant); err != nil {
 		t.Error(err)
 	}
