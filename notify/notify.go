@@ -50,8 +50,10 @@ const (
 	// keep is how long a notice is kept that nobody is to be told of any more.
 	keep = 90 * 24 * time.Hour
 
-	// maxWaiting bounds the deliveries that wait.
-	maxWaiting = 10_000
+	// maxWaiting bounds the deliveries that wait, and maxOfPartner those that
+	// are about one partner.
+	maxWaiting   = 10_000
+	maxOfPartner = 1_000
 
 	// maxTold bounds how many addresses one notice goes to.
 	maxTold = 50

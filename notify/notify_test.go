@@ -479,20 +479,40 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// A full outbox refuses what can wait, and never what tightens.
+// A full outbox refuses what can wait, and never what tightens. One partner
+// fills it for nobody else.
 func TestBounded(t *testing.T) {
-	w := newWorld(t, sqlite(t), mailOnly)
-	w.exec(t, `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < $1)
-		INSERT INTO notice_deliveries (notice, way, address, state, attempts, due, ends, claim, fault, changed)
-		SELECT CAST(i AS TEXT), 'mail', '', 'waiting', 0, 9000000000000000, 9000000000000000, '', '', 0 FROM n`, int64(maxWaiting))
-	if err := w.Announce(t.Context(), staged()); !errors.Is(err, mandate.ErrRateLimited) {
-		t.Errorf("got %v", err)
-	}
-	for _, k := range []mandate.NoticeKind{mandate.NoticeWithdrawn, mandate.NoticeDiscarded} {
-		if err := w.Announce(t.Context(), mandate.Notice{Kind: k, Key: "k", Grant: &contoso}); err != nil {
-			t.Errorf("%s: got %v", k, err)
+	both(t, func(t *testing.T, cfg database.Config) {
+		w := newWorld(t, cfg, mailOnly)
+		ctx := t.Context()
+		if err := w.Notify(ctx, staged()); err != nil {
+			t.Fatal(err)
 		}
-	}
+		fill := func(notice string, n int) {
+			w.exec(t, `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < CAST($1 AS BIGINT))
+				INSERT INTO notice_deliveries (notice, way, address, state, attempts, due, ends, claim, fault, changed)
+				SELECT CAST($2 AS TEXT), 'mail', CAST(i AS TEXT), 'waiting', 0, 9000000000000000, 9000000000000000, '', '', 0 FROM n`, int64(n), notice)
+		}
+		other := mandate.Notice{Kind: mandate.NoticeGlass}
+		fill(w.only(t).ID, maxOfPartner)
+		n := staged()
+		n.Key = "another"
+		if err := w.Announce(ctx, n); !errors.Is(err, mandate.ErrRateLimited) {
+			t.Errorf("the partner's outbox is full: got %v", err)
+		}
+		if err := w.Notify(ctx, other); err != nil {
+			t.Errorf("of nobody's: got %v", err)
+		}
+		fill("x", maxWaiting)
+		if err := w.Notify(ctx, other); !errors.Is(err, mandate.ErrRateLimited) {
+			t.Errorf("the outbox is full: got %v", err)
+		}
+		for _, k := range []mandate.NoticeKind{mandate.NoticeWithdrawn, mandate.NoticeDiscarded} {
+			if err := w.Announce(ctx, mandate.Notice{Kind: k, Key: "k", Grant: &contoso}); err != nil {
+				t.Errorf("%s: got %v", k, err)
+			}
+		}
+	})
 }
 
 // What is old goes, unless it waits.

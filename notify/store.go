@@ -51,12 +51,8 @@ func (o *Outbox) put(ctx context.Context, n mandate.Notice, settled bool) error 
 	}
 	id := newID()
 	return unavailable(o.cfg.DB.Tx(ctx, func(tx *database.Tx) error {
-		var waiting int64
-		if err := tx.QueryRow(ctx, `SELECT count(*) FROM notice_deliveries WHERE state = 'waiting'`).Scan(&waiting); err != nil {
+		if err := bounded(ctx, tx, n.Kind, c.Partner); err != nil {
 			return err
-		}
-		if waiting >= maxWaiting && !tightens(n.Kind) {
-			return fmt.Errorf("%w: %d notices wait to be delivered already: see mandate notice list", mandate.ErrRateLimited, waiting)
 		}
 		added, err := tx.Exec(ctx, `INSERT INTO notices (id, kind, key, partner, content, created, settled)
 			VALUES ($1, $2, $3, $4, $5, now_ms(), $6) ON CONFLICT DO NOTHING`, id, string(n.Kind), n.Key, c.Partner, text, settled)
@@ -65,6 +61,21 @@ func (o *Outbox) put(ctx context.Context, n mandate.Notice, settled bool) error 
 		}
 		return o.plan(ctx, tx, id, c.To, wait)
 	}))
+}
+
+// bounded refuses a notice for which there is no room any more: in all, or for
+// one partner, whose people could fill the outbox for others.
+func bounded(ctx context.Context, tx *database.Tx, k mandate.NoticeKind, partner string) error {
+	if tightens(k) {
+		return nil
+	}
+	var all, its int64
+	err := tx.QueryRow(ctx, `SELECT count(*), CAST(coalesce(sum(CASE WHEN n.partner = $1 THEN 1 ELSE 0 END), 0) AS BIGINT)
+		FROM notice_deliveries d LEFT JOIN notices n ON n.id = d.notice WHERE d.state = 'waiting'`, partner).Scan(&all, &its)
+	if err == nil && (all >= maxWaiting || partner != "" && its >= maxOfPartner) {
+		err = fmt.Errorf("%w: %d notices wait to be delivered already: see mandate notice list --state waiting", mandate.ErrRateLimited, all)
+	}
+	return err
 }
 
 // plan stores the deliveries of a notice by the ways that there are. Those that

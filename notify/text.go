@@ -150,7 +150,7 @@ var texts = map[mandate.NoticeKind]words{
 func (w Writer) message(s stored) Message {
 	n := s.content.Notice
 	t := texts[n.Kind]
-	say := strings.NewReplacer("%A", cmp.Or(n.About, "an unknown user"), "%W", cmp.Or(n.Who, "the service"),
+	say := strings.NewReplacer("%A", cmp.Or(n.About, "an unknown user"), "%W", known(n.Who),
 		"%B", cmp.Or(n.Before, "none"), "%P", cmp.Or(n.Partner, "the partner")).Replace
 	m := Message{Created: s.created, Notice: n, Uncertain: !s.settled, Emulated: w.Emulated}
 	m.Subject = cmp.Or(t.subject, string(n.Kind))
@@ -170,6 +170,18 @@ func (w Writer) message(s stored) Message {
 	paragraphs = append(paragraphs, say(t.move), say(t.wrong), w.facts(s), w.foot())
 	m.Text = strings.Join(paragraphs, "\n\n") + "\n"
 	return m
+}
+
+// known is who did something, in words: an account of the host, or an object
+// ID, is nobody whom people know.
+func known(who string) string {
+	switch {
+	case who == "":
+		return "the service"
+	case strings.HasPrefix(who, "uid:") || strings.HasPrefix(who, "oid:"):
+		return "an operator of the service (" + who + ")"
+	}
+	return who
 }
 
 // facts are the particulars, one a line.

@@ -38,6 +38,14 @@ func TestTexts(t *testing.T) {
 	}
 }
 
+func TestKnown(t *testing.T) {
+	for who, want := range map[string]string{"": "the service", "uid:0": "an operator of the service (uid:0)", "oid:x": "an operator of the service (oid:x)", "ada@contoso.example": "ada@contoso.example"} {
+		if got := known(who); got != want {
+			t.Errorf("%q: got %q, want %q", who, got, want)
+		}
+	}
+}
+
 // What somebody else chose stays one line of bounded length, breaks out of no
 // sentence, and is no link.
 func TestUntrusted(t *testing.T) {
