@@ -194,11 +194,11 @@ func (b *Broker) decide(ctx context.Context, req Request) (Token, error) {
 // An attempt is one request on its way through one epoch.
 type attempt struct {
 	*Broker
-	req      *Request
-	id       string // joins its records
-	epoch    int64
-	decision Decision
-	head     *Grant // others see it too
+	req        *Request
+	id         string // joins its records
+	epoch      int64
+	decision   Decision
+	generation int64 // of the grant; 0 if there is none
 }
 
 func (a *attempt) run(ctx context.Context) (Token, error) {
@@ -216,8 +216,8 @@ func (a *attempt) run(ctx context.Context) (Token, error) {
 	}
 	// Policy asks how old the proof of MFA is. Without a grant it is too old
 	// for any rule, and a denial comes before the reason why there is none.
-	a.head, err = a.headSeen(ctx, a.req.Partner.Key, a.epoch)
-	a.req.MFATime = a.head.Evidence.AuthTime
+	head, err := a.headSeen(ctx, a.req.Partner.Key, a.epoch)
+	a.generation, a.req.MFATime = head.Generation, head.Evidence.AuthTime
 	a.decision = a.cfg.Policy.Decide(a.req)
 	if !a.decision.Allowed {
 		if err := a.second(ctx); err != nil {
@@ -236,8 +236,8 @@ func (a *attempt) run(ctx context.Context) (Token, error) {
 	}
 	f := flight{
 		redemption: Redemption{Key: a.req.Partner.Key, Tenant: a.req.Tenant, Audience: a.req.Audience, Scopes: a.req.Scopes, Claims: a.req.Claims},
-		generation: a.head.Generation,
-		since:      a.head.Since,
+		generation: a.generation,
+		since:      head.Since,
 		epoch:      a.epoch,
 		atLeast:    max(a.cfg.Early, a.req.MinLifetime),
 		renews:     a.req.Refused,
@@ -336,7 +336,7 @@ func (a *attempt) newRecord(kind string) Record {
 	r := Record{
 		Kind: kind, Request: a.id, Epoch: a.epoch,
 		Caller: a.req.Caller, Use: a.req.Use, Purpose: a.req.Purpose, Ticket: a.req.Ticket, Detail: a.req.Detail,
-		Partner: a.req.Partner.Name, Grant: &a.req.Partner.Key, Generation: a.head.Generation,
+		Partner: a.req.Partner.Name, Grant: &a.req.Partner.Key, Generation: a.generation,
 		Tenant: a.req.Tenant, Audience: a.req.Audience, Asked: a.req.Scopes,
 		Rule: a.decision.Rule, Policy: a.decision.Policy, Reason: a.decision.Reason, Shadow: a.decision.Shadow, MFATime: a.req.MFATime,
 		User: a.req.User, Bound: a.req.Bound, Approval: a.decision.Approval,
