@@ -183,8 +183,9 @@ func (p *partnerPages) Grant(ctx context.Context, k mandate.GrantKey) (mandate.G
 }
 
 const (
-	// pageEvents is how many events a page has.
-	pageEvents = 25
+	// pageEvents is how many events a page has, and pageRecords how many
+	// records they are of at most.
+	pageEvents, pageRecords = 25, 500
 )
 
 // History implements [portal.Records].
@@ -275,26 +276,52 @@ func (p *partnerPages) Export(ctx context.Context, k mandate.GrantKey, to io.Wri
 	return p.log.Export(ctx, to, audit.Export{Chain: audit.Chain(k.Cloud, k.Partner)})
 }
 
-// events reads one page of events into out.
+// events reads one page of events into out. What is done again and again is
+// one event, so that a page has pageEvents that differ, and at most as many
+// records as pageRecords.
 func (p *partnerPages) events(ctx context.Context, k mandate.GrantKey, q audit.Query, out *portal.History) error {
+	read := 0
 	for q.Limit = 100; ; {
 		page, err := p.log.Search(ctx, q)
 		if err != nil {
 			return err
 		}
-		for _, e := range page {
-			if len(out.Events) == pageEvents {
+		for i := range page {
+			e := &page[i]
+			if !shown(e, k) {
+				q.Before = e.Index
+				continue
+			}
+			next := event(e)
+			if n := len(out.Events); n > 0 && again(&out.Events[n-1], &next) && read < pageRecords {
+				last := &out.Events[n-1]
+				last.Times, last.First, last.FirstIndex = last.Times+1, next.Time, next.Index
+			} else if n == pageEvents || read >= pageRecords {
 				out.Older = q.Before
 				return nil
+			} else {
+				out.Events = append(out.Events, next)
 			}
-			if q.Before = e.Index; shown(&e, k) {
-				out.Events = append(out.Events, event(&e))
-			}
+			read++
+			q.Before = e.Index
 		}
 		if len(page) < q.Limit || q.Before == 0 {
 			return nil
 		}
 	}
+}
+
+// again reports whether e, which came before, was the same use as that of then
+// on the same day.
+func again(then, e *portal.Event) bool {
+	switch e.Kind {
+	case mandate.KindIssued, mandate.KindDenied, mandate.KindFailed:
+	default:
+		return false
+	}
+	const day = time.DateOnly
+	return e.Kind == then.Kind && e.Caller == then.Caller && e.Purpose == then.Purpose && e.Tenant == then.Tenant && e.Audience == then.Audience &&
+		e.Generation == then.Generation && e.Detail == then.Detail && e.Time.UTC().Format(day) == then.Time.UTC().Format(day)
 }
 
 // shown reports whether a record is one of this grant that says something to
@@ -308,7 +335,7 @@ func shown(e *audit.Entry, k mandate.GrantKey) bool {
 func event(e *audit.Entry) portal.Event {
 	out := portal.Event{
 		Index: e.Index, Time: e.Time, Kind: e.Kind, Caller: string(e.Caller), Purpose: e.Purpose, Tenant: e.Tenant,
-		Audience: e.Audience, Scopes: e.Granted, Generation: e.Generation,
+		Audience: e.Audience, Scopes: e.Granted, Generation: e.Generation, Times: 1,
 	}
 	if e.Use == "" && e.Kind != mandate.KindIssued {
 		out.Detail = e.Detail

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/internal/portal"
 )
 
 // fakeRoles is what an operator allowed, and what Graph says.
@@ -159,5 +160,33 @@ func TestSignInKinds(t *testing.T) {
 		if s, ok := startOf(kind); ok {
 			t.Errorf("%q is taken for %+v", kind, s)
 		}
+	}
+}
+
+// What is done again and again on a day is one event; anything that differs,
+// and every change, is one of its own.
+func TestEventAgain(t *testing.T) {
+	at := time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+	event := func(change func(*portal.Event)) *portal.Event {
+		e := &portal.Event{Kind: mandate.KindIssued, Time: at, Caller: "billing", Purpose: "invoices", Audience: "graph", Generation: 1}
+		change(e)
+		return e
+	}
+	same := func(*portal.Event) {}
+	for name, change := range map[string]func(*portal.Event){
+		"day": func(e *portal.Event) { e.Time = at.Add(-12*time.Hour - 1) }, "kind": func(e *portal.Event) { e.Kind = mandate.KindDenied },
+		"caller": func(e *portal.Event) { e.Caller = "x" }, "purpose": func(e *portal.Event) { e.Purpose = "x" }, "audience": func(e *portal.Event) { e.Audience = "x" },
+		"tenant": func(e *portal.Event) { e.Tenant, _ = mandate.ParseTenantID(fabrikamTenant) }, "generation": func(e *portal.Event) { e.Generation = 2 }, "detail": func(e *portal.Event) { e.Detail = "x" },
+	} {
+		if again(event(same), event(change)) {
+			t.Errorf("another %s is the same", name)
+		}
+	}
+	if !again(event(same), event(func(e *portal.Event) { e.Time = at.Add(-11 * time.Hour) })) {
+		t.Error("the same on the same day is not")
+	}
+	changed := func(e *portal.Event) { e.Kind = mandate.KindChanged }
+	if again(event(changed), event(changed)) {
+		t.Error("two changes are one")
 	}
 }

@@ -89,7 +89,7 @@ func (w *window) look(name string) {
 		suffix string
 		width  int64
 		scheme string
-	}{{"", 1000, "light"}, {"-dark", 1000, "dark"}, {"-narrow", 360, "light"}} {
+	}{{"", 1000, "light"}, {"-dark", 1000, "dark"}, {"-narrow", 360, "light"}, {"-narrow-dark", 360, "dark"}} {
 		w.dress(dress.width, dress.scheme)
 		if got := ask(w, chromedp.Evaluate[int64]("document.documentElement.scrollWidth")); got > dress.width {
 			w.t.Errorf("%s is %d px wide in a window of %d", name, got, dress.width)

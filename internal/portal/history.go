@@ -137,11 +137,16 @@ func (p *partnerPage) State() string {
 		return "Active"
 	case p.Grant.State == mandate.StateSuspended:
 		return "Suspended: it is kept, and cannot be used"
+	case p.Grant.State == mandate.StateWithdrawn:
+		return "Withdrawn: nothing can be done with it"
 	case p.Grant.State == mandate.StateCandidate:
 		return "Waiting for a decision of " + p.App.Publisher
 	}
 	return "Not active: " + string(p.Grant.State)
 }
+
+// Works reports whether the consent can be used now.
+func (p *partnerPage) Works() bool { return p.State() == "Active" }
 
 // Class is the colour of the state.
 func (p *partnerPage) Class() string {

@@ -113,7 +113,17 @@ type Event struct {
 	Scopes     []mandate.Scope
 	Generation int64
 	Detail     string // what was changed
+
+	// Times is how often the same was done without anything else between, on
+	// one day; the event is the last of them. Of the first, if it is more than
+	// once, there are the time and the index.
+	Times      int
+	First      time.Time
+	FirstIndex int64
 }
+
+// Often is how often, in words.
+func (e *Event) Often() string { return grouped(int64(e.Times)) + " times" }
 
 // A DayCount counts one day's events, in UTC.
 type DayCount struct {

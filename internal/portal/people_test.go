@@ -103,7 +103,10 @@ func (f *fakePeople) History(_ context.Context, k mandate.GrantKey, filter porta
 	defer f.mu.Unlock()
 	f.asked, f.filters = append(f.asked, k), append(f.filters, filter)
 	return portal.History{
-		Events:  []portal.Event{{Index: 7, Time: time.Now(), Kind: mandate.KindIssued, Caller: "billing<b>", Purpose: "invoices", Tenant: tenant}},
+		Events: []portal.Event{
+			{Index: 1207, Time: time.Now(), Kind: mandate.KindDenied, Caller: "mandate:pages", Purpose: "roles", Tenant: adatum, Times: 1200, First: time.Date(2025, 1, 2, 3, 4, 5, 0, time.UTC), FirstIndex: 8},
+			{Index: 7, Times: 1, Time: time.Now(), Kind: mandate.KindIssued, Caller: "billing<b>", Purpose: "invoices", Tenant: tenant},
+		},
 		Days:    []portal.DayCount{{Day: filter.Month, Issued: 3, Denied: 1}},
 		Callers: []string{"billing<b>"}, Customers: []string{tenant.String()}, Older: 7,
 	}, nil
@@ -208,7 +211,8 @@ func TestPartnerSignIn(t *testing.T) {
 		t.Errorf("asked %+v, consents %d, signed in %+v", s.asked, len(s.broker.consents), f.signed)
 	}
 	page := s.get("/partner")
-	for _, want := range []string{"Contoso CSP", "alice@contoso.example", "invoices", "billing&lt;b&gt;", "See who you are", "Odd.Scope", "MFA confirmed", "<svg", "your own tenant"} {
+	for _, want := range []string{"Contoso CSP", "alice@contoso.example", "invoices", "billing&lt;b&gt;", "See who you are", "Odd.Scope", "MFA confirmed", "<svg", "your own tenant",
+		"<strong>1\u202f200 times</strong>", "2 January 2025, 03:04 UTC</time> until", "8 to 1207", "this site itself", "to see who of you may open these pages", "Adatum &lt;Ltd&gt;"} {
 		if !strings.Contains(page.text, want) {
 			t.Errorf("the page lacks %q", want)
 		}
