@@ -33,11 +33,11 @@ type Keys interface {
 	// Keys tells how much is sealed with which key.
 	Keys(context.Context) (KeyStatus, error)
 
-	// RotateKey makes a new key with which everything is sealed from now on,
-	// and returns its ID. shared says that all replicas read the same file.
-	RotateKey(ctx context.Context, shared bool) (string, error)
+	// RotateKey makes new keys with which everything is sealed from now on.
+	// shared says that all replicas read the same files.
+	RotateKey(ctx context.Context, shared bool) (Rotated, error)
 
-	// ReloadKeys has every replica read its key file again.
+	// ReloadKeys has every replica read its key files again.
 	ReloadKeys(context.Context) error
 
 	// RetireKey takes a key away for good. The error wraps [mandate.ErrInvalid]
@@ -63,8 +63,9 @@ type Backups interface {
 
 // A KeyStatus is what is sealed with which key.
 type KeyStatus struct {
-	Current string   `json:"current"` // with which everything is sealed from now on
-	Where   string   `json:"where"`   // the keys are kept
+	Current string   `json:"current"`          // with which grants are sealed from now on
+	Shared  string   `json:"shared,omitempty"` // and the tokens that replicas share
+	Where   string   `json:"where"`            // the keys are kept
 	Keys    []KeyUse `json:"keys"`
 }
 
@@ -78,12 +79,17 @@ type KeyUse struct {
 
 // A RotateRequest is the body of POST /v1/keys/rotate.
 type RotateRequest struct {
-	Shared bool `json:"shared,omitempty"` // all replicas read the same key file
+	Shared bool `json:"shared,omitempty"` // all replicas read the same key files
 }
 
 // A Rotated is the answer to it.
 type Rotated struct {
 	KeyID string `json:"key_id"`
+
+	// Where the tokens that replicas share have a key of their own: its ID, or
+	// why it is the same as before and what to do.
+	SharedKeyID string `json:"shared_key_id,omitempty"`
+	Left        string `json:"left,omitempty"`
 }
 
 // A RetireRequest is the body of POST /v1/keys/retire.
@@ -168,7 +174,7 @@ func (s *Server) rotateKey(c Custodian, w http.ResponseWriter, r *http.Request, 
 	}
 	var out Rotated
 	err = s.change(r.Context(), mandate.Record{Caller: caller, Detail: "rotate the key"}, func() (err error) {
-		out.KeyID, err = c.RotateKey(r.Context(), in.Shared)
+		out, err = c.RotateKey(r.Context(), in.Shared)
 		return err
 	})
 	if err != nil {

@@ -26,14 +26,14 @@ func (f *fakeCustodian) do(what string) error {
 }
 
 func (f *fakeCustodian) Keys(context.Context) (KeyStatus, error) {
-	return KeyStatus{Current: "k1", Where: "keys.txt", Keys: []KeyUse{{ID: "k1", Grants: 2, Tokens: 1, Here: true}}}, f.err
+	return KeyStatus{Current: "k1", Shared: "s1", Where: "keys.txt", Keys: []KeyUse{{ID: "k1", Grants: 2, Tokens: 1, Here: true}}}, f.err
 }
 
-func (f *fakeCustodian) RotateKey(_ context.Context, shared bool) (string, error) {
+func (f *fakeCustodian) RotateKey(_ context.Context, shared bool) (Rotated, error) {
 	if shared {
-		return "k2", f.do("rotate shared")
+		return Rotated{KeyID: "k2", SharedKeyID: "s2"}, f.do("rotate shared")
 	}
-	return "k2", f.do("rotate")
+	return Rotated{KeyID: "k2", Left: "the other file"}, f.do("rotate")
 }
 
 func (f *fakeCustodian) ReloadKeys(context.Context) error { return f.do("reload") }
@@ -117,7 +117,7 @@ func custodyScenes() []scene {
 func TestCustodyIsRecorded(t *testing.T) {
 	w := newWorld(t)
 	ctx := t.Context()
-	if r, err := w.operator.RotateKey(ctx, RotateRequest{Shared: true}); err != nil || r.KeyID != "k2" {
+	if r, err := w.operator.RotateKey(ctx, RotateRequest{Shared: true}); err != nil || r.KeyID != "k2" || r.SharedKeyID != "s2" {
 		t.Errorf("rotate: %v, %v", r, err)
 	}
 	if err := w.operator.ReloadKeys(ctx); err != nil {

@@ -87,6 +87,8 @@ func (c *cli) printKeys(st api.KeyStatus) error {
 		switch {
 		case k.ID == st.Current:
 			state = cell{"current", green}
+		case k.ID == st.Shared:
+			state = cell{"current, of shared tokens", green}
 		case !k.Here:
 			state = cell{"MISSING", red}
 		case k.Grants == 0 && k.Tokens > 0:
@@ -117,10 +119,11 @@ func (c *cli) keyRotateCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rotate [--compromised] [--shared-file]",
 		Short: "Make a new key, with which everything is sealed from now on",
-		Long: `Rotate makes a new key, where the keys are. What was sealed before stays under the
-old key, which still opens it, until it is rewrapped.
+		Long: `Rotate makes a new key, where the keys are, and also one for the access tokens that
+replicas share, where they have a key of their own. What was sealed before stays
+under the old key, which still opens it, until it is rewrapped.
 
-Replicas that each have a copy of the key file: rotate one copy with --file, which
+Replicas that each have a copy of a key file: rotate one copy with --file, which
 needs no server; bring it to every replica; then "mandate key reload". If all of
 them read the very same file, say --shared-file instead.
 
@@ -159,9 +162,10 @@ func (c *cli) rotate(cmd *cobra.Command, shared, leaked bool) error {
 		return err
 	}
 	if !leaked {
-		return c.printKey(r.KeyID, "Everything is sealed with key %s from now on. To bring over what was sealed before: mandate key rewrap", r.KeyID)
+		return c.printRotated(r)
 	}
 	c.note("Everything is sealed with key %s from now on.", r.KeyID)
+	c.noteShared(r)
 	if err := c.rewrap(cmd, client, true); err != nil {
 		return err
 	}
@@ -183,6 +187,27 @@ func (c *cli) rotate(cmd *cobra.Command, shared, leaked bool) error {
 		fmt.Fprintln(c.out, n)
 	}
 	return nil
+}
+
+// printRotated prints the IDs of the new keys.
+func (c *cli) printRotated(r api.Rotated) error {
+	if c.json {
+		return c.printJSON(r)
+	}
+	c.note("Everything is sealed with key %s from now on. To bring over what was sealed before: mandate key rewrap", r.KeyID)
+	c.noteShared(r)
+	_, err := fmt.Fprintln(c.out, r.KeyID)
+	return err
+}
+
+// noteShared says what became of the key of shared tokens, if that is another.
+func (c *cli) noteShared(r api.Rotated) {
+	if r.SharedKeyID != "" {
+		c.note("What replicas share is sealed with key %s.", r.SharedKeyID)
+	}
+	if r.Left != "" {
+		c.note("But %s.", r.Left)
+	}
 }
 
 func (c *cli) keyReloadCommand() *cobra.Command {

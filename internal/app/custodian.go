@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/mandate-sam/mandate"
 	"github.com/mandate-sam/mandate/api"
@@ -44,13 +45,24 @@ func (c *custodian) Keys(ctx context.Context) (api.KeyStatus, error) {
 	if st.Current, _, err = c.grants.Wrap(ctx, make([]byte, 64)); err != nil {
 		return st, err
 	}
-	found := false
+	current := []string{st.Current}
+	if c.config.Database.URL != "" {
+		if st.Shared, _, err = c.shared.Wrap(ctx, make([]byte, 64)); err != nil {
+			return st, err
+		}
+		if !c.config.SharedKey.isZero() {
+			st.Where += "; that of the tokens that replicas share in " + c.config.SharedKey.String()
+		}
+		if st.Shared != st.Current {
+			current = append(current, st.Shared)
+		}
+	}
 	for _, u := range uses {
-		found = found || u.KeyID == st.Current
+		current = slices.DeleteFunc(current, func(id string) bool { return id == u.KeyID })
 		st.Keys = append(st.Keys, api.KeyUse{ID: u.KeyID, Grants: u.Grants, Tokens: u.Tokens, Here: c.has(u.KeyID)})
 	}
-	if !found {
-		st.Keys = append(st.Keys, api.KeyUse{ID: st.Current, Here: true})
+	for _, id := range current { // with which nothing is sealed yet
+		st.Keys = append(st.Keys, api.KeyUse{ID: id, Here: true})
 	}
 	return st, nil
 }
@@ -72,29 +84,42 @@ var errCopies = errors.New("replicas share this database, and each may have a co
 	"or, if all of them read this very file, say --shared-file")
 
 // RotateKey implements [api.Keys].
-func (c *custodian) RotateKey(ctx context.Context, shared bool) (string, error) {
-	path := c.config.keyFile()
-	if path != "" {
-		if c.config.Database.URL != "" && !shared {
-			return "", mandate.Invalid("shared", "%v", errCopies)
-		}
-		file, err := vault.OpenKeyFile(path)
-		if err != nil {
-			return "", err
-		}
-		id, err := file.Rotate()
-		if err != nil {
-			return "", err
-		}
-		return id, c.ReloadKeys(ctx)
+func (c *custodian) RotateKey(ctx context.Context, shared bool) (out api.Rotated, err error) {
+	copies := c.config.Database.URL != "" && !shared
+	if copies && c.config.keyFile() != "" {
+		return out, mandate.Invalid("shared", "%v", errCopies)
 	}
-	w, ok := c.current.(interface {
+	if out.KeyID, err = rotateOne(ctx, c.current, c.config.keyFile()); err != nil {
+		return out, err
+	}
+	switch own := &c.config.SharedKey; {
+	case own.isZero():
+	case copies && own.File != "":
+		out.Left = fmt.Sprintf("the key of shared tokens, in %s, is the same as before: %v", own, errCopies)
+	default:
+		if out.SharedKeyID, err = rotateOne(ctx, c.sharedFile, c.config.file(own.File)); err != nil {
+			err = fmt.Errorf("grants are sealed with key %s from now on, but the key of shared tokens is the same as before: %w", out.KeyID, err)
+		}
+	}
+	return out, errors.Join(err, c.ReloadKeys(ctx))
+}
+
+// rotateOne makes a new key in a file, or where w keeps it.
+func rotateOne(ctx context.Context, w vault.KeyWrapper, file string) (keyID string, err error) {
+	if file != "" {
+		f, err := vault.OpenKeyFile(file)
+		if err != nil {
+			return "", err
+		}
+		return f.Rotate()
+	}
+	r, ok := w.(interface {
 		Rotate(context.Context) (string, error)
 	})
 	if !ok {
 		return "", mandate.Invalid("key", "where the key is, it cannot be rotated from here")
 	}
-	return w.Rotate(ctx)
+	return r.Rotate(ctx)
 }
 
 // ReloadKeys implements [api.Keys]. This replica has read them when it returns,
@@ -119,9 +144,9 @@ func (r *rings) reload() error {
 
 // RetireKey implements [api.Keys].
 func (c *custodian) RetireKey(ctx context.Context, keyID string) error {
-	path := c.config.keyFile()
-	if path == "" {
-		return mandate.Invalid("key_id", "is of a key that is not in a file: disable that version where it is kept, once nothing is sealed with it any more")
+	file, err := c.keyFileWith(keyID)
+	if err != nil {
+		return err
 	}
 	uses, err := c.vault.Keys(ctx)
 	if err != nil {
@@ -139,14 +164,26 @@ func (c *custodian) RetireKey(ctx context.Context, keyID string) error {
 	if keyID == state {
 		return mandate.Invalid("key_id", "it wraps the key with which the security state is verified: mandate key rewrap brings that under the current key")
 	}
-	file, err := vault.OpenKeyFile(path)
-	if err != nil {
-		return err
-	}
 	if err := file.Remove(keyID); err != nil {
 		return mandate.Invalid("key_id", "%v", err)
 	}
 	return c.ReloadKeys(ctx)
+}
+
+// keyFileWith opens the key file that has a key, if any has.
+func (c *custodian) keyFileWith(keyID string) (file *vault.KeyFile, err error) {
+	for _, path := range []string{c.config.file(c.config.SharedKey.File), c.config.keyFile()} {
+		if path == "" {
+			continue
+		}
+		if file, err = vault.OpenKeyFile(path); err != nil || file.Has(keyID) {
+			return file, err
+		}
+	}
+	if file == nil {
+		err = mandate.Invalid("key_id", "is of a key that is not in a file: disable that version where it is kept, once nothing is sealed with it any more")
+	}
+	return file, err
 }
 
 // Rewrap implements [api.Keys].

@@ -2,6 +2,9 @@ package demo
 
 import (
 	"errors"
+	"fmt"
+	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -9,6 +12,7 @@ import (
 	"github.com/mandate-sam/mandate"
 	"github.com/mandate-sam/mandate/api"
 	"github.com/mandate-sam/mandate/emulator"
+	"github.com/mandate-sam/mandate/internal/app"
 	"github.com/mandate-sam/mandate/vault"
 )
 
@@ -152,4 +156,77 @@ func TestReplicasLearnTheKey(t *testing.T) {
 		_, err := f.replicas[1].ask(t.Context(), "graph", "")
 		return errors.Is(err, mandate.ErrLocked)
 	})
+}
+
+// What replicas share has a key of its own, where it is configured: that is
+// shown, rotated, rewrapped and retired like the other, and every replica goes
+// on with it.
+func TestReplicasRotateTheSharedKey(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 2)
+	if _, err := app.NewKeyFile(f.File("keys/shared.key")); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range f.replicas {
+		r.kill()
+		replaceIn(t, r.config, "key_file: keys/mandate.key\n", "key_file: keys/mandate.key\nshared_key: {file: keys/shared.key}\n")
+		r.launch(t)
+	}
+	one, other := f.replicas[0].client, f.replicas[1].client
+	// tokens returns how many shared tokens are under which key.
+	tokens := func() (api.KeyStatus, map[string]int) {
+		t.Helper()
+		st, err := one.Keys(t.Context())
+		if err != nil || contains(st.Where, "keys/mandate.key", "keys/shared.key") != nil {
+			t.Fatalf("%+v, %v", st, err)
+		}
+		n := make(map[string]int)
+		for _, k := range st.Keys {
+			n[k.ID] = k.Tokens
+		}
+		return st, n
+	}
+	if _, err := f.replicas[0].ask(t.Context(), "graph", ""); err != nil {
+		t.Fatal(err)
+	}
+	before, n := tokens()
+	if before.Shared == "" || before.Shared == before.Current || n[before.Shared] != 1 {
+		t.Fatalf("%+v", before)
+	}
+	if r, err := one.RotateKey(t.Context(), api.RotateRequest{}); contains(fmt.Sprint(err), "--file PATH") != nil {
+		t.Errorf("one copy of several: %+v, %v", r, err)
+	}
+	r, err := one.RotateKey(t.Context(), api.RotateRequest{Shared: true})
+	if err != nil || r.SharedKeyID == "" || r.SharedKeyID == before.Shared || r.KeyID == before.Current {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	within(t, 5*time.Second, "the other's use of the new key", func() bool {
+		st, err := other.Keys(t.Context())
+		return err == nil && st.Shared == r.SharedKeyID && st.Current == r.KeyID
+	})
+	redeemed := len(f.Emulator.TokenRequests())
+	if _, err := f.replicas[1].ask(t.Context(), "graph", ""); err != nil || len(f.Emulator.TokenRequests()) != redeemed {
+		t.Errorf("what was shared under the key before: %v, %d redemptions", err, len(f.Emulator.TokenRequests())-redeemed)
+	}
+	if _, err := f.replicas[1].ask(t.Context(), "arm", ""); err != nil {
+		t.Error(err)
+	}
+	if after, n := tokens(); after.Shared != r.SharedKeyID || n[before.Shared] != 1 || n[r.SharedKeyID] != 1 {
+		t.Errorf("rotated: %+v", after)
+	}
+	if err := one.RetireKey(t.Context(), before.Shared); contains(fmt.Sprint(err), "1 shared token(s)") != nil {
+		t.Errorf("retired while something is sealed with it: %v", err)
+	}
+	if err := one.Rewrap(t.Context(), api.RewrapRequest{}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if after, n := tokens(); n[before.Shared] != 0 || n[r.SharedKeyID] != 2 {
+		t.Errorf("rewrapped: %+v", after)
+	}
+	if err := one.RetireKey(t.Context(), before.Shared); err != nil {
+		t.Error(err)
+	}
+	if text, err := os.ReadFile(f.File("keys/shared.key")); err != nil || strings.Contains(string(text), before.Shared) || !strings.Contains(string(text), r.SharedKeyID) {
+		t.Errorf("the file, once the key before is retired: %v", err)
+	}
 }
