@@ -61,7 +61,7 @@ func TestAuditEveryInputIsRecorded(t *testing.T) {
 // fieldsOf returns the JSON of each field of a request's record.
 func fieldsOf(t *testing.T, r Request) map[string]string {
 	t.Helper()
-	a := attempt{Broker: new(Broker), req: &r, head: new(Grant)}
+	a := attempt{Broker: new(Broker), req: &r}
 	b, err := json.Marshal(a.newRecord(KindDecided))
 	if err != nil {
 		t.Fatal(err)
