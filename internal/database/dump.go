@@ -66,7 +66,7 @@ type DumpFile interface {
 // writing. What it writes is JSON, one value a line: a header, for each table
 // its name and columns and then its rows as arrays, and an end with the SHA-256
 // of every line before it. It is the same for both engines: text is a string,
-// BIGINT a number, and bytes are {"bytes": base64}.
+// BIGINT a number, BOOLEAN true or false, and bytes are {"bytes": base64}.
 func (d *DB) Dump(ctx context.Context, tables []Table, to DumpFile) (DumpHeader, error) {
 	h := DumpHeader{Format: dumpFormat, Version: dumpVersion, Engine: d.dialect.Name}
 	err := d.snapshot(ctx, func(tx *Tx) error {
@@ -148,8 +148,12 @@ func (w *dumper) rows(ctx context.Context, tx *Tx, t *Table) error {
 		where = ` WHERE ` + t.Where
 	}
 	query := `SELECT ` + strings.Join(t.Columns, ", ") + ` FROM ` + t.Name + where + ` ORDER BY ` + t.Order + ` LIMIT $1 OFFSET $2`
+	booleans, err := t.booleans(ctx, tx)
+	if err != nil {
+		return err
+	}
 	for offset := int64(0); ; offset += dumpPage {
-		page, err := readPage(ctx, tx, t, query, offset)
+		page, err := readPage(ctx, tx, t, booleans, query, offset)
 		if err != nil {
 			return err
 		}
@@ -164,7 +168,7 @@ func (w *dumper) rows(ctx context.Context, tx *Tx, t *Table) error {
 	}
 }
 
-func readPage(ctx context.Context, tx *Tx, t *Table, query string, offset int64) ([]map[string]any, error) {
+func readPage(ctx context.Context, tx *Tx, t *Table, booleans map[string]bool, query string, offset int64) ([]map[string]any, error) {
 	rows, err := tx.Query(ctx, query, int64(dumpPage), offset)
 	if err != nil {
 		return nil, err
@@ -172,7 +176,7 @@ func readPage(ctx context.Context, tx *Tx, t *Table, query string, offset int64)
 	defer rows.Close()
 	var page []map[string]any
 	for rows.Next() {
-		row, err := scanRow(rows, t.Columns)
+		row, err := scanRow(rows, t.Columns, booleans)
 		if err != nil {
 			return nil, err
 		}
@@ -181,8 +185,30 @@ func readPage(ctx context.Context, tx *Tx, t *Table, query string, offset int64)
 	return page, rows.Err()
 }
 
+// booleans returns which columns SQLite would give as numbers: it has no
+// booleans, and remembers that a column was declared as one.
+func (t *Table) booleans(ctx context.Context, tx *Tx) (map[string]bool, error) {
+	if tx.db.pg != nil {
+		return nil, nil
+	}
+	rows, err := tx.Query(ctx, `SELECT name FROM pragma_table_info($1) WHERE type = 'BOOLEAN'`, t.Name)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	all := make(map[string]bool)
+	for rows.Next() {
+		var name string
+		if err := rows.Scan(&name); err != nil {
+			return nil, err
+		}
+		all[name] = true
+	}
+	return all, rows.Err()
+}
+
 // scanRow reads a row by the names of its columns.
-func scanRow(rows *sql.Rows, columns []string) (map[string]any, error) {
+func scanRow(rows *sql.Rows, columns []string, booleans map[string]bool) (map[string]any, error) {
 	values := make([]any, len(columns))
 	for i := range values {
 		values[i] = new(any)
@@ -193,6 +219,9 @@ func scanRow(rows *sql.Rows, columns []string) (map[string]any, error) {
 	row := make(map[string]any, len(columns))
 	for i, c := range columns {
 		row[c] = *values[i].(*any)
+		if n, ok := row[c].(int64); ok && booleans[c] {
+			row[c] = n != 0
+		}
 	}
 	return row, nil
 }

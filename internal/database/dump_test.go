@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-var leaseTable = Table{Name: "leases", Columns: []string{"name", "owner", "until", "fence", "secret"}, Order: "name"}
+var leaseTable = Table{Name: "leases", Columns: []string{"name", "owner", "until", "fence", "secret", "idle"}, Order: "name"}
 
 // A dump of either engine is the same, and goes into either.
 func TestDumpAndLoad(t *testing.T) { each(t, testDumpAndLoad) }
@@ -56,6 +56,9 @@ func testDumpAndLoad(t *testing.T, cfg Config) {
 		file.Seek(0, 0)
 		return ReadDump(file, []Table{leaseTable}, func(_ string, row map[string]any) error {
 			rows++
+			if idle, ok := row["idle"].(bool); !ok || !idle {
+				t.Fatalf("idle is read as a %T", row["idle"])
+			}
 			return to.Tx(ctx, func(tx *Tx) error {
 				if _, err := tx.Insert(ctx, leaseTable, row); err != nil {
 					return err
