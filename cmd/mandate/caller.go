@@ -26,7 +26,7 @@ have nothing.`,
 		Example: "  mandate caller add billing\n  mandate caller add deploy --issuer github --claim repository_id=1234\n  mandate caller list",
 	})
 	cmd.AddCommand(c.callerAddCommand(), c.callerListCommand(), c.callerShowCommand(), c.callerRotateCommand(),
-		c.callerExpireCommand(), c.callerRemoveCommand())
+		c.callerExpireCommand(), c.callerAdoptCommand(), c.callerRemoveCommand())
 	return cmd
 }
 
@@ -340,6 +340,22 @@ func (c *cli) callerExpireCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&after, "after", "", "when, such as 2h (default: now)")
 	return cmd
+}
+
+func (c *cli) callerAdoptCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "adopt NAME",
+		Short: "Answer for a caller from now on",
+		Long: `Adopt makes you the owner of a caller, in the place of whoever registered it. The owner
+cannot be the second person where the caller asks for something that needs one, and
+while it is not known who that is, nobody can. What was asked and agreed to is asked anew.`,
+		Example:           "  mandate caller adopt billing",
+		Args:              words("NAME"),
+		ValidArgsFunction: c.complete(0, callerNames),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.done(func(client *api.Client) error { return client.AdoptCaller(cmd.Context(), args[0]) }, "Caller %s is yours.", args[0])
+		},
+	}
 }
 
 func (c *cli) callerRemoveCommand() *cobra.Command {

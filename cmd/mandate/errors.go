@@ -141,11 +141,14 @@ var refusals = map[mandate.Reason]string{
 func hint(err error) string {
 	var f *mandate.Fault
 	var r *mandate.Refusal
+	var denied *mandate.DeniedError
 	switch {
 	case errors.As(err, &r) && refusals[r.Reason] != "":
 		return refusals[r.Reason]
 	case errors.As(err, &f):
 		return remedies[f.Remedy]
+	case errors.As(err, &denied) && denied.Decision.Approval != "":
+		return "what is asked: mandate approval show " + denied.Decision.Approval
 	case errors.Is(err, mandate.ErrDenied):
 		return "the server's policy decides; see: mandate policy explain"
 	case errors.Is(err, api.ErrUnreachable):

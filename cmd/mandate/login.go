@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -28,7 +29,8 @@ import (
 const loginTimeout = 10 * time.Minute
 
 func (c *cli) loginCommand() *cobra.Command {
-	return &cobra.Command{
+	var port uint16
+	cmd := &cobra.Command{
 		Use:   "login --server URL",
 		Short: "Sign in as an operator",
 		Long: `Login signs you in with a browser on this machine, and keeps the session in a file
@@ -36,9 +38,14 @@ that only you can read: at most eight hours. What makes things looser (adding
 callers, resuming, approving, importing, changing keys or the policy) needs a
 sign-in that is less than ten minutes old, so log in again before it.
 
-Other commands use the session where --server or $MANDATE_SERVER names the server.`,
-		Example: "  mandate login --server https://mandate.example.com:8444",
-		Args:    words(),
+Other commands use the session where --server or $MANDATE_SERVER names the server.
+
+The sign-in page sends the browser back to this machine. On one that you have reached by
+ssh, fix the port with --port and have ssh carry it from where your browser is. There is no
+sign-in by a code that is typed elsewhere: somebody could have you type theirs.`,
+		Example: `  mandate login --server https://mandate.example.com:8444
+  ssh -t -L 8400:localhost:8400 jump.example.com mandate login --port 8400 --server https://mandate.example.com:8444`,
+		Args: words(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if c.serverURL() == "" {
 				return usage("--server or $MANDATE_SERVER is required; see %s --help", cmd.CommandPath())
@@ -49,7 +56,7 @@ Other commands use the session where --server or $MANDATE_SERVER names the serve
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), loginTimeout)
 			defer cancel()
-			in, err := signIn(ctx, client, http.DefaultClient, func(address string) {
+			in, err := signIn(ctx, client, http.DefaultClient, port, func(address string) {
 				c.note("Open this page in a browser on this machine, and sign in:\n\n  %s\n", address)
 			})
 			if err != nil {
@@ -66,6 +73,8 @@ Other commands use the session where --server or $MANDATE_SERVER names the serve
 			return nil
 		},
 	}
+	cmd.Flags().Uint16Var(&port, "port", 0, "port of this machine that the browser comes back to (default: a free one)")
+	return cmd
 }
 
 func (c *cli) logoutCommand() *cobra.Command {
@@ -170,14 +179,14 @@ func saveSession(s session) error {
 }
 
 // signIn goes through the authorization code flow with PKCE (RFC 7636) and a
-// loopback redirect (RFC 8252), and trades the ID token for a session. open is
-// told the page to show.
-func signIn(ctx context.Context, client *api.Client, h *http.Client, open func(address string)) (api.SignedIn, error) {
+// loopback redirect (RFC 8252), and trades the ID token for a session. Port 0 is
+// any that is free; open is told the page to show.
+func signIn(ctx context.Context, client *api.Client, h *http.Client, port uint16, open func(address string)) (api.SignedIn, error) {
 	start, err := client.BeginSignIn(ctx)
 	if err != nil {
 		return api.SignedIn{}, err
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port))))
 	if err != nil {
 		return api.SignedIn{}, err
 	}

@@ -243,6 +243,9 @@ func hypotheticalFlags(cmd *cobra.Command, h *policy.Hypothetical) {
 	f.StringVar(&h.MFAAge, "mfa-age", "", "how long ago MFA was proven, such as 12h (default: not proven)")
 	f.StringVar(&h.Method, "method", "", "of a call")
 	f.StringVar(&h.Path, "path", "", "of a call")
+	f.StringVar(&h.Approved, "approved", "", "how long ago a second person said yes, such as 30m (default: what is in force)")
+	f.StringVar(&h.Act, "act", "", "what an operator does, such as \"policy apply\"")
+	f.StringSliceVar(&h.Roles, "role", nil, "roles of the operator")
 }
 
 func (c *cli) explain(cmd *cobra.Command, in api.ExplainRequest, path string) error {

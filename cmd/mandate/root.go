@@ -85,7 +85,7 @@ func (c *cli) root() *cobra.Command {
 	root.PersistentFlags().BoolVar(&c.json, "json", false, "write JSON, errors too")
 	root.SetFlagErrorFunc(flagError)
 	group(root)
-	root.AddCommand(c.serveCommand(), c.configCommand(), c.partnerCommand(), c.customerCommand(), c.noticeCommand(), c.grantCommand(), c.callerCommand(), c.loginCommand(), c.logoutCommand(),
+	root.AddCommand(c.serveCommand(), c.configCommand(), c.partnerCommand(), c.customerCommand(), c.noticeCommand(), c.grantCommand(), c.callerCommand(), c.approvalCommand(), c.loginCommand(), c.logoutCommand(),
 		c.tokenCommand(), c.callCommand(), c.auditCommand(), c.witnessCommand(), c.policyCommand(), c.forecastCommand(), c.doctorCommand(), c.versionCommand())
 	root.AddCommand(c.keyCommand(), c.lockdownCommand(), c.revokeCommand(), c.backupCommand(), c.restoreCommand(), c.vaultCommand(), c.credentialCommand(), c.drillCommand())
 	return root
