@@ -242,6 +242,25 @@ func TestNotifyWhom(t *testing.T) {
 	}
 }
 
+// What came from outside is made fit before it is stored, and the addresses of
+// those who are told are in no webhook but beside the notice.
+func TestNotifyUntrusted(t *testing.T) {
+	w := newWorld(t, sqlite(t))
+	n := staged()
+	n.About, n.Why = "x\r\nBcc: eve@evil.example\r\n\r\nhttps://evil.example/"+strings.Repeat("y", 10_000), "\u202e\x1b[31mwhy"
+	if err := w.Notify(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	got := w.only(t)
+	if strings.ContainsAny(got.Text+got.Subject, "\r\x1b\u202e") || strings.Contains(got.Text, "\nBcc") || strings.Count(got.Text, "://") != 1 || len(got.Text) > 3000 {
+		t.Errorf("got %q", got.Text)
+	}
+	w.round(t)
+	if m := w.hook.sent[0]; m.Notice.Also != nil || strings.Contains(m.Notice.About, "://") || len(m.Notice.About) > maxWords+100 {
+		t.Errorf("the webhook got %+v", m.Notice)
+	}
+}
+
 // An announced notice waits for its act.
 func TestAnnounce(t *testing.T) {
 	both(t, func(t *testing.T, cfg database.Config) {
