@@ -462,11 +462,15 @@ func TestTokenVaultFails(t *testing.T) {
 
 // A generation that changed without an epoch is never taken for the old one.
 func TestTokenGenerationWithoutEpoch(t *testing.T) {
-	w := newWorld(t)
-	w.entra.noRT = true
-	w.vault.onOpen = func() error { w.vault.grants[0].Generation = 2; return nil }
-	if tok, err := w.Token(t.Context(), ask()); !errors.Is(err, ErrUnavailable) || w.entra.calls.Load() != 0 {
-		t.Errorf("got %+v, %v", tok, err)
+	for what, change := range map[string]func(*Grant){
+		"generation": func(g *Grant) { g.Generation = 2 }, "state, which changed and came back": func(g *Grant) { g.Since++ },
+	} {
+		w := newWorld(t)
+		w.entra.noRT = true
+		w.vault.onOpen = func() error { change(&w.vault.grants[0]); return nil }
+		if tok, err := w.Token(t.Context(), ask()); !errors.Is(err, ErrUnavailable) || w.entra.calls.Load() != 0 {
+			t.Errorf("%s: got %+v, %v", what, tok, err)
+		}
 	}
 }
 

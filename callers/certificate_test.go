@@ -53,8 +53,12 @@ func TestCallerCertificate(t *testing.T) {
 	ca, evil := issue(authority, nil, ecKey()), issue(authority, nil, rsaKey())
 	between := issue(authority, ca, ecKey())
 	pinned := issue(func(*x509.Certificate) {}, nil, ecKey())
-	sum := sha256.Sum256(pinned.Raw)
-	w := newWorld(t, caller("pinned", mandate.CallerCredential{Kind: mandate.CredentialCertificate, Certificate: hex.EncodeToString(sum[:])}),
+	early := issue(func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Minute) }, nil, ecKey())
+	pin := func(c *x509.Certificate) mandate.CallerCredential {
+		sum := sha256.Sum256(c.Raw)
+		return mandate.CallerCredential{Kind: mandate.CredentialCertificate, Certificate: hex.EncodeToString(sum[:])}
+	}
+	w := newWorld(t, caller("pinned", pin(pinned)), caller("early", pin(early)),
 		caller("mesh", mandate.CallerCredential{Kind: mandate.CredentialSPIFFE, SPIFFE: "spiffe://mesh.example/billing"}),
 		caller("far", mandate.CallerCredential{Kind: mandate.CredentialSPIFFE, SPIFFE: "spiffe://far.example/billing"}))
 	w.cfg.Trust = func(domain string) *x509.CertPool {
@@ -76,14 +80,18 @@ func TestCallerCertificate(t *testing.T) {
 		}
 	}
 	for what, chain := range map[string][]*x509.Certificate{
-		"none":                     nil,
-		"the wrong authority":      {issue(svid(id), evil, rsaKey())},
-		"its own authority":        {issue(svid(id), nil, rsaKey())},
-		"two ids":                  {issue(svid(id, "spiffe://mesh.example/other"), ca, ecKey())},
-		"another id":               {issue(svid("spiffe://mesh.example/billing/x"), ca, ecKey())},
-		"another domain":           {issue(svid("spiffe://far.example/billing"), ca, ecKey())},
-		"an authority":             {issue(func(c *x509.Certificate) { svid(id)(c); authority(c) }, ca, ecKey())},
-		"a server's":               {issue(func(c *x509.Certificate) { svid(id)(c); c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }, ca, ecKey())},
+		"none":                nil,
+		"the wrong authority": {issue(svid(id), evil, rsaKey())},
+		"its own authority":   {issue(svid(id), nil, rsaKey())},
+		"two ids":             {issue(svid(id, "spiffe://mesh.example/other"), ca, ecKey())},
+		"another id":          {issue(svid("spiffe://mesh.example/billing/x"), ca, ecKey())},
+		"another domain":      {issue(svid("spiffe://far.example/billing"), ca, ecKey())},
+		"an authority":        {issue(func(c *x509.Certificate) { svid(id)(c); authority(c) }, ca, ecKey())},
+		"a server's":          {issue(func(c *x509.Certificate) { svid(id)(c); c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }, ca, ecKey())},
+		"an authority that says it signs nothing":    {issue(func(c *x509.Certificate) { svid(id)(c); c.IsCA = true }, ca, ecKey())},
+		"one that signs and says it is no authority": {issue(func(c *x509.Certificate) { svid(id)(c); c.KeyUsage |= x509.KeyUsageCRLSign }, ca, ecKey())},
+		"one to come":              {issue(func(c *x509.Certificate) { svid(id)(c); c.NotBefore = time.Now().Add(time.Minute) }, ca, ecKey())},
+		"a pinned one to come":     {early},
 		"an expired one":           {issue(func(c *x509.Certificate) { svid(id)(c); c.NotAfter = time.Now().Add(-time.Second) }, ca, ecKey())},
 		"a name and no id":         {issue(func(c *x509.Certificate) { c.Subject.CommonName = id }, ca, ecKey())},
 		"more than anybody needs":  {pinned, pinned, pinned, pinned, pinned, pinned},
@@ -92,6 +100,11 @@ func TestCallerCertificate(t *testing.T) {
 		if got, err := w.Certificate(chain); !errors.Is(err, mandate.ErrUnauthenticated) {
 			t.Errorf("%s: got %q, error %v, want %v", what, got, err, mandate.ErrUnauthenticated)
 		}
+	}
+	// A trust domain that is not configured must not mean every authority that
+	// the machine trusts.
+	if _, err := w.Certificate([]*x509.Certificate{issue(svid("spiffe://far.example/billing"), ca, ecKey())}); err == nil || !strings.Contains(err.Error(), "is not configured") {
+		t.Errorf("of a domain that is not configured: %v", err)
 	}
 	w.dir.change()
 	if got, err := w.Certificate([]*x509.Certificate{pinned}); !errors.Is(err, mandate.ErrUnauthenticated) {
@@ -123,6 +136,46 @@ func TestCallerCertificateExpires(t *testing.T) {
 			t.Errorf("after its end: got %q, %v", id, err)
 		}
 	})
+}
+
+// A registration has its own end, which may come before the certificate's or
+// after it.
+func TestCallerCertificateRegistrationEnds(t *testing.T) {
+	ecKey()
+	rsaKey()
+	synctest.Test(t, func(t *testing.T) {
+		for what, ends := range map[string][2]time.Duration{"the registration": {30 * time.Second, time.Hour}, "the certificate": {time.Hour, 30 * time.Second}} {
+			c := issue(func(c *x509.Certificate) { c.NotAfter = time.Now().Add(ends[1]) }, nil, ecKey())
+			pin := must(ParseCertificate(string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}))))
+			pin.Expires = time.Now().Add(ends[0])
+			w := newWorld(t, caller("a", pin))
+			if id, err := w.Certificate([]*x509.Certificate{c}); id != "a" || err != nil {
+				t.Fatal(id, err)
+			}
+			time.Sleep(31 * time.Second)
+			if id, err := w.Certificate([]*x509.Certificate{c}); !errors.Is(err, mandate.ErrUnauthenticated) {
+				t.Errorf("after the end of %s: got %q, %v", what, id, err)
+			}
+		}
+	})
+}
+
+// Each part of the form is needed, though the trust domain be configured.
+func TestCallerSPIFFEForm(t *testing.T) {
+	w := newWorld(t)
+	w.cfg.Trust = func(string) *x509.CertPool { return x509.NewCertPool() }
+	for id, good := range map[string]bool{
+		"spiffe://mesh.example/a": true, "https://mesh.example/a": false, "spiffe:///a": false, "spiffe://mesh.example:1/a": false, "spiffe://u@mesh.example/a": false,
+		"spiffe://mesh.example/a?b": false, "spiffe://mesh.example/a#b": false, "spiffe://mesh.example": false, "spiffe://mesh.example/a/": false,
+		"spiffe://mesh.example/" + strings.Repeat("a", 2048): false, "spiffe://mesh.example/ä": false, "spiffe://Mesh.example/a": false,
+	} {
+		if err := w.CheckSPIFFE(id); (err == nil) != good {
+			t.Errorf("%.60q: %v", id, err)
+		}
+	}
+	if _, err := ParseCertificate(string(pem.EncodeToMemory(&pem.Block{Type: "TRUSTED CERTIFICATE", Bytes: issue(func(*x509.Certificate) {}, nil, ecKey()).Raw}))); !errors.Is(err, mandate.ErrInvalid) {
+		t.Errorf("another kind of PEM: %v", err)
+	}
 }
 
 func TestCallerParseKeys(t *testing.T) {

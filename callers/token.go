@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -88,9 +87,6 @@ func (n *number) UnmarshalJSON(b []byte) error {
 func (n *number) time() time.Time { return time.UnixMilli(int64(*n * 1000)) }
 
 func parse(raw string) (*token, error) {
-	if strings.Count(raw, ".") != 2 {
-		return nil, refuse("it is not a signed JWT")
-	}
 	jws, err := jose.ParseSignedCompact(raw, algorithms)
 	if err != nil {
 		return nil, refuse("it is not a JWT signed with RS256, PS256, ES256 or EdDSA")
@@ -143,7 +139,7 @@ func (a *Authenticator) assertion(ctx context.Context, ix *index, t *token, now 
 	if err := c.times(now); err != nil {
 		return id, err
 	}
-	if c.Expires.time().Sub(c.IssuedAt.time()) > assertionLife || c.Expires.time().After(now.Add(assertionLife+leeway)) {
+	if c.Expires.time().Sub(c.IssuedAt.time()) > assertionLife {
 		return id, refuse("the assertion lives for more than %v", assertionLife)
 	}
 	return id, a.cfg.Directory.UseAssertion(ctx, id, c.ID, c.Expires.time())

@@ -64,10 +64,19 @@ func TestCallerAssertion(t *testing.T) {
 		"no beginning":            {"iat": nil},
 		"an end in words":         {"exp": "tomorrow"},
 		"an end beyond all times": {"exp": 1e300},
+		"more than a token needs": {"padding": strings.Repeat("p", 20<<10)},
 	} {
 		wantRefused(t, w, what, sign(jose.RS256, rsaKey(), "", own(changes)))
 	}
 	wantRefused(t, w, "another's key", sign(jose.RS256, otherKey(), "", own(nil)))
+	wantCaller(t, w, "no nbf", sign(jose.RS256, rsaKey(), "", own(map[string]any{"nbf": nil})), "deploy")
+	// Who is said to have failed is counted, so it must be a name.
+	if id, _ := w.Token(t.Context(), sign(jose.RS256, rsaKey(), "", own(map[string]any{"iss": "de\nploy", "sub": "de\nploy"}))); id != "" {
+		t.Errorf("it names %q", id)
+	}
+	// A server that takes no assertions has no audience that fits.
+	w.cfg.TokenURL = ""
+	wantRefused(t, w, "no audience, and none that is wanted", sign(jose.RS256, rsaKey(), "", own(map[string]any{"aud": ""})))
 }
 
 // Nothing is taken whose algorithm is not the key's own.
@@ -130,6 +139,9 @@ func TestCallerWorkload(t *testing.T) {
 		"another environment":        githubs(map[string]any{"environment": "test"}),
 		"a future nbf":               githubs(map[string]any{"nbf": now + 200}),
 		"an end":                     githubs(map[string]any{"exp": now - 1}),
+		"an end in 30,000 years":     githubs(map[string]any{"exp": 1e12}),
+		"a beginning to come":        githubs(map[string]any{"iat": now + 200}),
+		"a beginning before 1970":    githubs(map[string]any{"iat": -1}),
 		"another account":            pod(map[string]any{"kubernetes.io": map[string]any{"serviceaccount": map[string]any{"uid": "x"}}}),
 		"an account of another form": pod(map[string]any{"kubernetes.io": "x"}),
 		"a user":                     daemon(map[string]any{"idtyp": "user"}),
@@ -230,6 +242,33 @@ func TestCallerCredentialExpires(t *testing.T) {
 	})
 }
 
+// A token counts until its own end, though its registration goes on, and a
+// verification for a minute at most. What is remembered is bounded.
+func TestCallerVerificationEnds(t *testing.T) {
+	rsaKey()
+	ecKey()
+	synctest.Test(t, func(t *testing.T) {
+		wl := workloadOf(KindGitHub, map[string]string{"repository_id": "1234"})
+		wl.Expires = time.Now().Add(time.Hour)
+		w := newWorld(t, caller("flow", wl))
+		raw := sign(jose.RS256, rsaKey(), "one", githubs(map[string]any{"exp": time.Now().Unix() + 10}))
+		wantCaller(t, w, "before", raw, "flow")
+		time.Sleep(11 * time.Second)
+		wantRefused(t, w, "after", raw)
+		for i := range maxCached + 1 {
+			w.remember([32]byte{byte(i), byte(i >> 8)}, verified{until: time.Now().Add(time.Hour)}, time.Now())
+		}
+		if len(w.cached) > maxCached {
+			t.Errorf("%d verifications are remembered", len(w.cached))
+		}
+		for _, v := range w.cached {
+			if v.until.After(time.Now().Add(cacheLife)) {
+				t.Fatalf("a verification counts until %v", v.until)
+			}
+		}
+	})
+}
+
 func TestCallerIssuers(t *testing.T) {
 	good := Issuer{Name: "x", Kind: KindOIDC, URL: anyURL, Audience: audience, KeysURL: anyURL + "/keys", HTTP: newWorld(t).names[KindOIDC].HTTP}
 	if err := good.Check(); err != nil {
@@ -255,8 +294,12 @@ func TestCallerIssuers(t *testing.T) {
 			t.Errorf("%s: got error %v, want %v", what, err, mandate.ErrInvalid)
 		}
 	}
-	if _, err := New(Config{Directory: &directory{}, Issuers: []Issuer{good, good}}); !errors.Is(err, mandate.ErrInvalid) {
-		t.Errorf("the same twice: got error %v", err)
+	for what, change := range map[string]func(*Issuer){"name": func(i *Issuer) { i.URL += "/x" }, "url": func(i *Issuer) { i.Name = "y" }} {
+		other := good
+		change(&other)
+		if _, err := New(Config{Directory: &directory{}, Issuers: []Issuer{good, other}}); !errors.Is(err, mandate.ErrInvalid) {
+			t.Errorf("the same %s twice: got error %v", what, err)
+		}
 	}
 }
 

@@ -47,11 +47,9 @@ func (a *Authenticator) workload(ctx context.Context, ix *index, is *issuer, t *
 	return h.caller, nil
 }
 
-// judge checks what every token of an issuer must say.
+// judge checks what every token of an issuer must say, which was found by its
+// iss.
 func (i *issuer) judge(t *token, k issuerKey, now time.Time) error {
-	if t.said.Issuer != i.URL {
-		return refuse("the token's issuer is another")
-	}
 	if audience, ok := single(t.said.Audience); !ok || audience != i.Audience {
 		return refuse("the token's aud is not %s, and nothing else", i.Audience)
 	}

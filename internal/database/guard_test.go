@@ -1,6 +1,7 @@
 package database
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -139,6 +140,29 @@ func testDatabaseWriter(t *testing.T, cfg Config) {
 	}
 }
 
+// What is sealed is sealed for one purpose, in one database, as its parts are.
+func TestSeal(t *testing.T) { each(t, testSeal) }
+
+func testSeal(t *testing.T, cfg Config) {
+	if (&DB{}).Seal("list", "a") != nil {
+		t.Error("a seal without a key")
+	}
+	d := openGuarded(t, cfg)
+	seal := d.Seal("list", "a", "b")
+	if !bytes.Equal(seal, d.Seal("list", "a", "b")) || len(seal) != 32 {
+		t.Errorf("got %x", seal)
+	}
+	other := openGuarded(t, another(t, cfg))
+	other.guard.Load().key = d.guard.Load().key
+	for what, same := range map[string][]byte{
+		"purpose": d.Seal("lists", "a", "b"), "part": d.Seal("list", "a", "c"), "boundary": d.Seal("list", "ab", ""), "order": d.Seal("list", "b", "a"), "database": other.Seal("list", "a", "b"),
+	} {
+		if bytes.Equal(seal, same) {
+			t.Errorf("another %s, and the same seal", what)
+		}
+	}
+}
+
 // What is not guarded may change at any time, and a change by this program is
 // none of somebody else.
 func TestGuardLeavesTheRestAlone(t *testing.T) { each(t, testGuardLeavesTheRestAlone) }
@@ -187,6 +211,51 @@ func testDatabaseWriterOneRow(t *testing.T, cfg Config) {
 	behind(t, d, `UPDATE people SET name = 'Eve' WHERE id = 1`)
 	if err := d.Genuine(t.Context(), "people", read); !errors.Is(err, ErrAltered) || !strings.Contains(err.Error(), `row "a/1" of people was changed`) {
 		t.Errorf("after somebody else's: %v", err)
+	}
+}
+
+// A row that is read by itself is held against the epoch that is known of, not
+// against one that was verified before: a change of another replica's is no
+// reason to take what it replaced.
+func TestDatabaseWriterOneOldRow(t *testing.T) { each(t, testDatabaseWriterOneOldRow) }
+
+func testDatabaseWriterOneOldRow(t *testing.T, cfg Config) {
+	d := openGuarded(t, cfg)
+	fill(t, d)
+	g := d.guard.Load()
+	before := g.current()
+	alter(t, d, `UPDATE rules SET body = 'never'`)
+	g.mu.Lock()
+	g.state = before // as that of a replica which has heard of the epoch alone
+	g.mu.Unlock()
+	behind(t, d, `UPDATE rules SET body = 'no'`)
+	if err := d.Genuine(t.Context(), "rules", func() (map[string]any, error) {
+		var body string
+		err := d.QueryRow(t.Context(), `SELECT body FROM rules`).Scan(&body)
+		return map[string]any{"name": "r", "body": body}, err
+	}); !errors.Is(err, ErrAltered) {
+		t.Errorf("an old row was taken: %v", err)
+	}
+}
+
+// What was wrapped for another purpose, or for another database, is no key of
+// the MAC, though somebody knows what is in it.
+func TestDatabaseWriterAnotherKey(t *testing.T) { each(t, testDatabaseWriterAnotherKey) }
+
+func testDatabaseWriterAnotherKey(t *testing.T, cfg Config) {
+	d := openGuarded(t, cfg)
+	fill(t, d)
+	for what, plain := range map[string][]byte{"another purpose": make([]byte, 64), "too short": make([]byte, 31)} {
+		_, wrapped, err := xorKey(7).Wrap(t.Context(), plain)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.Exec(t.Context(), `UPDATE state_key SET wrapped = $1`, wrapped); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.storedGuard(t.Context(), xorKey(7)); !errors.Is(err, ErrAltered) || !strings.Contains(err.Error(), "that of something else") {
+			t.Errorf("%s: got %v", what, err)
+		}
 	}
 }
 
