@@ -162,3 +162,85 @@ func TestNothingIsKeptOverAChangeUnderWay(t *testing.T) {
 		}
 	})
 }
+
+// TestNothingIsKeptInARowThatChanges: what a Keep waits for in the grant's own
+// row counts, though neither its turn nor what it had read of the epoch tells.
+func TestNothingIsKeptInARowThatChanges(t *testing.T) {
+	for _, change := range []string{`since = (SELECT epoch FROM head)`, `state = 'suspended'`, `version = version + 1`} {
+		onBoth(t, func(t *testing.T, cfg database.Config) { keepWhileRowChanges(t, cfg, change) })
+	}
+}
+
+func keepWhileRowChanges(t *testing.T, cfg database.Config, change string) {
+	ctx := t.Context()
+	all := replicas(t, cfg)
+	v, other := all[0], all[len(all)-1]
+	c, g := holding(t, v)
+	w := c.wanted(g, "https://example.com")
+	turn, err := c.take(ctx, w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	epoch := epochOf(t, v.db)
+	var kept error
+	var wg sync.WaitGroup
+	err = v.db.Change(ctx, func(tx *database.Tx) error {
+		_, err := tx.Exec(ctx, `UPDATE grants SET `+change+` WHERE `+ofGrant, keyArgs(contoso)...)
+		wg.Go(func() {
+			kept = other.Keep(ctx, mandate.Keep{Grant: g, Epoch: epoch, Turn: turn, Next: mandate.NewSecret("late"), Token: c.accessToken(g, w, "late")})
+		})
+		time.Sleep(200 * time.Millisecond) // so that it has begun
+		return err
+	})
+	wg.Wait()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !errors.Is(kept, mandate.ErrSuperseded) {
+		t.Errorf("%s: Keep: got error %v, want %v", change, kept, mandate.ErrSuperseded)
+	}
+	var late int64
+	err = v.db.QueryRow(ctx, `SELECT count(*) FROM grants WHERE redeemed > $1`, g.Redeemed.UnixMilli()).Scan(&late)
+	if err != nil || late > 0 {
+		t.Errorf("%s: what was redeemed has been stored all the same; %v", change, err)
+	}
+}
+
+// TestWhyNothingWasKept: a grant that has changed counts before a refresh token
+// that another replica has replaced, after which the access token still is good.
+func TestWhyNothingWasKept(t *testing.T) {
+	for change, want := range map[string]error{
+		`version = version + 1`:                              mandate.ErrRotated,
+		`version = version + 1, state = 'suspended'`:         mandate.ErrSuperseded,
+		`version = version + 1, since = since + 1000`:        mandate.ErrSuperseded,
+		`version = version + 1, generation = generation + 1`: mandate.ErrSuperseded,
+	} {
+		onBoth(t, func(t *testing.T, cfg database.Config) {
+			ctx := t.Context()
+			v := replicas(t, cfg)[0]
+			c, g := holding(t, v)
+			w := c.wanted(g, "https://example.com")
+			turn, err := c.take(ctx, w)
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = v.db.Change(ctx, func(tx *database.Tx) error {
+				_, err := tx.Exec(ctx, `UPDATE grants SET `+change)
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, turn := range []mandate.Turn{{}, turn} {
+				k := mandate.Keep{Grant: g, Epoch: epochOf(t, v.db), Turn: turn, Next: mandate.NewSecret("late"), Token: c.accessToken(g, w, "late")}
+				if err := v.Keep(ctx, k); !errors.Is(err, want) {
+					t.Errorf("%s: Keep with the turn of %q: got error %v, want %v", change, turn.Owner, err, want)
+				}
+				k.Epoch--
+				if err := v.Keep(ctx, k); !errors.Is(err, mandate.ErrSuperseded) {
+					t.Errorf("%s: Keep of before, with the turn of %q: got error %v, want %v", change, turn.Owner, err, mandate.ErrSuperseded)
+				}
+			}
+		})
+	}
+}

@@ -2,6 +2,7 @@ package vault
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"time"
@@ -68,41 +69,38 @@ func (v *SQL) end(ctx context.Context, s *shareable, next *stored) error {
 
 // endAtOnce is one statement, and so one exchange with PostgreSQL and one
 // commit. The turn is locked before the grant, as in every change, because
-// what rotates looks at what was ended first.
+// what rotates is joined with what was ended. Should the grant have changed in
+// between, all of it is undone and tried again.
 //
-// If the refresh token could not be stored, the grant must be as it was all the
-// same, and stays so until the commit, because its row is locked then. Else all
-// of it is undone and tried again, and finds out what has changed: had only the
-// turn been ended, a token could be left with a grant that was just suspended.
+// It stores both tokens or does nothing. Then a transaction finds out why.
 func (v *SQL) endAtOnce(ctx context.Context, s *shareable, next *stored) (waited bool, err error) {
-	query, args := s.update()
-	const outcome = ` SELECT count(*), coalesce(bool_or(waited), false), (SELECT count(*) FROM rotated)`
 	if next == nil {
-		query = `WITH ended AS (` + query + ` RETURNING waited), rotated AS (SELECT 1)` + outcome + `, 0 FROM ended`
-	} else {
-		query = `WITH ended AS (` + query + ` RETURNING waited), rotated AS (
-			UPDATE grants SET sealed = $13, key_id = $14, ref = $15, version = version + 1, redeemed = $16
-			WHERE ` + ofGrant + ` AND generation = $7 AND version = $17 AND ` + live + ` AND since <= $8
-				AND (SELECT epoch FROM head) = $8 AND EXISTS (SELECT 1 FROM ended)
-			RETURNING 1), same AS (
-			SELECT 1 FROM grants WHERE ` + ofGrant + ` AND generation = $7 AND ` + live + ` AND since <= $8
-				AND EXISTS (SELECT 1 FROM ended) AND NOT EXISTS (SELECT 1 FROM rotated) FOR SHARE)` + outcome + `,
-			CASE WHEN count(*) > 0 AND NOT EXISTS (SELECT 1 FROM rotated) AND NOT EXISTS (SELECT 1 FROM same) THEN undo() ELSE 0 END FROM ended`
-		args = append(args, orNull(next.blob), next.keyID, next.ref, time.Now().UnixMilli(), s.keep.Grant.Version)
+		query, args := s.update()
+		err = v.db.Returning(ctx, []any{&waited}, query+` RETURNING waited`, args...)
+		if errors.Is(err, sql.ErrNoRows) {
+			err = errTurnOver
+		}
+		return waited, err
 	}
-	var ended, rotated int64
-	err = v.db.Returning(ctx, []any{&ended, &waited, &rotated, new(any)}, query, args...)
-	switch {
-	case err != nil:
-		return false, err
-	case ended == 0:
-		return false, errTurnOver
-	case rotated > 0:
-		return waited, nil
-	}
-	overtaken, err := lost(ctx, v.db, s.keep)
-	if err == nil && overtaken {
-		err = mandate.ErrRotated
+	k := s.keep
+	err = v.db.Returning(ctx, []any{&waited, new(any)}, endBoth, keyArgs(k.Grant.Key, s.id, k.Turn.Owner, k.Turn.Fence, k.Grant.Generation, k.Epoch,
+		s.expires, s.fingerprint, s.token.keyID, s.token.blob(), orNull(next.blob), next.keyID, next.ref, time.Now().UnixMilli(), k.Grant.Version)...)
+	if errors.Is(err, sql.ErrNoRows) {
+		return true, v.store(ctx, k, *next, s)
 	}
 	return waited, err
 }
+
+const (
+	sameGrant = ofGrant + ` AND generation = $7 AND version = $17 AND ` + live + ` AND since <= $8`
+
+	endBoth = `WITH ended AS (
+			UPDATE turns SET owner = '', epoch = $8, expires = $9, fingerprint = $10, key_id = $11, sealed = $12
+			WHERE id = $4 AND owner = $5 AND fence = $6 AND EXISTS (SELECT 1 FROM grants WHERE ` + sameGrant + `) AND (SELECT epoch FROM head) = $8
+			RETURNING waited),
+		rotated AS (
+			UPDATE grants SET sealed = $13, key_id = $14, ref = $15, version = version + 1, redeemed = $16
+			FROM ended WHERE ` + sameGrant + `
+			RETURNING 1)
+		SELECT waited, CASE WHEN EXISTS (SELECT 1 FROM rotated) THEN 0 ELSE undo() END FROM ended`
+)

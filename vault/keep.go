@@ -121,18 +121,19 @@ func (v *SQL) store(ctx context.Context, k *mandate.Keep, s stored, share *share
 	return ours(ctx, err)
 }
 
-// lost tells why a rotation changed nothing. None of the reasons passes: an
-// epoch only grows, and so do a row's version and the generation.
-func lost(ctx context.Context, in interface {
-	QueryRow(ctx context.Context, query string, args ...any) *sql.Row
-}, k *mandate.Keep) (overtaken bool, err error) {
-	err = in.QueryRow(ctx, `SELECT count(*) > 0 FROM grants WHERE `+ofGrant+` AND generation = $4 AND version > $5
-		AND `+live+` AND since <= $6 AND (SELECT epoch FROM head) = $6`,
-		keyArgs(k.Grant.Key, k.Grant.Generation, k.Grant.Version, k.Epoch)...).Scan(&overtaken)
-	if err == nil && !overtaken {
-		err = mandate.ErrSuperseded
+// lost tells why a rotation changed nothing: that another was faster, or else
+// the error. None of the reasons passes: an epoch only grows, and so do a row's
+// version and the generation. The grant stays as it is until the commit, so
+// that no access token is left with one that was just suspended.
+func lost(ctx context.Context, tx *database.Tx, k *mandate.Keep) (overtaken bool, err error) {
+	var version int64
+	err = tx.QueryRow(ctx, `SELECT version FROM grants WHERE `+ofGrant+` AND generation = $4 AND version > $5
+		AND `+live+` AND since <= $6 AND (SELECT epoch FROM head) = $6 FOR SHARE`,
+		keyArgs(k.Grant.Key, k.Grant.Generation, k.Grant.Version, k.Epoch)...).Scan(&version)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, mandate.ErrSuperseded
 	}
-	return overtaken, err
+	return err == nil, err
 }
 
 // unchanged is Keep of nothing: it says whether the grant is still as it was.

@@ -18,9 +18,11 @@ import (
 const (
 	held = `(turns.owner <> '' AND turns.lease > ` + nowMS + `)`
 
-	useful = `coalesce(turns.sealed IS NOT NULL AND turns.expires - ` + nowMS + ` > $8 AND turns.epoch >= $9
-		AND turns.fingerprint <> $10 AND turns.fingerprint <> $11 AND turns.epoch >= (SELECT since FROM grants
-			WHERE ` + ofGrant + ` AND generation = $4 AND state = 'active'), false)`
+	// lasts is the part of useful that the row of the turn tells.
+	lasts = `(turns.sealed IS NOT NULL AND turns.expires - ` + nowMS + ` > $8 AND turns.epoch >= $9
+		AND turns.fingerprint <> $10 AND turns.fingerprint <> $11)`
+
+	useful = `coalesce(` + lasts + ` AND turns.epoch >= (SELECT since FROM grants WHERE ` + ofGrant + ` AND generation = $4 AND state = 'active'), false)`
 
 	// taking takes a turn that nobody has, if there is no token that will do.
 	// Whoever only waits or looks writes nothing and locks nothing. The
@@ -51,6 +53,15 @@ const (
 		SELECT (SELECT fence FROM taken), set_config('synchronous_commit', 'off', true), ` + stands
 
 	look = `SELECT 0, '', ` + stands
+
+	// takeAgain is takeAtOnce of a turn whose row is there, as it is whenever
+	// a token is renewed. PostgreSQL has less to do for it than for the other.
+	// It returns no row, and has done nothing, if the turn is another's, there
+	// is a token that may do, or the grant serves no more.
+	takeAgain = `UPDATE turns SET owner = $6, fence = turns.fence + 1, lease = ` + nowMS + ` + $7, waited = false
+		FROM (SELECT ` + columns + ` FROM grants WHERE ` + ofGrant + ` AND generation = $4 AND state = 'active') g
+		WHERE turns.id = $5 AND NOT ` + held + ` AND NOT ` + lasts + `
+		RETURNING turns.fence, set_config('synchronous_commit', 'off', true), ` + nowMS + `, '', 0, 0, 0, 0, '', NULL, NULL::bytea, g.*`
 )
 
 // A turn is one row of the table turns, at one time of the database's clock,
@@ -109,7 +120,12 @@ func (v *SQL) turn(ctx context.Context, id []byte, w *mandate.Wanted, owner, unr
 		max(w.AtLeast, 0).Milliseconds(), w.Since, w.Not, unreadable)
 	var err error
 	if v.db.WritesInWith() {
-		err = r.scan(func(dest ...any) error { return v.db.Returning(ctx, dest, takeAtOnce, args...) })
+		at := func(query string) error {
+			return r.scan(func(dest ...any) error { return v.db.Returning(ctx, dest, query, args...) })
+		}
+		if err = at(takeAgain); errors.Is(err, sql.ErrNoRows) {
+			err = at(takeAtOnce)
+		}
 	} else {
 		err = v.db.Tx(ctx, func(tx *database.Tx) error { return r.take(ctx, tx, args) })
 	}

@@ -455,7 +455,8 @@ func TestATurnBringsTheGrant(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		turn, err := c.take(ctx, c.wanted(g, "https://example.com"))
+		first := c.wanted(g, "https://example.com")
+		turn, err := c.take(ctx, first)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -463,17 +464,29 @@ func TestATurnBringsTheGrant(t *testing.T) {
 		if got.Refresh.Reveal() != "rotated" || got.Version != g.Version+1 || got.Since != g.Since || differs(got, want) != "" {
 			t.Errorf("got version %d, which is other than it was stored in %q", got.Version, differs(got, want))
 		}
+		if err := v.Release(ctx, turn); err != nil {
+			t.Fatal(err)
+		}
+		set := func(change string) {
+			err := v.db.Change(ctx, func(tx *database.Tx) error {
+				_, err := tx.Exec(ctx, `UPDATE grants SET `+change)
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		set(`state = 'suspended'`)
+		if turn, err := c.take(ctx, first); err != nil || turn.Grant.Generation != 0 || turn.Fence == 0 {
+			t.Errorf("a grant that is suspended: got generation %d, fence %d, error %v", turn.Grant.Generation, turn.Fence, err)
+		}
+		set(`state = 'active'`)
 		w := c.wanted(g, "https://other.example")
 		w.Key.Generation++
 		if turn, err := c.take(ctx, w); err != nil || turn.Grant.Generation != 0 {
 			t.Errorf("a generation that is not active: got %d, error %v", turn.Grant.Generation, err)
 		}
-		if err := v.db.Change(ctx, func(tx *database.Tx) error {
-			_, err := tx.Exec(ctx, `UPDATE grants SET until = 1`)
-			return err
-		}); err != nil {
-			t.Fatal(err)
-		}
+		set(`until = 1`)
 		if turn, err := c.take(ctx, c.wanted(g, "https://third.example")); err != nil || !turn.Grant.Refresh.IsZero() {
 			t.Errorf("a grant that has ended was opened (error %v)", err)
 		}
