@@ -168,8 +168,8 @@ func TestMailSilentServer(t *testing.T) {
 		}
 		closed <- err
 	}()
-	if err := way(t, mailtest.Start(t, mailtest.Config{}), func(c *MailConfig) { c.Server = ln.Addr().String() }).Send(ctx, message()); err == nil {
-		t.Error("sent")
+	if err := way(t, mailtest.Start(t, mailtest.Config{}), func(c *MailConfig) { c.Server = ln.Addr().String() }).Send(ctx, message()); err == nil || !strings.Contains(err.Error(), "closed") {
+		t.Errorf("got %v, want that the connection was closed", err)
 	}
 	if err := <-closed; err != nil {
 		t.Error(err)
