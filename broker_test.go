@@ -787,7 +787,14 @@ func TestRunSweeps(t *testing.T) {
 }
 
 func TestNewRefuses(t *testing.T) {
-	if _, err := New(Config{}); err == nil {
-		t.Error("New of nothing succeeded")
+	for what, without := range map[string]func(*Config){
+		"authority": func(c *Config) { c.Authority = nil }, "vault": func(c *Config) { c.Vault = nil }, "policy": func(c *Config) { c.Policy = nil },
+		"audit": func(c *Config) { c.Audit = nil }, "epoch": func(c *Config) { c.Epoch = nil },
+	} {
+		cfg := newWorld(t).cfg
+		without(&cfg)
+		if _, err := New(cfg); err == nil {
+			t.Errorf("New without %s succeeded", what)
+		}
 	}
 }

@@ -28,6 +28,15 @@ func newPartnerWorld(t *testing.T) *world {
 	return w
 }
 
+// Either group of agents will do.
+func TestConsentOfSalesAgent(t *testing.T) {
+	w := newPartnerWorld(t)
+	w.prober.groups = []string{"SalesAgents"}
+	if _, _, err := w.Consent(t.Context(), consent()); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestConsent(t *testing.T) {
 	w := newPartnerWorld(t)
 	g, receipt, err := w.Consent(t.Context(), consent())

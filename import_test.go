@@ -38,6 +38,20 @@ func TestImport(t *testing.T) {
 	}
 }
 
+// Entra may answer without another refresh token; then the one that was brought
+// is kept.
+func TestImportKeepsWhatItWasGiven(t *testing.T) {
+	w := newPartnerWorld(t)
+	w.entra.noRT = true
+	in := anImport()
+	if _, _, err := w.Import(t.Context(), in); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.vault.grants[0].Refresh.Reveal(); got != in.Refresh.Reveal() {
+		t.Errorf("kept %q, want %q", got, in.Refresh.Reveal())
+	}
+}
+
 func TestImportUntil(t *testing.T) {
 	now := time.Now()
 	for asked, want := range map[time.Time]time.Time{

@@ -144,6 +144,26 @@ func TestLifeNotRecordedNotDone(t *testing.T) {
 	}
 }
 
+// A grant that names no audience cannot be tried, so it does not serve.
+func TestLifeWithoutAudiences(t *testing.T) {
+	for name, act := range map[string]func(*world) error{
+		"release":  func(w *world) error { _, err := w.Release(t.Context(), partner, operator); return err },
+		"rollback": func(w *world) error { _, _, err := w.Rollback(t.Context(), partner, operator); return err },
+		"approve":  func(w *world) error { _, _, err := w.Approve(t.Context(), partner, 3, operator); return err },
+	} {
+		w := newWorld(t)
+		w.vault.grants[0].State = StateSuspended
+		w.add(Grant{Generation: 2, State: StateFallback, Fallback: time.Now().Add(time.Hour), Refresh: NewSecret("rt-f")})
+		w.add(Grant{Generation: 3, State: StateCandidate, Fallback: time.Now().Add(time.Hour), Refresh: NewSecret("rt-c")})
+		for i := range w.vault.grants {
+			w.vault.grants[i].Audiences = nil
+		}
+		if err := act(w); !errors.Is(err, ErrNoGrant) || w.entra.calls.Load() != 0 {
+			t.Errorf("%s: got %v after %d redemptions", name, err, w.entra.calls.Load())
+		}
+	}
+}
+
 func TestRollback(t *testing.T) {
 	w := newWorld(t)
 	w.add(Grant{Generation: 2, State: StateFallback, Fallback: time.Now().Add(time.Hour), Refresh: NewSecret("rt-f")})

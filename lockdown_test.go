@@ -31,6 +31,7 @@ func TestRecordsThatEnd(t *testing.T) {
 		{KindChanged, "withdraw the grant, and end the sessions of who consented", true, false, Ended{}},
 		{KindChanged, "withdrawn: local done", true, false, Ended{}},
 		{KindFailed, "withdraw the grant", false, false, Ended{}},
+		{KindChanged, "withdraw an application that is nobody's", false, false, Ended{}},
 		{KindChanged, "suspend the grant", false, false, Ended{}},
 		{KindChanged, "remove caller billing", false, true, Ended{Caller: "billing"}},
 		{KindFailed, "remove caller billing", false, false, Ended{}},
@@ -39,6 +40,9 @@ func TestRecordsThatEnd(t *testing.T) {
 		{KindChanged, "add caller billing", false, false, Ended{}},
 	} {
 		r := Record{Kind: tt.kind, Detail: tt.detail, Grant: &GrantKey{}, Expires: end}
+		if strings.Contains(tt.detail, "nobody's") {
+			r.Grant = nil
+		}
 		if r.Withdraws() != tt.withdraws {
 			t.Errorf("%s %q: withdraws: %v", tt.kind, tt.detail, r.Withdraws())
 		}
