@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -44,7 +45,7 @@ func NewOperators(cfg Config, tenant mandate.TenantID, context string) (*Operato
 		return nil, err
 	}
 	h := upstream.Direct(cfg.HTTP)
-	return &Operators{&Client{cfg: cfg, http: h, keys: newKeySet(h, keysURL(cfg))}, tenant, context}, nil
+	return &Operators{&Client{cfg: cfg, http: h, keys: newKeySet(h, keysURL(cfg)), clock: &clock{log: slog.New(slog.DiscardHandler)}}, tenant, context}, nil
 }
 
 // An OperatorStart is what an operator's own program needs for the
