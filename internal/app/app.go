@@ -176,6 +176,15 @@ func (a *App) open(ctx context.Context, c *Config) (*parts, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The audit log in a database that went back did so too. The epoch is looked
+	// at first: it is the epoch for which there is a way on.
+	m, err := c.remembered()
+	if err != nil {
+		return nil, err
+	}
+	if err := m.notBefore(a.db); err != nil {
+		return nil, err
+	}
 	if err := a.openAudit(ctx, c, p.emulated, vaults.Key); err != nil {
 		return nil, err
 	}

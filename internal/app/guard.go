@@ -44,9 +44,8 @@ func (a *App) guardState(ctx context.Context, c *Config) error {
 // guardAs verifies what is in the database, and holds it against what this host
 // remembers.
 func guardAs(ctx context.Context, db *database.DB, key vault.KeyWrapper, m memory) error {
-	if epoch, err := db.Epoch(); err == nil && epoch < m.epoch {
-		return fmt.Errorf("%w: it is in epoch %d, and this host has seen epoch %d; find out who put an older copy in its place, "+
-			"bring the newer one back, or say: mandate restore --accept-rollback", database.ErrWentBack, epoch, m.epoch)
+	if err := m.notBefore(db); err != nil {
+		return err
 	}
 	return db.Guard(ctx, database.GuardConfig{Key: key, Fingerprint: m.key})
 }

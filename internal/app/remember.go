@@ -46,6 +46,17 @@ func (c *Config) remembered() (m memory, err error) {
 	return m, err
 }
 
+// notBefore refuses a database that is in an earlier epoch than this host has
+// seen.
+func (m memory) notBefore(db *database.DB) error {
+	epoch, err := db.Epoch()
+	if err != nil || epoch >= m.epoch {
+		return nil // while the epoch is uncertain nothing is handed out
+	}
+	return fmt.Errorf("%w: it is in epoch %d, and this host has seen epoch %d; find out who put an older copy in its place, "+
+		"bring the newer one back, or say: mandate restore --accept-rollback", database.ErrWentBack, epoch, m.epoch)
+}
+
 // remember writes the epoch and the key of a database whose state was
 // verified.
 func remember(path string, db *database.DB) error {
