@@ -188,6 +188,9 @@ func known(who string) string {
 func (w Writer) facts(s stored) string {
 	n := s.content.Notice
 	lines := []string{"When: " + moment(s.created)}
+	if n.Who != "" {
+		lines = append(lines, "By: "+known(n.Who))
+	}
 	if !n.Until.IsZero() {
 		lines = append(lines, "Until: "+moment(n.Until))
 	}

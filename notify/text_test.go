@@ -20,7 +20,7 @@ func TestTexts(t *testing.T) {
 		}
 		m := w.message(stored{id: "n1", settled: true, created: time.Unix(1e9, 0), content: content{Notice: mandate.Notice{
 			Kind: k, Partner: "contoso", Grant: &contoso, Generation: 2, Who: "uid:1000", About: "ada@contoso.example", Before: "bob@contoso.example", Why: "because", Until: time.Unix(2e9, 0)}}})
-		for _, want := range []string{"Reason: because", "When: 2001-09-09 01:46 UTC", "Until: 2033-05-18", "Tenant: " + contoso.Partner.String(), "Application: Example Marketplace " + contoso.Application.String(), "Generation: 2", "Notice: n1", "https://consent.example", "help@panels.example"} {
+		for _, want := range []string{"Reason: because", "By: an operator of the service (uid:1000)", "When: 2001-09-09 01:46 UTC", "Until: 2033-05-18", "Tenant: " + contoso.Partner.String(), "Application: Example Marketplace " + contoso.Application.String(), "Generation: 2", "Notice: n1", "https://consent.example", "help@panels.example"} {
 			if !strings.Contains(m.Text, want) {
 				t.Errorf("%s does not say %q:\n%s", k, want, m.Text)
 			}

@@ -44,6 +44,7 @@ func Diagnose(c Config) Diagnosis {
 	d.witnesses(&c)
 	d.memory(&c)
 	d.operators(&c)
+	d.notices(&c)
 	d.say(Advice, "roles", "portal, broker, gateway and operator socket are one process: whoever takes over the portal has what the broker has")
 	for _, f := range CheckFiles(c) {
 		if !f.OK {
@@ -77,6 +78,24 @@ func (d *Diagnosis) keys(c *Config) {
 		d.say(Advice, "key", "%s is in the data directory: one copy of that has both the grants and what opens them; put the key on another disk, and never into the same backup", c.file(k.File))
 	default:
 		d.say(Good, "key", "%s is outside of the data directory; keep it out of the backups of that", c.file(k.File))
+	}
+}
+
+// notices looks at whether anybody hears of what they may not have wanted.
+func (d *Diagnosis) notices(c *Config) {
+	note, err := c.checkNoticeFiles()
+	n := &c.Notices
+	switch {
+	case err != nil: // said with the other files
+	case n.Mail == nil && n.Webhook == nil:
+		d.say(Bad, "notices", "%s; a consent by another user, a withdrawal or broken glass is seen by whoever looks, and told to nobody (docs/notices.md)", note)
+	case len(n.Operators) == 0 && n.Webhook == nil || n.Mail == nil:
+		if n.Mail == nil {
+			note = "only a webhook is told; the partners' contacts are told if whoever takes it passes that on (notices.mail)"
+		}
+		d.say(Advice, "notices", "%s", note)
+	default:
+		d.say(Good, "notices", "%s", note)
 	}
 }
 

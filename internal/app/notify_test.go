@@ -96,3 +96,38 @@ func TestNoticesFiles(t *testing.T) {
 		t.Error("config check does not say that nobody is told")
 	}
 }
+
+// The doctor says whether anybody hears of anything.
+func TestDoctorNotices(t *testing.T) {
+	for name, tt := range map[string]struct {
+		change func(*Notices)
+		want   string
+	}{
+		"nothing":       {func(n *Notices) { *n = Notices{} }, Bad},
+		"mail alone":    {func(n *Notices) { n.Webhook = nil }, Good},
+		"no operator":   {func(n *Notices) { n.Webhook, n.Operators = nil, nil }, Advice},
+		"webhook alone": {func(n *Notices) { n.Mail = nil }, Advice},
+		"both":          {func(*Notices) {}, Good},
+	} {
+		c, err := noticed(t)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for file, text := range map[string]string{"smtp.password": "canary", "webhook.key": "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"} {
+			path := filepath.Join(c.dir, "keys", file)
+			if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(text), 0o600)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		tt.change(&c.Notices)
+		got := ""
+		for _, r := range Diagnose(c).Remarks {
+			if r.Subject == "notices" {
+				got += r.Grade
+			}
+		}
+		if got != tt.want {
+			t.Errorf("%s: got %q, want %q", name, got, tt.want)
+		}
+	}
+}
