@@ -39,25 +39,14 @@ func (c *cli) approvalListCommand() *cobra.Command {
 oldest first. What has ended is in the audit log.`,
 		Example: "  mandate approval list",
 		Args:    words(),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := c.client()
-			if err != nil {
-				return err
-			}
-			all, err := client.Approvals(cmd.Context())
-			if err != nil {
-				return err
-			}
-			if c.json {
-				return c.printJSON(map[string]any{"approvals": all})
-			}
+		RunE: showAll(c, "approvals", (*api.Client).Approvals, func(all []mandate.Approval) error {
 			rows := make([][]cell, 0, len(all))
 			for i := range all {
 				a := &all[i]
 				rows = append(rows, []cell{{text: a.ID}, approvalState(a), {text: string(a.Caller)}, {text: approvalAbout(a)}, {text: string(a.By)}, {text: minute(a.Expires)}})
 			}
 			return table(c.out, []string{"ID", "STATE", "WHO ASKS", "WHAT", "DECIDED BY", "ENDS"}, rows)
-		},
+		}),
 	}
 }
 
@@ -85,24 +74,11 @@ is another question. Of a policy that is to be applied it tells the version, whi
 		Example:           "  mandate approval show k7q2m4xabc",
 		Args:              words("ID"),
 		ValidArgsFunction: c.complete(0, approvalIDs),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			client, err := c.client()
-			if err != nil {
-				return err
-			}
-			a, err := client.Approval(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			return c.printApproval(&a)
-		},
+		RunE:              showOne(c, (*api.Client).Approval, func(a mandate.Approval) error { return c.printApproval(&a) }),
 	}
 }
 
 func (c *cli) printApproval(a *mandate.Approval) error {
-	if c.json {
-		return c.printJSON(a)
-	}
 	rows := [][]cell{{{text: "state"}, approvalState(a)}}
 	add := func(name, text string) {
 		if text != "" {

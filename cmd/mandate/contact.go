@@ -33,17 +33,7 @@ func (c *cli) contactListCommand() *cobra.Command {
 		Example:           "  mandate partner contact list contoso",
 		Args:              words("PARTNER"),
 		ValidArgsFunction: c.complete(0, partnerNames),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			client, err := c.client()
-			if err != nil {
-				return err
-			}
-			all, err := client.Contacts(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			return c.printContacts(all)
-		},
+		RunE:              showOne(c, (*api.Client).Contacts, c.printContacts),
 	}
 }
 

@@ -36,18 +36,7 @@ for another 90 days; they are denied.`,
 		Example:           "  mandate customer list contoso\n  mandate customer list contoso --json | jq -r '.customers[].tenant'",
 		Args:              words("PARTNER"),
 		ValidArgsFunction: c.complete(0, partnerNames),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			client, err := c.client()
-			if err != nil {
-				return err
-			}
-			list, err := client.Customers(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			if c.json {
-				return c.printJSON(list)
-			}
+		RunE: showOne(c, (*api.Client).Customers, func(list api.CustomerList) error {
 			rows := make([][]cell, 0, len(list.Customers))
 			for i := range list.Customers {
 				rows = append(rows, customerRow(&list.Customers[i]))
@@ -57,7 +46,7 @@ for another 90 days; they are denied.`,
 			}
 			c.noteList(&list)
 			return nil
-		},
+		}),
 	}
 }
 

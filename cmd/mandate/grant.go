@@ -40,24 +40,13 @@ func (c *cli) grantListCommand() *cobra.Command {
   TO DO    what waits for somebody, and whose move it is`,
 		Example: "  mandate grant list\n  mandate grant list --json | jq '.grants[] | select(.candidate)'",
 		Args:    words(),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := c.client()
-			if err != nil {
-				return err
-			}
-			all, err := client.Grants(cmd.Context())
-			if err != nil {
-				return err
-			}
-			if c.json {
-				return c.printJSON(map[string]any{"grants": all})
-			}
+		RunE: showAll(c, "grants", (*api.Client).Grants, func(all []api.PartnerGrant) error {
 			rows := make([][]cell, 0, len(all))
 			for i := range all {
 				rows = append(rows, grantRow(&all[i], time.Now()))
 			}
 			return table(c.out, []string{"PARTNER", "STATE", "AGE", "USED", "LAPSES", "ENDS", "NEXT", "TO DO"}, rows)
-		},
+		}),
 	}
 }
 
@@ -158,18 +147,7 @@ decision; and what keep-alives say. PARTNER is a short name or a tenant id.`,
 		Example:           "  mandate grant show contoso\n  mandate grant show contoso --json | jq '.generations[0].evidence'",
 		Args:              words("PARTNER"),
 		ValidArgsFunction: c.complete(0, partnerNames),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			client, err := c.client()
-			if err != nil {
-				return err
-			}
-			h, err := client.History(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			if c.json {
-				return c.printJSON(h)
-			}
+		RunE: showOne(c, (*api.Client).History, func(h api.History) error {
 			if len(h.Generations) == 0 {
 				c.note("%s has not consented yet.", h.Partner)
 			}
@@ -180,7 +158,7 @@ decision; and what keep-alives say. PARTNER is a short name or a tenant id.`,
 				}
 			}
 			return nil
-		},
+		}),
 	}
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -11,7 +12,10 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/spf13/cobra"
 	"golang.org/x/term"
+
+	"github.com/mandate-sam/mandate/api"
 )
 
 // terminal reports whether w is a terminal.
@@ -33,6 +37,43 @@ func (c *cli) printJSON(v any) error {
 		e.SetIndent("", "  ")
 	}
 	return e.Encode(v)
+}
+
+// showAll returns what a command does that asks for a list and shows it: under a
+// name as JSON, or to a person.
+func showAll[T any](c *cli, name string, ask func(*api.Client, context.Context) ([]T, error), show func([]T) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, _ []string) error {
+		client, err := c.client()
+		if err != nil {
+			return err
+		}
+		all, err := ask(client, cmd.Context())
+		if err != nil {
+			return err
+		}
+		if c.json {
+			return c.printJSON(map[string]any{name: all})
+		}
+		return show(all)
+	}
+}
+
+// showOne is [showAll] for what its argument names.
+func showOne[T any](c *cli, ask func(*api.Client, context.Context, string) (T, error), show func(T) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		client, err := c.client()
+		if err != nil {
+			return err
+		}
+		one, err := ask(client, cmd.Context(), args[0])
+		if err != nil {
+			return err
+		}
+		if c.json {
+			return c.printJSON(one)
+		}
+		return show(one)
+	}
 }
 
 // note tells a person something beside the result.

@@ -99,24 +99,13 @@ func (c *cli) partnerListCommand() *cobra.Command {
 		Long:    `List shows every partner, the state of its consent, and until when that lasts.`,
 		Example: "  mandate partner list\n  mandate partner list --json | jq -r '.partners[].name'",
 		Args:    words(),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := c.client()
-			if err != nil {
-				return err
-			}
-			all, err := client.Partners(cmd.Context())
-			if err != nil {
-				return err
-			}
-			if c.json {
-				return c.printJSON(map[string]any{"partners": all})
-			}
+		RunE: showAll(c, "partners", (*api.Client).Partners, func(all []api.Partner) error {
 			rows := make([][]cell, 0, len(all))
 			for _, p := range all {
 				rows = append(rows, partnerRow(p))
 			}
 			return table(c.out, []string{"NAME", "CONSENT", "UNTIL", "BY", "TENANT", "APPLICATION"}, rows)
-		},
+		}),
 	}
 }
 
@@ -159,20 +148,9 @@ MFA, to what, and until when. PARTNER is a short name or a tenant id.`,
 		Example:           "  mandate partner show contoso",
 		Args:              words("PARTNER"),
 		ValidArgsFunction: c.complete(0, partnerNames),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			client, err := c.client()
-			if err != nil {
-				return err
-			}
-			p, err := client.Partner(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			if c.json {
-				return c.printJSON(p)
-			}
+		RunE: showOne(c, (*api.Client).Partner, func(p api.Partner) error {
 			return table(c.out, []string{p.Name, ""}, partnerFacts(p))
-		},
+		}),
 	}
 }
 
