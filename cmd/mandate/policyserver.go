@@ -118,6 +118,7 @@ func (c *cli) printDiff(d api.PolicyDiff, days int) error {
 	if c.json {
 		return c.printJSON(d)
 	}
+	c.note("Policy %s, beside number %d, which is in force.", d.Version, d.Number)
 	if err := c.printRuleChanges(d.Rules); err != nil || days == 0 {
 		return err
 	}
