@@ -312,6 +312,8 @@ func TestWithdraw(t *testing.T) {
 		"ended":            {refuseAfterEnd(revoked), true, ResultDone, true, "it is revoked"},
 		"accepted still":   {nil, true, ResultFailed, false, "still accepted"},
 		"policy refuses":   {refuseAfterEnd(&Fault{Domain: DomainGrant, OAuthError: "invalid_grant", Codes: []int{50076}}), true, ResultFailed, false, "not known"},
+		"access policy":    {refuseAfterEnd(&Fault{Domain: DomainGrant, OAuthError: "invalid_grant", Codes: []int{53003}}), true, ResultFailed, false, "not known"},
+		"not the grant's":  {refuseAfterEnd(&Fault{Domain: DomainCustomer, OAuthError: "invalid_grant"}), true, ResultFailed, false, "not known"},
 		"Entra is silent":  {refuseAfterEnd(&Fault{Domain: DomainTransient, Description: "Busy."}), true, ResultFailed, false, "not known"},
 		"not permitted":    {func(w *world) { w.prober.endErr = &Fault{Domain: DomainAudience, Status: 403} }, true, ResultNotPermitted, false, "were not ended"},
 		"fails":            {func(w *world) { w.prober.endErr = &Fault{Domain: DomainTransient} }, true, ResultFailed, false, "were not ended"},
@@ -333,6 +335,13 @@ func TestWithdraw(t *testing.T) {
 				if err != nil || r.Upstream.Result != tt.upstream || r.Revoked != tt.revoked || !strings.Contains(r.Upstream.Text, tt.says) {
 					t.Errorf("got %+v, %v", r, err)
 				}
+				first, last := w.audit.records[0], w.audit.last()
+				if strings.HasSuffix(first.Detail, ", and end the sessions of who consented") != tt.ask || first.User == nil || *first.User != adele {
+					t.Errorf("recorded before: %+v", first)
+				}
+				if strings.HasSuffix(last.Detail, "; revoked at Entra") != tt.revoked {
+					t.Errorf("recorded after: %+v", last)
+				}
 				all := r.Local.Text + r.Upstream.Text + r.Tokens.Text + r.Copies.Text + w.audit.last().Detail
 				if strings.Contains(all, "revoked") != tt.revoked {
 					t.Errorf("revoked is %v, and the report says %q", tt.revoked, all)
@@ -340,7 +349,7 @@ func TestWithdraw(t *testing.T) {
 				if strings.Contains(all, "rt-") || strings.Contains(all, "at-") {
 					t.Errorf("the report has a token: %s", all)
 				}
-				if r.Alive != 2 || r.Tokens.Result != ResultNotPermitted || r.Tokens.Until.IsZero() || !strings.Contains(r.Copies.Text, "soft-deleted") {
+				if r.Alive != 2 || r.Tokens.Result != ResultNotPermitted || r.Tokens.Until.IsZero() || !strings.Contains(r.Copies.Text, "a soft-deleted secret (until ") {
 					t.Errorf("tokens %+v, copies %+v", r.Tokens, r.Copies)
 				}
 				if r.Copies.Result == ResultDone != tt.revoked || r.Copies.Until.IsZero() != tt.revoked {
@@ -383,10 +392,24 @@ func TestWithdrawUnknowns(t *testing.T) {
 	if err != nil || r.Tokens.Result != ResultFailed || r.Copies.Result != ResultNotPermitted || !r.Copies.Until.IsZero() {
 		t.Errorf("got %+v, %v", r, err)
 	}
+	if !strings.Contains(r.Copies.Text, "is not known") {
+		t.Errorf("when copies are harmless: %q", r.Copies.Text)
+	}
 	w = newWorld(t)
+	w.vault.grants[0].Audiences = twoAudiences
 	w.cfg.Issued, w.cfg.Sessions = nil, nil
 	r, err = w.Withdraw(t.Context(), partner, true, operator)
 	if err != nil || r.Tokens.Result != ResultFailed || r.Upstream.Result != ResultNotPermitted {
 		t.Errorf("got %+v, %v", r, err)
+	}
+	// A fall-back alone is not held; that is said, and who it was is not.
+	w = newWorld(t)
+	w.vault.grants[0].State, w.prober.alive = StateFallback, 0
+	r, err = w.Withdraw(t.Context(), partner, true, operator)
+	if err != nil || r.Upstream.Result != ResultFailed || !strings.Contains(r.Upstream.Text, "could not be opened") || w.audit.records[0].User != nil {
+		t.Errorf("got %+v, %v; recorded %+v", r, err, w.audit.records[0])
+	}
+	if r.Tokens.Result != ResultDone || r.Alive != 0 {
+		t.Errorf("tokens %+v", r.Tokens)
 	}
 }
