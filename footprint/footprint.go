@@ -127,9 +127,11 @@ func Measure(s Subject, records iter.Seq2[mandate.Record, error]) (Report, error
 	return s.report(all), nil
 }
 
-// about reports whether a record is of a use of the subject's rights.
+// about reports whether a record is of a use of the subject's rights. What this
+// server itself asked for names no use; what it needs is known, and no proof
+// that anybody needed the rest of what its tokens carried.
 func (s *Subject) about(r *mandate.Record) bool {
-	return r.Kind == mandate.KindIssued && r.Grant != nil && *r.Grant == s.Grant.Key && r.Audience != "" &&
+	return r.Kind == mandate.KindIssued && r.Use != "" && r.Grant != nil && *r.Grant == s.Grant.Key && r.Audience != "" &&
 		(s.Customer.IsZero() || r.Tenant == s.Customer) && !r.Time.Before(s.From) && r.Time.Before(s.To)
 }
 

@@ -49,6 +49,13 @@ func used(audience mandate.Audience, detail string, scopes ...mandate.Scope) man
 	return r
 }
 
+// own returns the record of a token that the server had for itself.
+func own(audience mandate.Audience, scopes ...mandate.Scope) mandate.Record {
+	r := used(audience, "", scopes...)
+	r.Use = ""
+	return r
+}
+
 func all(records ...mandate.Record) iter.Seq2[mandate.Record, error] {
 	return func(yield func(mandate.Record, error) bool) {
 		for _, r := range records {
@@ -83,6 +90,8 @@ func TestMeasure(t *testing.T) {
 			"partnercenter/user_impersonation=drop graph/Directory.ReadWrite.All=drop graph/User.Read=drop arm/user_impersonation=drop"},
 		{"a token keeps what it carried", adatum, []mandate.Record{used("https://graph", "", "User.Read")},
 			"partnercenter/user_impersonation=drop graph/Directory.ReadWrite.All=drop graph/User.Read=unknown arm/user_impersonation=drop"},
+		{"what the server itself asked for", adatum, []mandate.Record{own("https://graph", "Directory.ReadWrite.All")},
+			"partnercenter/user_impersonation=drop graph/Directory.ReadWrite.All=drop graph/User.Read=drop arm/user_impersonation=drop"},
 		{"a call that is known", adatum, []mandate.Record{used("https://graph", "GET /v1.0/users", "Directory.ReadWrite.All", "User.Read")},
 			"partnercenter/user_impersonation=drop graph/Directory.ReadWrite.All=drop graph/User.Read=drop graph/User.Read.All=add arm/user_impersonation=drop"},
 		{"a call that is not known", adatum, []mandate.Record{used("https://graph", "GET /v1.0/users"), used("https://graph", "PATCH /v1.0/users/ada")},

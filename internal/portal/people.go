@@ -46,10 +46,9 @@ type Person struct {
 // freshFor is for how long somebody who signed in may change something.
 const freshFor = 10 * time.Minute
 
-// fresh reports whether the person signed in just now.
-func (p *Person) fresh(now time.Time) bool {
-	return !p.SignedIn.IsZero() && now.Sub(p.SignedIn) < freshFor
-}
+// fresh reports whether the person signed in just now. If that is not known it
+// was long ago.
+func (p *Person) fresh(now time.Time) bool { return now.Sub(p.SignedIn) < freshFor }
 
 // may reports whether a person has a role. Whoever has any can look.
 func (p *Person) may(role string) bool {
