@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/mandate-sam/mandate/api"
@@ -18,8 +19,17 @@ import (
 	"github.com/mandate-sam/mandate/notify"
 )
 
+// toldDemo is a demonstration that tells people.
+type toldDemo struct {
+	*Demo
+	mail  *mailtest.Server
+	hooks chan string // what the webhook got
+	down  atomic.Bool // the webhook answers 500
+	log   *logbook
+}
+
 // beginTold starts a demonstration that tells people, by mail and webhook.
-func beginTold(t *testing.T) (*Demo, *mailtest.Server, <-chan string, *logbook) {
+func beginTold(t *testing.T) *toldDemo {
 	t.Helper()
 	d, log := begin(t, Config{Idle: true})
 	certificate, err := d.Emulator.CA().Issue("127.0.0.1")
@@ -27,10 +37,13 @@ func beginTold(t *testing.T) (*Demo, *mailtest.Server, <-chan string, *logbook) 
 		t.Fatal(err)
 	}
 	server := mailtest.Start(t, mailtest.Config{Password: "smtp-password-canary", TLS: &tls.Config{Certificates: []tls.Certificate{certificate}}})
-	hooks := make(chan string, 100)
-	hook := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	told := &toldDemo{Demo: d, mail: server, hooks: make(chan string, 100), log: log}
+	hook := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		b, _ := io.ReadAll(r.Body)
-		hooks <- string(b)
+		if told.down.Load() {
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+		told.hooks <- string(b)
 	}))
 	t.Cleanup(hook.Close)
 	for name, text := range map[string]string{"smtp.password": "smtp-password-canary\n", "webhook.key": "whsec_d2ViaG9vay1rZXktY2FuYXJ5LTAxMjM0NTY3\n"} {
@@ -47,7 +60,7 @@ applications:
 	if err := d.serve(context.WithoutCancel(t.Context())); err != nil {
 		t.Fatal(err)
 	}
-	return d, server, hooks, log
+	return told
 }
 
 // told waits for n mails and returns them by whom they went to, with the
@@ -78,7 +91,7 @@ func told(t *testing.T, s *mailtest.Server, n int) map[string]string {
 // decided. No secret is in what they are told, nor a link.
 func TestNoticeOfAnotherUser(t *testing.T) {
 	t.Parallel()
-	d, server, hooks, log := beginTold(t)
+	d := beginTold(t)
 	ctx := t.Context()
 	if p := d.attempt(t, attempt{invited: User, user: User}); contains(p.Text(), "Consent") != nil {
 		t.Fatalf("%q", p.Text())
@@ -86,14 +99,14 @@ func TestNoticeOfAnotherUser(t *testing.T) {
 	var seen strings.Builder
 	check := func(what string, want ...string) {
 		t.Helper()
-		got := told(t, server, len(want))
+		got := told(t, d.mail, len(want))
 		for _, to := range want {
 			if contains(got[to], what) != nil {
 				t.Errorf("%s was told %q, want %q; told: %v", to, got[to], what, got)
 			}
 			seen.WriteString(got[to])
 		}
-		body := <-hooks
+		body := <-d.hooks
 		if contains(body, what) != nil {
 			t.Errorf("the webhook got %s, want %q", body, what)
 		}
@@ -138,5 +151,38 @@ func TestNoticeOfAnotherUser(t *testing.T) {
 		t.Errorf("a link is in what people were told: %s", text)
 	}
 	d.search(t, append(d.fileCanaries(t, Config{}), canary{"mail password", "smtp-password-canary", "smtp.password"},
-		canary{"webhook key", "d2ViaG9vay1rZXktY2FuYXJ5LTAxMjM0NTY3", "webhook.key"}, canary{"webhook's path", "webhook-path-canary", "mandate.yaml"}), log.String(), text)
+		canary{"webhook key", "d2ViaG9vay1rZXktY2FuYXJ5LTAxMjM0NTY3", "webhook.key"}, canary{"webhook's path", "webhook-path-canary", "mandate.yaml"}), d.log.String(), text)
+}
+
+// What could not be delivered before the server was stopped is delivered by the
+// next one, and what was delivered is not told again.
+func TestNoticeAcrossRestart(t *testing.T) {
+	t.Parallel()
+	d := beginTold(t)
+	d.down.Store(true)
+	if p := d.attempt(t, attempt{invited: User, user: User}); contains(p.Text(), "Consent") != nil {
+		t.Fatalf("%q", p.Text())
+	}
+	first := <-d.hooks
+	told(t, d.mail, 1)
+	d.stopProduct(t)
+	<-d.Done
+	d.down.Store(false)
+	if err := d.serve(context.WithoutCancel(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	all, err := d.Operator.Notices(t.Context(), notify.Query{State: notify.StateWaiting})
+	if err != nil || len(all.Notices) != 1 {
+		t.Fatalf("waiting: %+v, %v", all, err)
+	}
+	n, err := d.Operator.RetryNotice(t.Context(), all.Notices[0].ID, api.ActRequest{})
+	if err != nil || n.Deliveries[1].Way != "webhook" || n.Deliveries[1].Attempts < 1 || !strings.Contains(n.Deliveries[1].Fault, "answered 500") {
+		t.Fatalf("got %+v, %v", n, err)
+	}
+	if again := <-d.hooks; again != first {
+		t.Errorf("told %s, and before %s", again, first)
+	}
+	if mails := d.mail.Mails(); len(mails) != 1 {
+		t.Errorf("%d mails, want the one of before", len(mails))
+	}
 }
