@@ -52,3 +52,28 @@ func TestRevocationDenies(t *testing.T) {
 		t.Errorf("where it is not known: %v", err)
 	}
 }
+
+// A reach covers what fits all of its fields, and a field that is not said fits
+// everything.
+func TestReachCovers(t *testing.T) {
+	q := ask()
+	other := q.Partner.Key
+	other.Cloud = "other"
+	for _, tt := range []struct {
+		reach Reach
+		want  bool
+	}{
+		{Reach{}, true},
+		{Reach{Partner: q.Partner.Key}, true}, {Reach{Partner: other}, false},
+		{Reach{Customer: q.Tenant}, true}, {Reach{Customer: litware}, false},
+		{Reach{Caller: q.Caller}, true}, {Reach{Caller: "other"}, false},
+		{Reach{Audience: q.Audience}, true}, {Reach{Audience: "https://other.example"}, false},
+		{Reach{q.Partner.Key, q.Tenant, q.Caller, q.Audience}, true},
+		{Reach{other, q.Tenant, q.Caller, q.Audience}, false}, {Reach{q.Partner.Key, litware, q.Caller, q.Audience}, false},
+		{Reach{q.Partner.Key, q.Tenant, "other", q.Audience}, false}, {Reach{q.Partner.Key, q.Tenant, q.Caller, "https://other.example"}, false},
+	} {
+		if got := tt.reach.Covers(&q); got != tt.want {
+			t.Errorf("%+v: covered: %t", tt.reach, got)
+		}
+	}
+}

@@ -270,34 +270,45 @@ func TestStatesNeverSeenTogether(t *testing.T) {
 	})
 }
 
-// TestNothingIsKeptInALaterEpoch: whatever it was that changed.
+// TestNothingIsKeptInALaterEpoch: whatever it was that changed, and though
+// somebody else has rotated before.
 func TestNothingIsKeptInALaterEpoch(t *testing.T) {
 	onBoth(t, func(t *testing.T, cfg database.Config) {
 		ctx := t.Context()
 		v := replicas(t, cfg)[0]
 		c, g := holding(t, v)
 		w := c.wanted(g, "https://example.com")
-		turn, err := c.take(ctx, w)
-		if err != nil {
-			t.Fatal(err)
-		}
-		epoch := epochOf(t, v.db)
-		if err := v.db.Change(ctx, func(*database.Tx) error { return nil }); err != nil {
-			t.Fatal(err)
-		}
-		for name, k := range map[string]mandate.Keep{
-			"nothing":         {},
-			"a refresh token": {Next: mandate.NewSecret("next")},
-			"an access token": {Turn: turn, Token: c.accessToken(g, w, "access")},
-			"both":            {Turn: turn, Token: c.accessToken(g, w, "access"), Next: mandate.NewSecret("next")},
-		} {
-			k.Grant, k.Epoch = g, epoch
-			if err := v.Keep(ctx, k); !errors.Is(err, mandate.ErrSuperseded) {
-				t.Errorf("Keep of %s: got error %v, want %v", name, err, mandate.ErrSuperseded)
+		for version := g.Version; version < g.Version+2; version++ {
+			turn, err := c.take(ctx, w)
+			if err != nil {
+				t.Fatal(err)
 			}
-		}
-		if now, err := v.Open(ctx, contoso); err != nil || now.Version != g.Version {
-			t.Errorf("Open: got version %d, %v, want %d", now.Version, err, g.Version)
+			epoch := epochOf(t, v.db)
+			if version > g.Version {
+				if err := v.Keep(ctx, mandate.Keep{Grant: g, Epoch: epoch, Next: mandate.NewSecret("of another")}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := v.db.Change(ctx, func(*database.Tx) error { return nil }); err != nil {
+				t.Fatal(err)
+			}
+			for name, k := range map[string]mandate.Keep{
+				"nothing":         {},
+				"a refresh token": {Next: mandate.NewSecret("next")},
+				"an access token": {Turn: turn, Token: c.accessToken(g, w, "access")},
+				"both":            {Turn: turn, Token: c.accessToken(g, w, "access"), Next: mandate.NewSecret("next")},
+			} {
+				k.Grant, k.Epoch = g, epoch
+				if err := v.Keep(ctx, k); !errors.Is(err, mandate.ErrSuperseded) {
+					t.Errorf("Keep of %s: got error %v, want %v", name, err, mandate.ErrSuperseded)
+				}
+			}
+			if now, err := v.Open(ctx, contoso); err != nil || now.Version != version {
+				t.Errorf("Open: got version %d, %v, want %d", now.Version, err, version)
+			}
+			if err := v.Release(ctx, turn); err != nil {
+				t.Fatal(err)
+			}
 		}
 	})
 }
