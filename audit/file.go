@@ -60,7 +60,8 @@ type fileStore struct {
 	segs   []segment
 	end    tail
 	chains map[string]link
-	broken bool // what lies beyond the end may be rubbish
+	seen   map[string]int64 // while loading: where the last record of each chain is
+	broken bool             // what lies beyond the end may be rubbish
 }
 
 // openFiles opens the log in dir, creating it if there is none.

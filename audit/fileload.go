@@ -43,6 +43,8 @@ func (s *fileStore) load() (err error) {
 	if err := errors.Join(s.leafFile.Truncate(s.end.front.size*leafRow), s.tileFile.Truncate(s.end.front.size/tileWidth*tlog.HashSize)); err != nil {
 		return err
 	}
+	s.seen = make(map[string]int64)
+	defer func() { s.seen = nil }()
 	for i := from; i < len(s.segs); i++ {
 		if err := s.replay(&s.segs[i], i == len(s.segs)-1); err != nil {
 			return fmt.Errorf("%s: %w", s.path(s.segs[i].first), err)
@@ -159,7 +161,7 @@ func (s *fileStore) follow(line []byte) (tlog.Hash, error) {
 		if t.index != s.end.front.size {
 			return t.leaf, fmt.Errorf("it says that it is %d", t.index)
 		}
-		s.chains[t.chain] = link{t.seq, t.leaf}
+		s.chains[t.chain], s.seen[t.chain] = link{t.seq, t.leaf}, t.index
 		return t.leaf, nil
 	}
 	h, _, err := parseHead(line)
@@ -171,10 +173,13 @@ func (s *fileStore) follow(line []byte) (tlog.Hash, error) {
 	case h.index != s.end.front.size:
 		return tlog.Hash{}, fmt.Errorf("it says that it is %d", h.index)
 	case known && (h.seq != last.seq+1 || h.prev != last.hash):
-		return tlog.Hash{}, fmt.Errorf("it does not follow record %d of %q", last.seq, h.chain)
+		if at, ok := s.seen[h.chain]; ok {
+			return tlog.Hash{}, fmt.Errorf("it was not written after record %d, the one before it about the same partner, as that is now: that was changed, or another was put in its place", at)
+		}
+		return tlog.Hash{}, fmt.Errorf("it does not follow number %d of %q", last.seq, h.chain)
 	}
 	leaf := tlog.RecordHash(line)
-	s.chains[h.chain] = link{h.seq, leaf}
+	s.chains[h.chain], s.seen[h.chain] = link{h.seq, leaf}, h.index
 	s.end.epoch = max(s.end.epoch, h.epoch)
 	return leaf, nil
 }

@@ -12,8 +12,9 @@ import (
 	"github.com/mandate-sam/mandate/internal/database"
 )
 
-// hashRows reads n hashes in the order of their numbers.
-func (s *sqlStore) hashRows(ctx context.Context, query string, from, n int64) ([]tlog.Hash, error) {
+// hashRows reads n hashes with their numbers, in that order. What is missing is
+// named as it would be called.
+func (s *sqlStore) hashRows(ctx context.Context, query, called string, from, n int64) ([]tlog.Hash, error) {
 	rows, err := s.db.Query(ctx, query, from, from+n)
 	if err != nil {
 		return nil, err
@@ -21,12 +22,16 @@ func (s *sqlStore) hashRows(ctx context.Context, query string, from, n int64) ([
 	defer rows.Close()
 	out := make([]tlog.Hash, 0, n)
 	for rows.Next() {
+		var index int64
 		var hash []byte
-		if err := rows.Scan(&hash); err != nil {
+		if err := rows.Scan(&index, &hash); err != nil {
 			return nil, err
 		}
+		if index != from+int64(len(out)) {
+			break
+		}
 		if len(hash) != tlog.HashSize {
-			return nil, fmt.Errorf("a hash has %d bytes", len(hash))
+			return nil, fmt.Errorf("%w: the hash of %s %d has %d bytes", ErrChanged, called, index, len(hash))
 		}
 		out = append(out, tlog.Hash(hash))
 	}
@@ -34,19 +39,19 @@ func (s *sqlStore) hashRows(ctx context.Context, query string, from, n int64) ([
 		return nil, err
 	}
 	if int64(len(out)) != n {
-		return nil, fmt.Errorf("%w: from %d on there are %d hashes where %d are expected", ErrChanged, from, len(out), n)
+		return nil, fmt.Errorf("%w: %s %d is missing", ErrChanged, called, from+int64(len(out)))
 	}
 	return out, nil
 }
 
 // leaves implements [hashes].
 func (s *sqlStore) leaves(ctx context.Context, from, n int64) ([]tlog.Hash, error) {
-	return s.hashRows(ctx, `SELECT leaf FROM audit_entries WHERE idx >= $1 AND idx < $2 ORDER BY idx`, from, n)
+	return s.hashRows(ctx, `SELECT idx, leaf FROM audit_entries WHERE idx >= $1 AND idx < $2 ORDER BY idx`, "record", from, n)
 }
 
 // tiles implements [hashes].
 func (s *sqlStore) tiles(ctx context.Context, from, n int64) ([]tlog.Hash, error) {
-	return s.hashRows(ctx, `SELECT hash FROM audit_tiles WHERE idx >= $1 AND idx < $2 ORDER BY idx`, from, n)
+	return s.hashRows(ctx, `SELECT idx, hash FROM audit_tiles WHERE idx >= $1 AND idx < $2 ORDER BY idx`, "tile", from, n)
 }
 
 // read implements [store].
