@@ -306,7 +306,9 @@ type Prober interface {
 }
 
 // A Vault keeps grants, sealed. Package vault has implementations and the
-// conformance test for others.
+// conformance test for others. What it keeps beside its database, a key or
+// sealed tokens, may not answer: then the error is a transient [*Fault] that
+// wraps [ErrUnavailable], and is left alone for a while like one of Entra's.
 type Vault interface {
 	// Head returns the active generation of a grant without its refresh
 	// token, or a [*NoGrantError] that says why there is none. A grant past
