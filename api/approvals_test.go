@@ -132,6 +132,20 @@ func TestApprovalActNames(t *testing.T) {
 
 const loosensRight = loosens
 
+func TestApprovalSecondPersonConfiguration(t *testing.T) {
+	for _, tt := range []struct {
+		acts []string
+		ok   bool
+	}{
+		{nil, true}, {[]string{"policy apply", "caller add", "key rotate"}, true}, {[]string{"polcy apply"}, false}, {[]string{"policy apply", ""}, false},
+		{[]string{"partner invite"}, false}, {[]string{"approval give"}, false}, {[]string{"grant suspend"}, false},
+	} {
+		if err := CheckSecondPerson(tt.acts); (err == nil) != tt.ok || err != nil && !errors.Is(err, mandate.ErrInvalid) {
+			t.Errorf("%q: got %v", tt.acts, err)
+		}
+	}
+}
+
 // The second person is a person where people sign in, whatever glass is broken,
 // and has to be somebody else; yes, no and taking back are recorded first.
 func TestApprovalGivenByAPerson(t *testing.T) {

@@ -62,6 +62,29 @@ func TestPolicyEngineFollows(t *testing.T) {
 	}
 }
 
+// What operators do is forbidden by the rules in force and by nothing else;
+// whoever is to put the first in force can.
+func TestPolicyEngineOfOperators(t *testing.T) {
+	k := new(fakeKeeper)
+	e := NewEngine(EngineConfig{Keeper: k, Clouds: clouds()})
+	act := &Act{Caller: "uid:1", Name: "policy apply", Loosens: true}
+	if d := e.Administer(act); !d.Allowed {
+		t.Errorf("no policy: %+v", d)
+	}
+	k.put(1, good)
+	if d := e.Administer(act); !d.Allowed || d.Policy == "" {
+		t.Errorf("no rule about it: %+v", d)
+	}
+	k.put(2, `@id("no") forbid (principal, action == Action::"administer", resource);`+good)
+	if d := e.Administer(act); d.Allowed || d.Rule != "no" {
+		t.Errorf("forbidden: %+v", d)
+	}
+	k.err = mandate.ErrUnavailable
+	if d := e.Administer(act); d.Allowed || !strings.HasPrefix(d.Reason, "no rule") {
+		t.Errorf("a policy that is not known: %+v", d)
+	}
+}
+
 // No request is decided by an old policy once the keeper names a new one,
 // however many ask meanwhile.
 func TestPolicyEngineSwitchesAtOnce(t *testing.T) {

@@ -33,6 +33,8 @@ callers:
 		{people, "allow: [{object: 11111111-2222-3333-4444-555555555555, roles: [viewer]}]", "allow: []", "allow"},
 		{people, "tenant: 11111111-2222-3333-4444-555555555555", "tenant: common", "tenant"},
 		{people, "operators:", "operators:\n  uids: [-1]", "uids"},
+		{people, "operators:", "operators:\n  second_person: [policy apply]", ""},
+		{people, "operators:", "operators:\n  second_person: [approval give]", "operators.second_person"},
 		{callers, "https://mandate.example.com/callers", "https://github.com/octo", "audience"},
 		{callers, "api://mandate", "api://AzureADTokenExchange", "audience"},
 		{callers, "mandate-callers", "https://kubernetes.default.svc", "audience"},
