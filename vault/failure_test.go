@@ -1,8 +1,12 @@
 package vault
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"testing"
 
+	"github.com/mandate-sam/mandate"
 	"github.com/mandate-sam/mandate/internal/database"
 	"github.com/mandate-sam/mandate/internal/pgtest"
 )
@@ -121,4 +125,41 @@ func (h *fakeHome) fail(err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.busy = err
+}
+
+// down is a keeper of keys that does not answer.
+type down struct{}
+
+func (down) Wrap(context.Context, []byte) (string, []byte, error) {
+	return "", nil, fmt.Errorf("no answer: %w", mandate.ErrUnavailable)
+}
+
+func (down) Unwrap(context.Context, string, []byte) ([]byte, error) {
+	return nil, fmt.Errorf("no answer: %w", mandate.ErrUnavailable)
+}
+
+// A keeper of keys that does not answer is a fault that passes, so that it is
+// left alone for a while; a grant that does not open is none.
+func TestKeeperDown(t *testing.T) {
+	ctx := t.Context()
+	v := newVault(t, openDB(t, sqlite(t)), openKeys(t, t.TempDir()+"/keys"))
+	g := activate(t, v, candidate(v.db, contoso, 1, "refresh"))
+	other, err := New(Config{DB: v.db, Key: down{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, opened := other.Open(ctx, contoso)
+	for name, err := range map[string]error{"Open": opened, "Keep": rotate(ctx, other, g, "next")} {
+		var f *mandate.Fault
+		if !errors.As(err, &f) || f.Domain != mandate.DomainTransient || f.Remedy != mandate.RemedyRetry || !errors.Is(err, mandate.ErrUnavailable) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	strange := newVault(t, v.db, openKeys(t, t.TempDir()+"/keys"))
+	if _, err := strange.Open(ctx, contoso); err == nil || errors.Is(err, mandate.ErrUpstream) {
+		t.Errorf("with a key that is another's: %v", err)
+	}
+	if g, err := newVaultLike(t, v).Open(ctx, contoso); err != nil || g.Refresh.Reveal() != "refresh" {
+		t.Errorf("and then: %v", err)
+	}
 }
