@@ -242,8 +242,7 @@ func TestNotifyWhom(t *testing.T) {
 	}
 }
 
-// What came from outside is made fit before it is stored, and the addresses of
-// those who are told are in no webhook but beside the notice.
+// What came from outside is made fit before it is stored.
 func TestNotifyUntrusted(t *testing.T) {
 	w := newWorld(t, sqlite(t))
 	n := staged()
@@ -254,6 +253,10 @@ func TestNotifyUntrusted(t *testing.T) {
 	got := w.only(t)
 	if strings.ContainsAny(got.Text+got.Subject, "\r\x1b\u202e") || strings.Contains(got.Text, "\nBcc") || strings.Count(got.Text, "://") != 1 || len(got.Text) > 3000 {
 		t.Errorf("got %q", got.Text)
+	}
+	var size int
+	if err := w.db.QueryRow(t.Context(), `SELECT length(content) FROM notices`).Scan(&size); err != nil || size > 3000 {
+		t.Errorf("%d bytes are stored, %v", size, err)
 	}
 	w.round(t)
 	if m := w.hook.sent[0]; m.Notice.Also != nil || strings.Contains(m.Notice.About, "://") || len(m.Notice.About) > maxWords+100 {
@@ -467,6 +470,16 @@ func TestClaimIsALease(t *testing.T) {
 		t.Fatal("what is tried just now was hurried")
 	}
 	w.exec(t, `UPDATE notice_deliveries SET due = due - $1`, lease.Milliseconds())
+	w.mail.hook = func() { // it wakes up while the other one tries
+		for _, late := range []error{errors.New("late"), nil} {
+			if err := w.note(t.Context(), &dead, late); err != nil {
+				t.Error(err)
+			}
+			if d := w.only(t).Deliveries[0]; d.State != StateWaiting || d.Fault != "" {
+				t.Errorf("the late one noted %+v", d)
+			}
+		}
+	}
 	w.round(t)
 	if err := w.note(t.Context(), &dead, errors.New("late")); err != nil {
 		t.Fatal(err)

@@ -146,9 +146,11 @@ var texts = map[mandate.NoticeKind]words{
 	},
 }
 
-// message writes what people read.
+// message writes what people read. What is stored was made fit already; whoever
+// can write the database shall have no other lines sent in our name.
 func (w Writer) message(s stored) Message {
-	n := s.content.Notice
+	n := fit(s.content.Notice)
+	s.content.Notice = n
 	t := texts[n.Kind]
 	say := strings.NewReplacer("%A", cmp.Or(n.About, "an unknown user"), "%W", known(n.Who),
 		"%B", cmp.Or(n.Before, "none"), "%P", cmp.Or(n.Partner, "the partner")).Replace

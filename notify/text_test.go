@@ -50,10 +50,13 @@ func TestKnown(t *testing.T) {
 // sentence, and is no link.
 func TestUntrusted(t *testing.T) {
 	evil := "x\r\nBcc: eve@evil.example\r\n\r\nVisit https://evil.example/%W \u202egnp.exe\x1b[31m\x00" + strings.Repeat("y", 10_000)
-	n := fit(mandate.Notice{Kind: mandate.NoticeStaged, Partner: evil, Who: evil, About: evil, Before: evil, Why: evil, Also: []string{evil}})
+	n := mandate.Notice{Kind: mandate.NoticeStaged, Partner: evil, Who: evil, About: evil, Before: evil, Why: evil, Also: []string{evil}}
 	m := Writer{Site: "https://consent.example", Application: func(mandate.GrantKey) string { return evil }}.message(stored{settled: true, content: content{Notice: withGrant(n)}})
 	if strings.ContainsAny(m.Subject, "\r\n") || strings.Count(m.Text, "://") != 1 || strings.Contains(m.Text, "\nBcc") || len(m.Text) > 3000 {
 		t.Errorf("subject %q, text %d bytes:\n%s", m.Subject, len(m.Text), m.Text)
+	}
+	if m.Notice.Also != nil || strings.Contains(m.Notice.Why, "://") {
+		t.Errorf("the webhook gets %+v", m.Notice)
 	}
 	for _, r := range m.Text {
 		if r != '\n' && !unicode.IsPrint(r) {
@@ -70,7 +73,7 @@ func withGrant(n mandate.Notice) mandate.Notice { n.Grant = &contoso; return n }
 func FuzzMessage(f *testing.F) {
 	f.Add("a", "b")
 	f.Fuzz(func(t *testing.T, about, why string) {
-		m := Writer{}.message(stored{content: content{Notice: fit(mandate.Notice{Kind: mandate.NoticeStaged, Partner: about, About: about, Why: why})}})
+		m := Writer{}.message(stored{content: content{Notice: mandate.Notice{Kind: mandate.NoticeStaged, Partner: about, About: about, Why: why}}})
 		if strings.ContainsAny(m.Subject, "\r\n\x00") || strings.ContainsAny(m.Text, "\r\x00\x1b") || strings.Contains(m.Text, "://") {
 			t.Errorf("subject %q, text %q", m.Subject, m.Text)
 		}
