@@ -2,7 +2,11 @@ package demo
 
 import (
 	"bytes"
+	"database/sql"
+	"errors"
 	"io/fs"
+	"iter"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -130,6 +134,7 @@ func TestCanaries(t *testing.T) {
 			seen.WriteString(err.Error())
 		}
 
+		seen.WriteString(exports(t, d.Operator))
 		d.stopProduct(t)
 		g, err := d.openVault(t, d.File("keys/mandate.key")).Open(t.Context(), contosoKey(t))
 		if err != nil {
@@ -172,7 +177,20 @@ func (d *Demo) fileCanaries(t *testing.T, cfg Config) []canary {
 // in what was shown.
 func (d *Demo) search(t *testing.T, canaries []canary, log, seen string) {
 	t.Helper()
-	texts := map[string][]byte{"(log)": []byte(log), "(pages and answers)": []byte(seen)}
+	texts := d.files(t)
+	texts["(log)"], texts["(pages and answers)"] = []byte(log), []byte(seen)
+	for _, name := range []string{"data/mandate.db", "data/audit/00000000000000000000.log", "keys/mandate.key"} {
+		if len(texts[name]) == 0 {
+			t.Errorf("there is no %s to search", name)
+		}
+	}
+	hunt(t, canaries, texts)
+}
+
+// files returns every file below the directory.
+func (d *Demo) files(t *testing.T) map[string][]byte {
+	t.Helper()
+	texts := make(map[string][]byte)
 	err := filepath.WalkDir(d.Dir, func(path string, e fs.DirEntry, err error) error {
 		if err != nil || !e.Type().IsRegular() {
 			return err
@@ -187,11 +205,12 @@ func (d *Demo) search(t *testing.T, canaries []canary, log, seen string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"data/mandate.db", "data/audit/00000000000000000000.log", "keys/mandate.key"} {
-		if len(texts[name]) == 0 {
-			t.Errorf("there is no %s to search", name)
-		}
-	}
+	return texts
+}
+
+// hunt fails for a canary that is where it may not be.
+func hunt(t *testing.T, canaries []canary, texts map[string][]byte) {
+	t.Helper()
 	for _, c := range canaries {
 		if len(c.value) < 16 {
 			t.Errorf("the canary of %s is %d bytes long: a bad canary", c.what, len(c.value))
@@ -203,6 +222,116 @@ func (d *Demo) search(t *testing.T, canaries []canary, log, seen string) {
 		}
 		if c.in != "" && !bytes.Contains(texts[c.in], []byte(c.value)) {
 			t.Errorf("%s is not in %s, so nothing was tested", c.what, c.in)
+		}
+	}
+}
+
+// exports returns the audit log in every form.
+func exports(t *testing.T, operator *api.Client) string {
+	t.Helper()
+	var b strings.Builder
+	for _, q := range []url.Values{
+		{"format": {"jsonl"}}, {"format": {"jsonl"}, "partner": {Partner}}, {"format": {"csv"}}, {"format": {"ocsf"}}, {"format": {"keys"}, "partner": {Partner}},
+	} {
+		before := b.Len()
+		if err := operator.ExportAudit(t.Context(), &b, q); err != nil || b.Len() == before {
+			t.Fatalf("export %v: %d bytes, %v", q, b.Len()-before, err)
+		}
+	}
+	records, err := operator.Audit(t.Context(), 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range records {
+		b.Write(r)
+	}
+	return b.String()
+}
+
+// The same with PostgreSQL, where replicas share sealed tokens, and where the
+// audit log is: nothing of it is in any table, column or export.
+func TestCanariesPostgreSQL(t *testing.T) {
+	f := newFleet(t, 1)
+	operator := f.replicas[0].client
+	secret, err := operator.AddCaller(t.Context(), "demo-service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	service, err := api.NewClient(f.API, f.Emulator.Client(), "demo-service", secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	canaries := append(f.fileCanaries(t, Config{}), canary{"caller's secret", secret.Reveal(), ""})
+	for _, audience := range []string{"graph", "partnercenter", "arm"} {
+		tok, err := service.Token(t.Context(), api.TokenRequest{Partner: Partner, Audience: audience, Purpose: Purpose})
+		if err != nil {
+			t.Fatal(err)
+		}
+		canaries = append(canaries, canary{"access token for " + audience, tok.Access.Reveal(), ""})
+	}
+	if _, err := service.Token(t.Context(), api.TokenRequest{Partner: Partner, Audience: "graph", Purpose: "nothing"}); err == nil {
+		t.Error("a purpose that no rule names was allowed")
+	}
+	f.inVault(t, func(v *vault.SQL) error {
+		g, err := v.Open(t.Context(), contosoKey(t))
+		canaries = append(canaries, canary{"refresh token", g.Refresh.Reveal(), ""})
+		return err
+	})
+	texts := f.files(t)
+	texts["(exports)"] = []byte(exports(t, operator))
+	for name, data := range everyTable(t, f.url) {
+		texts["(table "+name+")"] = data
+	}
+	for _, name := range []string{"audit_entries", "audit_keys", "grants", "turns"} {
+		if len(texts["(table "+name+")"]) == 0 {
+			t.Errorf("there is nothing in the table %s to search", name)
+		}
+	}
+	hunt(t, canaries, texts)
+}
+
+// everyTable returns what is in a database, byte for byte.
+func everyTable(t *testing.T, url string) map[string][]byte {
+	t.Helper()
+	db, err := sql.Open("pgx", url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	var names []string
+	for row := range rowsOf(t, db, `SELECT table_name::text FROM information_schema.tables WHERE table_schema = 'public'`) {
+		names = append(names, string(row[0]))
+	}
+	out := make(map[string][]byte)
+	for _, name := range names {
+		for row := range rowsOf(t, db, `SELECT * FROM "`+name+`"`) {
+			out[name] = append(out[name], bytes.Join(row, []byte("\n"))...)
+		}
+	}
+	return out
+}
+
+// rowsOf returns the rows of a query, as bytes.
+func rowsOf(t *testing.T, db *sql.DB, query string) iter.Seq[[][]byte] {
+	return func(yield func([][]byte) bool) {
+		t.Helper()
+		rows, err := db.QueryContext(t.Context(), query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer rows.Close()
+		columns, err := rows.Columns()
+		for err == nil && rows.Next() {
+			cells, into := make([][]byte, len(columns)), make([]any, len(columns))
+			for i := range cells {
+				into[i] = &cells[i]
+			}
+			if err = rows.Scan(into...); err == nil && !yield(cells) {
+				return
+			}
+		}
+		if err = errors.Join(err, rows.Err()); err != nil {
+			t.Fatal(err)
 		}
 	}
 }
