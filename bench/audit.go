@@ -54,7 +54,7 @@ func measureHits(ctx context.Context, e *env, dir string, log, shared *audit.Log
 	}
 	slice := choose(e, 800*time.Millisecond, 400*time.Millisecond)
 	file, pg, bare := d.loads[1], d.loads[2], d.loads[3]
-	v, err := e.interleave(ctx, "G6", choose(e, 11, 5), bare.during(slice), file.during(slice), pg.during(slice))
+	v, err := e.interleave(ctx, "G6", choose(e, 11, 5), indexed(bare.during(slice), log, shared), indexed(file.during(slice), log, shared), indexed(pg.during(slice), log, shared))
 	if err != nil {
 		return nil, err
 	}
@@ -64,10 +64,23 @@ func measureHits(ctx context.Context, e *env, dir string, log, shared *audit.Log
 		least float64
 	}{{"G6/hit-file", file, 0.50}, {"G6/hit-postgresql", pg, 0.25}} {
 		r := compare(c.name, "req/s", v[i+1], v[0])
-		r.Note = fmt.Sprintf("p50 %v ms, p99 %v ms", c.load.percentile(50), c.load.percentile(99))
+		r.Note = fmt.Sprintf("%s; p50 %v ms, p99 %v ms", c.load.costs(bare), c.load.percentile(50), c.load.percentile(99))
 		rows = append(rows, r.judge(&target{"ratio", ">=", c.least}, "server, load generator and disk share the processors"))
 	}
 	return rows, nil
+}
+
+// indexed fills the indexes of logs before it measures: while records come
+// they give way, and what they are behind nobody else is to pay for.
+func indexed(c contender, logs ...*audit.Log) contender {
+	return func(ctx context.Context) (float64, error) {
+		for _, log := range logs {
+			if _, err := log.Search(ctx, audit.Query{Limit: 1}); err != nil {
+				return 0, err
+			}
+		}
+		return c(ctx)
+	}
 }
 
 // auditBatchCase is G14: how many records 64 writers get onto the disk in the

@@ -58,6 +58,7 @@ func runWays(ctx context.Context, e *env) (rows []row, err error) {
 		for i, name := range []string{"G5/key", "G5/mtls", "G5/jwt"} {
 			r := compare(name, "req/s", v[2*i], v[2*i+1])
 			r.Note = fmt.Sprintf("p50 %v ms, p99 %v ms; bare %v and %v", w[2*i].percentile(50), w[2*i].percentile(99), w[2*i+1].percentile(50), w[2*i+1].percentile(99))
+			r.Note = join(w[2*i].costs(w[2*i+1]), r.Note)
 			rows = append(rows, r.report())
 		}
 		return nil

@@ -8,6 +8,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -16,6 +17,9 @@ import (
 // requests are ready bytes, and of an answer it reads status and length.
 type load struct {
 	conns []*loadConn
+
+	answers int
+	cpu     time.Duration // of this process, while they came
 }
 
 type loadConn struct {
@@ -57,7 +61,7 @@ const stuck = 10 * time.Second
 func (l *load) during(d time.Duration) contender {
 	return func(ctx context.Context) (float64, error) {
 		counts := make([]int, len(l.conns))
-		start := time.Now()
+		start, cpu := time.Now(), cpuTime()
 		err := concurrently(len(l.conns), func(i int) error {
 			c := l.conns[i]
 			if err := c.SetDeadline(start.Add(d + stuck)); err != nil {
@@ -77,8 +81,32 @@ func (l *load) during(d time.Duration) contender {
 		for _, n := range counts {
 			total += n
 		}
+		l.answers += total
+		l.cpu += cpuTime() - cpu
 		return float64(total) / time.Since(start).Seconds(), err
 	}
+}
+
+// cost returns the microseconds of processor time for one answer, in all
+// rounds: the server's, the load generator's and whatever else this process
+// did meanwhile. Other processes do not matter to it as they do to the clock.
+func (l *load) cost() number {
+	return number(perOperation(l.cpu, l.answers))
+}
+
+// costs says what an answer costs, and how many times the floor's answers there
+// would be if the processors were all that counts.
+func (l *load) costs(floor *load) string {
+	return fmt.Sprintf("%v us of processor time, %v x the floor's speed by that", l.cost(), floor.cost()/l.cost())
+}
+
+// cpuTime is the processor time that this process has taken.
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // percentile returns the milliseconds within which p per cent of all answers

@@ -48,6 +48,7 @@ func runHTTP(ctx context.Context, e *env) (rows []row, err error) {
 		for i, l := range []*load{memory, disk} {
 			r := compare(httpRows[i], "req/s", v[i+1], v[0])
 			r.Note = fmt.Sprintf("p50 %v ms, p99 %v ms; bare %v and %v", l.percentile(50), l.percentile(99), bare.percentile(50), bare.percentile(99))
+			r.Note = join(l.costs(bare), r.Note)
 			rows = append(rows, r.report())
 		}
 		return nil

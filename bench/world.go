@@ -265,7 +265,12 @@ func withAudit(f func(log *audit.Log, dir string) error) error {
 		return err
 	}
 	defer db.Close()
-	return runLog(audit.Config{Dir: filepath.Join(dir, "audit"), DB: db, Epoch: epochFixed{}}, func(log *audit.Log) error { return f(log, dir) })
+	index, err := database.Open(context.Background(), database.Config{File: filepath.Join(dir, "index.db"), Derived: true, Schemas: []database.Schema{audit.Schema()}})
+	if err != nil {
+		return err
+	}
+	defer index.Close()
+	return runLog(audit.Config{Dir: filepath.Join(dir, "audit"), DB: db, Index: index, Epoch: epochFixed{}}, func(log *audit.Log) error { return f(log, dir) })
 }
 
 // clearKeys wraps nothing, because what is measured is not wrapping.
