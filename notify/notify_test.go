@@ -280,6 +280,9 @@ func TestAnnounce(t *testing.T) {
 			if err := w.Settle(ctx, n, happened); err != nil {
 				t.Fatal(err)
 			}
+			if err := w.Settle(ctx, n, false); err != nil { // what is settled stays
+				t.Fatal(err)
+			}
 			w.round(t)
 			if got := w.mail.to(); happened != (len(got) == 3) {
 				t.Errorf("happened %v: sent to %v", happened, got)
