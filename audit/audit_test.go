@@ -119,15 +119,17 @@ func TestAuditSuperseded(t *testing.T) {
 		now.Epoch = epoch.now
 		denied := old
 		denied.Kind = mandate.KindDenied
+		refreshed := old
+		refreshed.Kind = mandate.KindRefreshed
 		b := &batch{}
-		for _, r := range []mandate.Record{old, now, denied} {
+		for _, r := range []mandate.Record{old, now, denied, refreshed} {
 			b.items = append(b.items, &item{kind: r.Kind, chain: chainOf(&r), epoch: r.Epoch, body: must(bodyFor(t, l, r))})
 		}
 		if _, err := l.store.write(t.Context(), b); err != nil {
 			t.Fatal(err)
 		}
-		if !errors.Is(b.items[0].err, mandate.ErrSuperseded) || b.items[1].err != nil || b.items[2].err != nil {
-			t.Errorf("got %v, %v, %v", b.items[0].err, b.items[1].err, b.items[2].err)
+		if !errors.Is(b.items[0].err, mandate.ErrSuperseded) || b.items[1].err != nil || b.items[2].err != nil || !errors.Is(b.items[3].err, mandate.ErrSuperseded) {
+			t.Errorf("got %v, %v, %v, %v", b.items[0].err, b.items[1].err, b.items[2].err, b.items[3].err)
 		}
 		if _, err := l.Record(t.Context(), old); !errors.Is(err, mandate.ErrSuperseded) {
 			t.Errorf("got %v", err)

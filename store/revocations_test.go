@@ -49,8 +49,15 @@ func TestRevocations(t *testing.T) {
 				t.Errorf("%v lifted: got %+v, %v", tt.reach, got, err)
 			}
 		}
-		if err := s.Lift(t.Context(), "nothing"); !errors.Is(err, mandate.ErrNotFound) {
-			t.Errorf("lift of nothing: %v", err)
+		for _, id := range []string{"nothing", "no\x00thing", "\xff"} {
+			if err := s.Lift(t.Context(), id); !errors.Is(err, mandate.ErrNotFound) {
+				t.Errorf("lift of %q: %v", id, err)
+			}
+		}
+		for _, reach := range []mandate.Reach{{Caller: "a\x00"}, {Audience: "\xff"}} {
+			if _, err := s.Revoke(t.Context(), mandate.Revocation{Reach: reach, Reason: "a drill"}); !errors.Is(err, mandate.ErrInvalid) {
+				t.Errorf("%q: %v", reach, err)
+			}
 		}
 		for _, reason := range []string{"", "two\nlines", fmt.Sprintf("%0201d", 0)} {
 			if _, err := s.Revoke(t.Context(), mandate.Revocation{Reason: reason}); !errors.Is(err, mandate.ErrInvalid) {
@@ -93,4 +100,23 @@ func TestDatabaseWriterDeletesRevocation(t *testing.T) {
 func restoreRevocation(t *testing.T, db *database.DB, r mandate.Revocation) error {
 	_, err := db.Exec(t.Context(), `INSERT INTO revocations (`+revocationColumns+`) VALUES ($1, '', '', '', '', '', '', $2, $3, '')`, r.ID, r.Reason, r.Since.UnixMilli())
 	return err
+}
+
+// Each revocation in force costs every request, so there are not more than
+// anybody needs.
+func TestRevocationsAreBounded(t *testing.T) {
+	s, db := openTest(t)
+	if err := db.Change(t.Context(), func(tx *database.Tx) error {
+		for i := range maxRevocations {
+			if _, err := tx.Exec(t.Context(), `INSERT INTO revocations (`+revocationColumns+`) VALUES ($1, '', '', '', '', $1, '', 'a drill', 0, '')`, fmt.Sprint("c", i)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Revoke(t.Context(), mandate.Revocation{Reason: "one more"}); !errors.Is(err, mandate.ErrRateLimited) {
+		t.Errorf("got %v, want %v", err, mandate.ErrRateLimited)
+	}
 }
