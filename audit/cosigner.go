@@ -181,7 +181,7 @@ func (c *Cosigner) add(body []byte) ([]byte, error) {
 	}
 	next, err := ParseCheckpoint(signed, key)
 	if err != nil {
-		return nil, &refusal{http.StatusForbidden, err.Error()}
+		return nil, &refusal{http.StatusForbidden, fmt.Sprintf("this witness has another key for %s, or it is no checkpoint: %v", origin, err)}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

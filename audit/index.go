@@ -17,7 +17,14 @@ import (
 type index struct {
 	log *Log
 	db  *database.DB
+
+	// far is how many records it may be behind for somebody to wait: more are
+	// only missing when all of it is made anew.
+	far int64
 }
+
+// indexFar takes some seconds.
+const indexFar = 50_000
 
 // indexAtOnce is how many records are added in one transaction at most: of an
 // index that is behind each page is then written once for many records.
@@ -171,6 +178,19 @@ func (x *index) settled(ctx context.Context) error {
 			return fmt.Errorf("%w: audit log: %w", mandate.ErrUnavailable, err)
 		}
 	}
+}
+
+// near is settled, but for an index that is far behind it returns an error that
+// says how far.
+func (x *index) near(ctx context.Context) error {
+	var next int64
+	if err := x.db.QueryRow(ctx, `SELECT next FROM audit_indexed`).Scan(&next); err != nil {
+		return fmt.Errorf("%w: audit log: %w", mandate.ErrUnavailable, err)
+	}
+	if all := x.log.Count(); all-next > x.far {
+		return fmt.Errorf("%w: the index that searches look into is being made anew, and has %d of %d records; everything else works, also mandate audit tail", mandate.ErrUnavailable, next, all)
+	}
+	return x.settled(ctx)
 }
 
 // An Entry is a record with its place in the log.

@@ -105,7 +105,7 @@ func (l *Log) Wait(ctx context.Context, count int64) error {
 
 // Alive implements [mandate.Issued].
 func (l *Log) Alive(ctx context.Context, k mandate.GrantKey, now time.Time) (n int, until time.Time, err error) {
-	if err := l.index.settled(ctx); err != nil {
+	if err := l.index.near(ctx); err != nil {
 		return 0, time.Time{}, err
 	}
 	var last int64
@@ -129,7 +129,7 @@ const alive = `SELECT count(DISTINCT fingerprint), CAST(coalesce(max(handed), 0)
 // AliveWithin returns how many tokens within a reach were handed out that live
 // longer than now, and when the last of them expires.
 func (l *Log) AliveWithin(ctx context.Context, r mandate.Reach, now time.Time) (n int, until time.Time, err error) {
-	if err := l.index.settled(ctx); err != nil {
+	if err := l.index.near(ctx); err != nil {
 		return 0, time.Time{}, err
 	}
 	chain, application, tenant := "", "", ""

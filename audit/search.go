@@ -34,7 +34,7 @@ type Query struct {
 
 // Search returns records, the newest first.
 func (l *Log) Search(ctx context.Context, q Query) ([]Entry, error) {
-	if err := l.index.settled(ctx); err != nil {
+	if err := l.index.near(ctx); err != nil {
 		return nil, err
 	}
 	found, err := l.index.find(ctx, q)

@@ -369,6 +369,22 @@ func TestAuditSearchUsesIndexes(t *testing.T) {
 	})
 }
 
+// A search does not wait for an index that is made anew; it says how far that is.
+func TestAuditSearchFarBehind(t *testing.T) {
+	l := openLog(t, testConfig(t))
+	fill(t, l, 12)
+	l.index.far = 10
+	if _, err := l.Search(t.Context(), Query{}); !errors.Is(err, mandate.ErrUnavailable) || !strings.Contains(err.Error(), "0 of 12") {
+		t.Errorf("got %v", err)
+	}
+	if n, err := l.index.step(t.Context()); n != 12 || err != nil {
+		t.Fatal(n, err)
+	}
+	if found, err := l.Search(t.Context(), Query{}); err != nil || len(found) != 12 {
+		t.Errorf("got %d, %v", len(found), err)
+	}
+}
+
 // explainer returns a function that tells the plan of a query, as for a large
 // table.
 func explainer(t *testing.T, cfg Config) func(query string, args []any) string {
