@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"testing"
 	"time"
 
 	"golang.org/x/mod/sumdb/tlog"
@@ -13,7 +12,6 @@ import (
 	"github.com/mandate-sam/mandate"
 	"github.com/mandate-sam/mandate/audit"
 	"github.com/mandate-sam/mandate/internal/database"
-	"github.com/mandate-sam/mandate/internal/pgtest"
 )
 
 // auditHitCase is G6: a token from the cache over HTTP, whose record is
@@ -21,19 +19,13 @@ import (
 var auditHitCase = benchCase{rows: []string{"G6/hit-file", "G6/hit-postgresql"}, run: runAuditHit}
 
 func runAuditHit(ctx context.Context, e *env) (rows []row, err error) {
-	err = errors.New("PostgreSQL did not start: is Debian's package postgresql installed?")
-	// What starts a PostgreSQL wants to know when a test or a benchmark ends.
-	testing.Benchmark(func(b *testing.B) {
-		if b.N > 1 || rows != nil {
-			return
-		}
-		var db *database.DB
-		db, err = database.Open(ctx, database.Config{URL: pgtest.Start(b).Database(b), Schemas: []database.Schema{audit.Schema()}})
+	err = withPostgres(func(address string) error {
+		db, err := database.Open(ctx, database.Config{URL: address, Schemas: []database.Schema{audit.Schema()}})
 		if err != nil {
-			return
+			return err
 		}
 		defer db.Close()
-		err = withAudit(func(log *audit.Log, dir string) error {
+		return withAudit(func(log *audit.Log, dir string) error {
 			return runLog(audit.Config{DB: db}, func(shared *audit.Log) (err error) {
 				rows, err = measureHits(ctx, e, dir, log, shared)
 				return err
