@@ -53,6 +53,14 @@ func TestBasic(t *testing.T) {
 		{"long secret", basicAuth("billing", strings.Repeat("s", 257)), 401},
 		{"bearer", func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+rightSecret) }, 401},
 		{"rubbish", func(r *http.Request) { r.Header.Set("Authorization", "Basic !!!") }, 401},
+		{"another scheme", func(r *http.Request) {
+			r.SetBasicAuth("billing", rightSecret)
+			r.Header.Set("Authorization", strings.Replace(r.Header.Get("Authorization"), "Basic ", "Bytes ", 1))
+		}, 401},
+		{"two headers", func(r *http.Request) {
+			r.SetBasicAuth("billing", rightSecret)
+			r.Header.Add("Authorization", r.Header.Get("Authorization"))
+		}, 401},
 	} {
 		before := len(w.broker.asked())
 		resp := tryAs(t, w, tt.auth)

@@ -179,12 +179,14 @@ func TestCallerCertificateHeader(t *testing.T) {
 		change func(*http.Request)
 		want   int
 	}{
-		"good":      {set(field), 200},
-		"none":      {func(*http.Request) {}, 401},
-		"two":       {set(field, field), 401},
-		"no colons": {set(strings.Trim(field, ":")), 401},
-		"rubbish":   {set(":AAAA:"), 401},
-		"empty":     {set(""), 401},
+		"good":           {set(field), 200},
+		"none":           {func(*http.Request) {}, 401},
+		"two":            {set(field, field), 401},
+		"no colons":      {set(strings.Trim(field, ":")), 401},
+		"rubbish":        {set(":AAAA:"), 401},
+		"no first colon": {set("x" + field[1:]), 401},
+		"no last colon":  {set(field[:len(field)-1] + "x"), 401},
+		"empty":          {set(""), 401},
 		"a long chain": {func(r *http.Request) {
 			set(field)(r)
 			r.Header.Set("Client-Cert-Chain", strings.Repeat(field+",", 6)+field)
