@@ -135,7 +135,7 @@ func (a *Approval) Gives(by CallerID, decider, owner string) error {
 		return &DeniedError{Decision: Decision{Reason: fmt.Sprintf(format, args...)}}
 	}
 	switch {
-	case by == a.Caller || decider == a.Requester:
+	case by == a.Caller:
 		return refuse("you asked for it yourself, and a second person must agree")
 	case first == "":
 		return refuse("it is not known who owns caller %s, so nobody can be told from its owner; whoever answers for it takes it over: mandate caller adopt %s", a.Caller, a.Caller)
@@ -219,5 +219,5 @@ func (a *Approval) Next() string {
 	if a.State == ApprovalRefused {
 		return fmt.Sprintf("approval %s was refused by %s, which holds until %s", a.ID, a.By, stamp(a.Expires))
 	}
-	return fmt.Sprintf("a second person is asked until %s, and can say yes: mandate approval give %s; then ask again", stamp(a.Expires), a.ID)
+	return fmt.Sprintf("it is asked for until %s (mandate approval give %s); then ask again", stamp(a.Expires), a.ID)
 }

@@ -152,7 +152,7 @@ func (s *Server) second(w http.ResponseWriter, r *http.Request, act *policy.Act,
 	}
 	if !found.GivenAt(time.Now()) {
 		return &mandate.DeniedError{Decision: mandate.Decision{
-			Reason: fmt.Sprintf("%q needs a second person; %s, with the same arguments", act.Name, found.Next()), Approval: found.ID,
+			Reason: fmt.Sprintf("%q needs the yes of a second person; %s, with the same arguments", act.Name, found.Next()), Approval: found.ID,
 		}}
 	}
 	rec := mandate.Record{Caller: act.Caller, Address: address(r), Approval: found.ID, Detail: fmt.Sprintf("use approval %s, given by %s, for %s", found.ID, found.By, act.Name)}

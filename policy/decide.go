@@ -233,7 +233,7 @@ func (r *rule) explain(n need) string {
 	case needTicket:
 		return "needs a ticket"
 	case needApproval:
-		return fmt.Sprintf("needs the yes of a second person, which lasts %s, and there is none", r.approval)
+		return fmt.Sprintf("needs the yes of a second person, good for %s", r.approval)
 	}
 	return "holds"
 }
