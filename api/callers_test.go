@@ -159,6 +159,22 @@ func TestCallerNeverLockedOut(t *testing.T) {
 	}
 }
 
+// Certificates that are nobody's are limited, too.
+func TestCallerCertificatesAreLimited(t *testing.T) {
+	w := newWorld(t, func(c *Config) {
+		c.Proofs, c.Failures = new(fakeProofs), web.Limit{Every: time.Hour, Burst: 2}
+		c.CertificateProxies = web.Proxies{netip.MustParsePrefix("127.0.0.0/8")}
+	})
+	field := ":" + base64.StdEncoding.EncodeToString(w.tls.Certificate().Raw) + ":"
+	var got []int
+	for range 4 {
+		got = append(got, tryAs(t, w, func(r *http.Request) { r.Header.Set("Client-Cert", field) }).StatusCode)
+	}
+	if got[0] != 401 || got[3] != 429 {
+		t.Errorf("got %v, want 401 and then 429", got)
+	}
+}
+
 // A certificate in a header counts from a listed proxy only.
 func TestCallerCertificateHeader(t *testing.T) {
 	probe := newWorld(t)
