@@ -89,6 +89,23 @@ func TestPolicyRefuses(t *testing.T) {
 	}
 }
 
+// A rule about what operators do can only forbid, and names the one server.
+func TestPolicyRefusesRulesAboutOperators(t *testing.T) {
+	for text, want := range map[string]string{
+		`@id("x") forbid (principal, action == Action::"administer", resource == Server::"mandate");`:                                                                       "",
+		`@id("x") forbid (principal, action == Action::"administer", resource == Server::"other");`:                                                                         "there is one only",
+		`@id("x") forbid (principal, action == Action::"administer", resource == Customer::"22222222-2222-2222-2222-222222222222");`:                                        "applicable action",
+		`@id("x") forbid (principal, action == Action::"administer", resource) when { context.purpose == Purpose::"p" };`:                                                   "not found",
+		`@id("x") forbid (principal, action, resource) when { context.act == "backup" };`:                                                                                   "not found",
+		`@id("x") @until("2100-01-01") @scopes("consented") permit (principal == Caller::"b", action in [Action::"call", Action::"administer"], resource in Partner::"c");`: "can only be forbidden",
+	} {
+		_, err := Compile(Source{{"p.cedar", text}}, clouds())
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %q", text, err, want)
+		}
+	}
+}
+
 // A rule for all customers may not name some: what it excludes would still be
 // within reach of a token of the partner's own tenant.
 func TestPolicyAllCustomersNamesNone(t *testing.T) {
