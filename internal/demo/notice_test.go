@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/mandate-sam/mandate/api"
 	"github.com/mandate-sam/mandate/internal/mailtest"
@@ -164,7 +165,14 @@ func TestNoticeAcrossRestart(t *testing.T) {
 		t.Fatalf("%q", p.Text())
 	}
 	first := <-d.hooks
-	told(t, d.mail, 1)
+	within(t, time.Minute, "the mail delivered, and the webhook's answer noted", func() bool {
+		all, err := d.Operator.Notices(t.Context(), notify.Query{})
+		if err != nil || len(all.Notices) != 1 {
+			t.Fatalf("%+v, %v", all, err)
+		}
+		n, err := d.Operator.Notice(t.Context(), all.Notices[0].ID)
+		return err == nil && n.Deliveries[0].State == notify.StateDelivered && n.Deliveries[1].Fault != ""
+	})
 	d.stopProduct(t)
 	<-d.Done
 	d.down.Store(false)
