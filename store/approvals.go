@@ -102,7 +102,7 @@ func (s *Store) Decide(ctx context.Context, id string, say mandate.ApprovalState
 			if err := a.Gives(by, decider, owner); err != nil {
 				return err
 			}
-			a.Expires = now.Add(min(time.Duration(a.Lasts)*time.Second, mandate.MaxApproval))
+			a.Expires = now.Add(time.Duration(a.Lasts) * time.Second)
 		}
 		_, err := tx.Exec(ctx, `UPDATE approvals SET state = $2, expires = $3, decided = $4, decided_by = $5, decider = $6 WHERE id = $1`,
 			id, string(say), a.Expires.UnixMilli(), now.UnixMilli(), string(by), decider)

@@ -57,7 +57,7 @@ func TestApprovals(t *testing.T) {
 		if err := s.Decide(t.Context(), a.ID, mandate.ApprovalGiven, "oid:ada", ada); !errors.Is(err, mandate.ErrDenied) {
 			t.Errorf("given by the owner: %v", err)
 		}
-		time.Sleep(23 * time.Hour)
+		time.Sleep(20 * time.Hour)
 		before = epochOf(t, db)
 		if err := s.Decide(t.Context(), a.ID, mandate.ApprovalGiven, "oid:ben", ben); err != nil || epochOf(t, db) == before {
 			t.Fatal(err)
@@ -209,6 +209,24 @@ func TestApprovalsAreBounded(t *testing.T) {
 	}
 	if err := s.Ask(t.Context(), wants("b", "1")); !errors.Is(err, mandate.ErrRateLimited) {
 		t.Errorf("one more of all: %v", err)
+	}
+}
+
+// A yes for something else than its digest says is not taken for either.
+func TestApprovalOfAnotherDigest(t *testing.T) {
+	s, db := openTest(t)
+	a := wants("uid:1", "A")
+	if err := s.Ask(t.Context(), a); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Change(t.Context(), func(tx *database.Tx) error {
+		_, err := tx.Exec(t.Context(), `UPDATE approvals SET asked = replace(asked, 'support', 'other')`)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Approval(a.Digest()); !errors.Is(err, mandate.ErrUnavailable) || !strings.Contains(err.Error(), a.ID) {
+		t.Errorf("got %+v, %v", got, err)
 	}
 }
 
