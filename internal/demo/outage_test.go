@@ -204,7 +204,7 @@ func (d *Demo) measure(t *testing.T, at, name string) int {
 	return int(n)
 }
 
-// Entra is down, cannot be reached, comes and goes. All that time a token that
+// Entra is down, cannot be reached, is slow, comes and goes. All that time a token that
 // is valid is handed out; one that must be redeemed is refused at once and for
 // what it is, and hardly ever asked for; and when Entra is back all goes on by
 // itself.
@@ -239,6 +239,14 @@ func TestOutageEntra(t *testing.T) {
 		stop()
 	}
 	stop := d.steadily(t)
+	slow := func(millis int) {
+		d.Emulator.Dial(func(d *emulator.Dials) { d.LatencyMillis = map[string]int{"login": millis} })
+	}
+	slow(2000)
+	if err := d.wants(t.Context(), Partner, "graph", "DelegatedAdminRelationship.Read.All"); err != nil {
+		t.Errorf("slow: %v", err)
+	}
+	slow(0)
 	r.spoil(func(n int) bool { return n%2 == 1 })
 	for _, scope := range []string{"User.Read", "Directory.Read.All"} {
 		within(t, 30*time.Second, "a token from an Entra that comes and goes", func() bool { return d.wants(t.Context(), Partner, "graph", scope) == nil })
