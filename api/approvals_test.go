@@ -253,6 +253,10 @@ func TestApprovalOfAnAct(t *testing.T) {
 	if err := c.RemoveCaller(ctx, "billing"); err != nil {
 		t.Errorf("tightening: %v", err)
 	}
+	// The glass is at the socket: over the network there is none to break.
+	if _, err := c.BreakGlass("fire").AddCaller(ctx, "w"); !errors.Is(err, mandate.ErrDenied) {
+		t.Errorf("with the glass broken over the network: %v", err)
+	}
 	// With the glass broken nobody is waited for, and everybody knows.
 	if _, err := w.operator.BreakGlass("fire").AddCaller(ctx, "z"); err != nil || len(w.store.added) != 2 {
 		t.Errorf("with the glass broken: %v", err)
