@@ -127,12 +127,12 @@ func archiveScenes() []scene {
 func TestAuditSearch(t *testing.T) {
 	w := newWorld(t)
 	chain := audit.Chain("test", contosoID)
-	q := url.Values{"partner": {"contoso"}, "ticket": {"T-1"}, "user": {"u"}, "from": {"2026-01-02T00:00:00Z"}, "limit": {"5"}, "before": {"99"}, "kind": {"denied"}}
+	q := url.Values{"partner": {"contoso"}, "ticket": {"T-1"}, "user": {adaID.String()}, "from": {"2026-01-02T00:00:00Z"}, "limit": {"5"}, "before": {"99"}, "kind": {"denied"}}
 	got, err := w.operator.SearchAudit(t.Context(), q)
 	if err != nil || len(got) != 1 || got[0].Index != 7 || got[0].Kind != mandate.KindIssued {
 		t.Errorf("got %+v, %v", got, err)
 	}
-	want := audit.Query{Chain: chain, Ticket: "T-1", Person: "u", From: time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC), Limit: 5, Before: 99, Kind: "denied"}
+	want := audit.Query{Chain: chain, Ticket: "T-1", Person: adaID.String(), From: time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC), Limit: 5, Before: 99, Kind: "denied"}
 	if w.archive.query != want {
 		t.Errorf("asked %+v, want %+v", w.archive.query, want)
 	}
