@@ -39,17 +39,17 @@ func another(t *testing.T, cfg Config) Config {
 	return Config{File: filepath.Join(t.TempDir(), "test.db")}
 }
 
-func openTest(t *testing.T) *DB {
+func openTest(t testing.TB) *DB {
 	t.Helper()
 	return openFile(t, filepath.Join(t.TempDir(), "test.db"), notes())
 }
 
-func openFile(t *testing.T, file string, schemas ...Schema) *DB {
+func openFile(t testing.TB, file string, schemas ...Schema) *DB {
 	t.Helper()
 	return open(t, Config{File: file}, schemas...)
 }
 
-func open(t *testing.T, cfg Config, schemas ...Schema) *DB {
+func open(t testing.TB, cfg Config, schemas ...Schema) *DB {
 	t.Helper()
 	cfg.Schemas = schemas
 	if cfg.Log == nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql/driver"
 	"errors"
+	"strconv"
 	"strings"
 )
 
@@ -98,13 +99,35 @@ func (k *keeper) statement(ctx context.Context, query string) (*statement, error
 	case len(k.all) >= maxStatements || !keeps(query):
 		return nil, nil
 	}
-	prepared, err := k.PrepareContext(ctx, query)
+	prepared, err := k.PrepareContext(ctx, anonymous(query))
 	if err != nil {
 		return nil, err
 	}
 	s = &statement{Stmt: prepared}
 	k.all[query] = s
 	return s, nil
+}
+
+// anonymous writes ? for $1, $2 and so on where all are there once and in that
+// order, which means the same. SQLite looks for a parameter's name among all
+// names, so binding thousands of them would take the square of that.
+func anonymous(query string) string {
+	var b strings.Builder
+	rest, quotes := query, 0
+	for n := 1; ; n++ {
+		before, after, found := strings.Cut(rest, "$")
+		b.WriteString(before)
+		if !found {
+			return b.String()
+		}
+		quotes += strings.Count(before, "'")
+		after, ok := strings.CutPrefix(after, strconv.Itoa(n))
+		if !ok || quotes%2 == 1 || after != "" && after[0] >= '0' && after[0] <= '9' || strings.Contains(before, "?") {
+			return query
+		}
+		b.WriteByte('?')
+		rest = after
+	}
 }
 
 func keeps(query string) bool {

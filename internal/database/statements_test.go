@@ -122,3 +122,41 @@ func TestStatementWithinItself(t *testing.T) {
 		}
 	}
 }
+
+// TestAnonymous: only what means the same without names loses them.
+func TestAnonymous(t *testing.T) {
+	for query, want := range map[string]string{
+		`SELECT 1`:                            `SELECT 1`,
+		`INSERT INTO t VALUES ($1, $2)`:       `INSERT INTO t VALUES (?, ?)`,
+		`UPDATE t SET a = 'x', b = $1`:        `UPDATE t SET a = 'x', b = ?`,
+		`SELECT a WHERE b = $2 OR c = $1`:     `SELECT a WHERE b = $2 OR c = $1`,
+		`SELECT a WHERE b = $1 OR c = $1`:     `SELECT a WHERE b = $1 OR c = $1`,
+		`SELECT '$1' WHERE a = $1`:            `SELECT '$1' WHERE a = $1`,
+		`SELECT a WHERE b = $11`:              `SELECT a WHERE b = $11`,
+		`SELECT '?' WHERE a = $1`:             `SELECT '?' WHERE a = $1`,
+		`SELECT a WHERE b = $1 AND c = $name`: `SELECT a WHERE b = $1 AND c = $name`,
+	} {
+		if got := anonymous(query); got != want {
+			t.Errorf("%s\ngot  %s\nwant %s", query, got, want)
+		}
+	}
+}
+
+// Many rows in one statement, as the index of the audit log is filled.
+func BenchmarkManyRows(b *testing.B) {
+	d, ctx := openTest(b), b.Context()
+	const rows = 1000
+	args := make([]any, 0, rows)
+	for b.Loop() {
+		args = args[:0]
+		query := []byte(`INSERT INTO notes (id) VALUES `)
+		for i := range rows {
+			query = fmt.Appendf(query, "($%d),", i+1)
+			args = append(args, i)
+		}
+		query = append(query[:len(query)-1], " ON CONFLICT (id) DO NOTHING"...)
+		if _, err := d.writer.ExecContext(ctx, string(query), args...); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
