@@ -22,6 +22,8 @@ var leftOut = map[string]string{
 	"partner_sessions":  "sessions",
 	"customers":         "Microsoft tells of them again, and what has ended since must not come back",
 	"customer_lists":    "as customers",
+	"customer_floors":   "as customers: without a list there is none to be put back",
+	"approvals":         "what a second person agreed to held for hours, and may have been taken back since",
 	"caller_assertions": "used assertions; whatever was restored is locked down for longer than one lives",
 	"lockdown":          "a restore begins one of its own",
 	"restored":          "a restore makes the list anew",
