@@ -73,11 +73,16 @@ func (b *Broker) Rollback(ctx context.Context, p Partner, by By) (Grant, Receipt
 		return Grant{}, Receipt{}, notWaiting(err, "the partner has no generation to roll back to")
 	}
 	rec := Record{Detail: fmt.Sprintf("roll back to generation %d", g.Generation), Generation: g.Generation, User: &g.User}
-	receipt, err := b.change(ctx, p, by, rec, func() error {
-		if err := b.tryFallback(ctx, &g); err != nil {
-			return err
-		}
-		return b.cfg.Custody.Rollback(ctx, p.Key)
+	n := Notice{Kind: NoticeRolledBack, Generation: g.Generation, Who: string(by.Caller), About: who(g), Also: []string{g.UserName}}
+	var receipt Receipt
+	err = b.tell(ctx, p, n, func() (err error) {
+		receipt, err = b.change(ctx, p, by, rec, func() error {
+			if err := b.tryFallback(ctx, &g); err != nil {
+				return err
+			}
+			return b.cfg.Custody.Rollback(ctx, p.Key)
+		})
+		return err
 	})
 	if err != nil {
 		return Grant{}, receipt, err

@@ -15,24 +15,25 @@ type NoticeKind string
 // The kinds of [Notice]. Whom each is for is in its comment: the contacts are
 // the partner's, the operators' addresses are in the configuration.
 const (
-	NoticeStaged    NoticeKind = "consent_staged"    // contacts, operators: another consent waits for an operator
-	NoticeActivated NoticeKind = "consent_activated" // contacts, operators: a consent took the place of the one before
-	NoticeRenewed   NoticeKind = "consent_renewed"   // contacts, operators: the same user consented again
-	NoticeWithdrawn NoticeKind = "withdrawn"         // contacts, operators: everything of the partner's is destroyed
-	NoticeDiscarded NoticeKind = "consent_discarded" // contacts, operators: a consent that waited was not wanted
-	NoticeGlass     NoticeKind = "glass_broken"      // operators: somebody did without signing in what needs it
-	NoticeIdentity  NoticeKind = "identity_mismatch" // contacts, operators: Entra answered for another user
-	NoticeWanted    NoticeKind = "approval_wanted"   // operators: a second person is to say yes or no
-	NoticeApproved  NoticeKind = "approval_given"    // operators: the second person said yes
-	NoticeContacts  NoticeKind = "contacts_changed"  // contacts, those before too, operators
-	NoticePeople    NoticeKind = "people_changed"    // contacts, operators: who may use the partner's pages
-	NoticeFailing   NoticeKind = "grant_failing"     // contacts, operators: a grant is not kept alive, and a person must act
-	NoticeRecovered NoticeKind = "grant_recovered"   // contacts, operators: that is over
+	NoticeStaged     NoticeKind = "consent_staged"      // contacts, operators: another consent waits for an operator
+	NoticeActivated  NoticeKind = "consent_activated"   // contacts, operators: a consent took the place of the one before
+	NoticeRenewed    NoticeKind = "consent_renewed"     // contacts, operators: the same user consented again
+	NoticeWithdrawn  NoticeKind = "withdrawn"           // contacts, operators: everything of the partner's is destroyed
+	NoticeDiscarded  NoticeKind = "consent_discarded"   // contacts, operators: a consent that waited was not wanted
+	NoticeRolledBack NoticeKind = "consent_rolled_back" // contacts, operators: an operator put the consent before in force again
+	NoticeGlass      NoticeKind = "glass_broken"        // operators: somebody did without signing in what needs it
+	NoticeIdentity   NoticeKind = "identity_mismatch"   // contacts, operators: Entra answered for another user
+	NoticeWanted     NoticeKind = "approval_wanted"     // operators: a second person is to say yes or no
+	NoticeApproved   NoticeKind = "approval_given"      // operators: the second person said yes
+	NoticeContacts   NoticeKind = "contacts_changed"    // contacts, those before too, operators
+	NoticePeople     NoticeKind = "people_changed"      // contacts, operators: who may use the partner's pages
+	NoticeFailing    NoticeKind = "grant_failing"       // contacts, operators: a grant is not kept alive, and a person must act
+	NoticeRecovered  NoticeKind = "grant_recovered"     // contacts, operators: that is over
 )
 
 // NoticeKinds are all kinds, in that order.
 var NoticeKinds = []NoticeKind{
-	NoticeStaged, NoticeActivated, NoticeRenewed, NoticeWithdrawn, NoticeDiscarded, NoticeGlass, NoticeIdentity,
+	NoticeStaged, NoticeActivated, NoticeRenewed, NoticeWithdrawn, NoticeDiscarded, NoticeRolledBack, NoticeGlass, NoticeIdentity,
 	NoticeWanted, NoticeApproved, NoticeContacts, NoticePeople, NoticeFailing, NoticeRecovered,
 }
 

@@ -148,6 +148,11 @@ func TestNoticeFirst(t *testing.T) {
 			_, err := w.Discard(context.Background(), partner, 2, By{Caller: "uid:0"})
 			return err
 		}},
+		{"rollback", NoticeRolledBack, func(w *world) error {
+			w.add(Grant{Generation: 2, State: StateFallback, Fallback: time.Now().Add(time.Hour), Refresh: NewSecret("rt-f")})
+			_, _, err := w.Rollback(context.Background(), partner, By{Caller: "uid:0"})
+			return err
+		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newWorld(t)
@@ -165,7 +170,7 @@ func TestNoticeFirst(t *testing.T) {
 				t.Errorf("what cannot be told: got %v", err)
 			}
 			for _, g := range w.vault.grants {
-				if g.State == StateWithdrawn || g.State == StateDiscarded || g.Generation > 2 {
+				if g.State == StateWithdrawn || g.State == StateDiscarded || g.Generation > 2 || g.Generation == 2 && g.State == StateActive {
 					t.Errorf("it was done all the same: %+v", g)
 				}
 			}

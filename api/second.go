@@ -75,7 +75,7 @@ func (s *Server) held(w http.ResponseWriter, r *http.Request, rt route, caller m
 	case err == nil && !needs:
 		return nil
 	case o == nil && reason != "" && op != givePath:
-		return s.breakGlass(r, caller, op, reason)
+		return s.breakGlass(r, &act, op, reason)
 	case err != nil:
 		return err
 	}
@@ -120,13 +120,15 @@ func (s *Server) refused(ctx context.Context, act *policy.Act, o *Operator) erro
 
 // breakGlass records, and tells, that somebody at the socket does what is held
 // up.
-func (s *Server) breakGlass(r *http.Request, caller mandate.CallerID, op, reason string) error {
+func (s *Server) breakGlass(r *http.Request, act *policy.Act, op, reason string) error {
 	if len(reason) > maxReason || !printable(reason) {
 		return mandate.Invalid(headerBreakGlass, "must be at most %d bytes of printable text", maxReason)
 	}
-	s.cfg.Log.ErrorContext(r.Context(), "the glass was broken", "caller", string(caller), "route", op, "reason", reason)
-	rec := mandate.Record{Caller: caller, Detail: fmt.Sprintf("break glass for %s: %s", op, reason)}
-	n := mandate.Notice{Kind: mandate.NoticeGlass, Who: string(caller), About: op, Why: reason}
+	s.cfg.Log.ErrorContext(r.Context(), "the glass was broken", "caller", string(act.Caller), "route", op, "reason", reason)
+	rec := mandate.Record{Caller: act.Caller, Detail: fmt.Sprintf("break glass for %s: %s", op, reason)}
+	n := mandate.Notice{
+		Kind: mandate.NoticeGlass, Partner: act.Partner, Who: string(act.Caller), About: fmt.Sprintf("%s (%s %s)", act.Name, r.Method, r.URL.Path), Why: reason,
+	}
 	return s.change(r.Context(), rec, func() error {
 		return mandate.Tell(r.Context(), s.cfg.Notifier, n, func() error { return nil })
 	})

@@ -96,9 +96,15 @@ var texts = map[mandate.NoticeKind]words{
 		"Whoever consented can ask the operators why.",
 		askThem,
 	},
+	mandate.NoticeRolledBack: {
+		"the consent before is in force again",
+		"The consent for %P was rolled back by %W to the one before, of %A. The later one is destroyed here.",
+		"Nobody has to do anything if this was agreed. For something else than was consented to before, the partner renews.",
+		askThem,
+	},
 	mandate.NoticeGlass: {
 		"the glass was broken",
-		"%W did what needs an operator's sign-in without one: %A.",
+		"%W did at the socket what takes an operator who has signed in, or was held up otherwise: %A.",
 		"An operator looks at what was done, now: mandate audit search.",
 		lookUp,
 	},

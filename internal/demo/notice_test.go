@@ -3,6 +3,8 @@ package demo
 import (
 	"context"
 	"crypto/tls"
+	"errors"
+	"fmt"
 	"io"
 	"mime/quotedprintable"
 	"net/http"
@@ -15,7 +17,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mandate-sam/mandate"
 	"github.com/mandate-sam/mandate/api"
+	"github.com/mandate-sam/mandate/emulator"
 	"github.com/mandate-sam/mandate/internal/mailtest"
 	"github.com/mandate-sam/mandate/notify"
 )
@@ -33,12 +37,23 @@ type toldDemo struct {
 func beginTold(t *testing.T) *toldDemo {
 	t.Helper()
 	d, log := begin(t, Config{Idle: true})
+	told := d.telling(t)
+	told.log = log
+	if err := d.serve(context.WithoutCancel(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	return told
+}
+
+// telling configures a product, which does not run, to tell people.
+func (d *Demo) telling(t *testing.T) *toldDemo {
+	t.Helper()
 	certificate, err := d.Emulator.CA().Issue("127.0.0.1")
 	if err != nil {
 		t.Fatal(err)
 	}
 	server := mailtest.Start(t, mailtest.Config{Password: "smtp-password-canary", TLS: &tls.Config{Certificates: []tls.Certificate{certificate}}})
-	told := &toldDemo{Demo: d, mail: server, hooks: make(chan string, 100), log: log}
+	told := &toldDemo{Demo: d, mail: server, hooks: make(chan string, 100)}
 	hook := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		b, _ := io.ReadAll(r.Body)
 		if told.down.Load() {
@@ -58,10 +73,41 @@ func beginTold(t *testing.T) *toldDemo {
   webhook: {url: "`+hook.URL+`/webhook-path-canary", key_file: webhook.key}
 applications:
 `)
-	if err := d.serve(context.WithoutCancel(t.Context())); err != nil {
-		t.Fatal(err)
-	}
 	return told
+}
+
+const (
+	ops     = "ops@northwind.example"
+	contact = "security@contoso.example"
+)
+
+// tells checks that these addresses, the webhook and nobody else were told the
+// same next, and returns it.
+func (d *toldDemo) tells(t *testing.T, what []string, to ...string) string {
+	t.Helper()
+	got := told(t, d.mail, len(to))
+	var seen strings.Builder
+	for _, to := range to {
+		if err := contains(got[to], what...); err != nil {
+			t.Errorf("%s was told: %v; told: %v", to, err, got)
+		}
+		seen.WriteString(got[to])
+	}
+	body := <-d.hooks
+	if err := contains(body, what...); err != nil {
+		t.Errorf("the webhook got: %v", err)
+	}
+	return seen.String() + body
+}
+
+// toldOnly fails the test unless there were so many notices in all, and so many
+// mails.
+func (d *toldDemo) toldOnly(t *testing.T, notices, mails int) {
+	t.Helper()
+	all, err := d.Operator.Notices(t.Context(), notify.Query{})
+	if err != nil || len(all.Notices) != notices || len(d.mail.Mails()) != mails || len(d.hooks) != 0 {
+		t.Errorf("%d notices and %d mails, want %d and %d: %+v, %v", len(all.Notices), len(d.mail.Mails()), notices, mails, all.Notices, err)
+	}
 }
 
 // told waits for n mails and returns them by whom they went to, with the
@@ -100,20 +146,8 @@ func TestNoticeOfAnotherUser(t *testing.T) {
 	var seen strings.Builder
 	check := func(what string, want ...string) {
 		t.Helper()
-		got := told(t, d.mail, len(want))
-		for _, to := range want {
-			if contains(got[to], what) != nil {
-				t.Errorf("%s was told %q, want %q; told: %v", to, got[to], what, got)
-			}
-			seen.WriteString(got[to])
-		}
-		body := <-d.hooks
-		if contains(body, what) != nil {
-			t.Errorf("the webhook got %s, want %q", body, what)
-		}
-		seen.WriteString(body)
+		seen.WriteString(d.tells(t, []string{what}, want...))
 	}
-	const ops, contact = "ops@northwind.example", "security@contoso.example"
 	check("a new consent is in force", ops)
 	if _, err := d.Operator.AddContact(ctx, Partner, api.ContactRequest{Address: contact}); err != nil {
 		t.Fatal(err)
@@ -193,4 +227,92 @@ func TestNoticeAcrossRestart(t *testing.T) {
 	if mails := d.mail.Mails(); len(mails) != 1 {
 		t.Errorf("%d mails, want the one of before", len(mails))
 	}
+}
+
+// What a partner's people do on its own pages is told to its contacts, to
+// whoever consented, and to the operators; and that an operator rolled back.
+func TestNoticeOfPartnersActs(t *testing.T) {
+	t.Parallel()
+	d := beginTold(t)
+	d.consent(t)
+	d.tells(t, []string{"a new consent is in force"}, ops)
+	if _, err := d.Operator.AddContact(t.Context(), Partner, api.ContactRequest{Address: contact}); err != nil {
+		t.Fatal(err)
+	}
+	d.tells(t, []string{contact + " was added"}, ops, contact)
+
+	renew := func() {
+		t.Helper()
+		d.visit(t, User, emulator.ContosoTenant).open("/partner/renew").submit("confirm", Partner).microsoft().reads("Consent stored and active")
+		d.tells(t, []string{"the consent was renewed", User + " renewed the consent"}, ops, contact, User)
+	}
+	renew()
+	if _, err := d.Operator.Act(t.Context(), Partner, "rollback", api.ActRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	d.tells(t, []string{"rolled back by an operator", "to the one before, of " + User, "Generation: 1"}, ops, contact, User)
+	for _, verb := range []string{"suspend", "resume"} {
+		if _, err := d.Operator.Act(t.Context(), Partner, verb, api.ActRequest{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	renew()
+	d.visit(t, secondUser, emulator.ContosoTenant).open("/partner/withdraw").submit("confirm", Partner).reads("Withdrawn")
+	d.tells(t, []string{"the consent was withdrawn", "of " + User + ", was withdrawn by " + secondUser}, ops, contact, User)
+	d.toldOnly(t, 6, 1+2+4*3)
+}
+
+// Broken glass, a second person who is wanted, and a yes are told to the
+// operators, about whatever partner, and to nobody else; what was refused, and
+// the use of a yes, are no news.
+func TestNoticeOfOperatorsActs(t *testing.T) {
+	t.Parallel()
+	const nora, dev = "admin@northwind.example", "dev@northwind.example"
+	p, redirect, came := beginPeopled(t, fmt.Sprintf(`{object: %s, roles: [security]}, {object: %s, roles: [security]}]
+  second_person: [grant resume`, objectOf(t, nora), objectOf(t, dev)))
+	p.stopProduct(t)
+	d := p.telling(t)
+	d.again(t)
+	ctx := t.Context()
+	d.consent(t)
+	d.tells(t, []string{"a new consent is in force"}, ops)
+	one, two := d.signedIn(t, redirect, came, nora), d.signedIn(t, redirect, came, dev)
+	if _, err := one.AddContact(ctx, Partner, api.ContactRequest{Address: contact}); err != nil {
+		t.Fatal(err)
+	}
+	d.tells(t, []string{contact + " was added"}, ops, contact)
+
+	resume := func(c *api.Client) error {
+		t.Helper()
+		if _, err := d.Operator.Act(ctx, Partner, "suspend", api.ActRequest{}); err != nil {
+			t.Fatal(err)
+		}
+		_, err := c.Act(ctx, Partner, "resume", api.ActRequest{})
+		return err
+	}
+	if err := resume(d.Operator); !errors.Is(err, mandate.ErrDenied) {
+		t.Fatalf("the glass is whole: %v", err)
+	}
+	who := fmt.Sprintf("(uid:%d)", os.Getuid())
+	if _, err := d.Operator.BreakGlass("the issuer is down").Act(ctx, Partner, "resume", api.ActRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	d.tells(t, []string{"the glass was broken", who, "grant resume (POST /v1/grants/contoso/resume)", "the issuer is down"}, ops)
+
+	var denied *mandate.DeniedError
+	if err := resume(one); !errors.As(err, &denied) || denied.Decision.Approval == "" {
+		t.Fatalf("got %v, want that a second person is asked", err)
+	}
+	d.tells(t, []string{"a second person is needed", "oid:" + objectOf(t, nora), "grant resume"}, ops)
+	if _, err := one.GiveApproval(ctx, denied.Decision.Approval); !errors.Is(err, mandate.ErrDenied) {
+		t.Fatalf("one's own act: %v", err)
+	}
+	if _, err := two.GiveApproval(ctx, denied.Decision.Approval); err != nil {
+		t.Fatal(err)
+	}
+	d.tells(t, []string{"a second person said yes", "oid:" + objectOf(t, dev), "grant resume"}, ops)
+	if _, err := one.Act(ctx, Partner, "resume", api.ActRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	d.toldOnly(t, 5, 6)
 }
