@@ -92,9 +92,33 @@ func TestActNeeds(t *testing.T) {
 				t.Errorf("%s, %s: Entra was asked, or too much was said\n%s", path, tt.name, res.text)
 			}
 			if tt.typed == "contoso" && tt.status != 200 {
-				if page := s.get(path); strings.Contains(page.text, `name="confirm"`) {
-					t.Errorf("%s, %s: the form is shown", path, tt.name)
+				if page := s.get(path); strings.Contains(page.text, `name="confirm"`) || strings.Count(page.text, "</html>") != 1 {
+					t.Errorf("%s, %s: the form is shown, or more than one page\n%s", path, tt.name, page.text)
 				}
+			}
+		}
+	}
+}
+
+// Whoever is asked again has chosen what they had chosen, and nothing is said
+// of a consent that cannot be read.
+func TestActAgain(t *testing.T) {
+	s, f := look(t, mandate.PartnerRoles()...)
+	s.signIn()
+	for _, end := range []string{"", "yes"} {
+		form := s.confirm("/partner/withdraw", "no")
+		if end != "" {
+			form.Set("end_sessions", end)
+		}
+		if res := s.post("/partner/withdraw", form); strings.Contains(res.text, " checked") != (end != "") {
+			t.Errorf("to end sessions was chosen as %q, and is asked again with\n%s", end, res.text)
+		}
+	}
+	f.unread = mandate.ErrUnavailable
+	for path := range acts {
+		for _, res := range []reply{s.get(path), s.post(path, url.Values{"confirm": {"contoso"}})} {
+			if res.StatusCode != http.StatusServiceUnavailable || strings.Contains(res.text, "no consent") || f.did() != 0 {
+				t.Errorf("%s, which cannot be read: %d\n%s", path, res.StatusCode, res.text)
 			}
 		}
 	}
@@ -265,7 +289,7 @@ func TestWithdraw(t *testing.T) {
 		{"revoked", mandate.Withdrawal{
 			Local: mandate.Line{Result: mandate.ResultDone}, Upstream: mandate.Line{Result: mandate.ResultDone}, Revoked: true,
 			Tokens: mandate.Line{Result: mandate.ResultDone}, Copies: mandate.Line{Result: mandate.ResultDone},
-		}, nil, true, 200, []string{"Withdrawn and revoked</p>", "refuses the key: it is revoked", "None is still good", "worthless, because Microsoft refuses it"}, true},
+		}, nil, true, 200, []string{"Withdrawn and revoked</p>", "Your consent is withdrawn and revoked</h1>", "refuses the key: it is revoked", "None is still good", "worthless, because Microsoft refuses it"}, true},
 		{"failed upstream", mandate.Withdrawal{
 			Local: mandate.Line{Result: mandate.ResultDone}, Upstream: mandate.Line{Result: mandate.ResultFailed},
 			Tokens: mandate.Line{Result: mandate.ResultFailed}, Copies: mandate.Line{Result: mandate.ResultNotPermitted},

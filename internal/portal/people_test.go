@@ -37,6 +37,7 @@ type fakePeople struct {
 	withdrawn []bool // whether sessions were to be ended
 	report    mandate.Withdrawal
 	actErr    error
+	unread    error // instead of the grant
 	usages    []string
 }
 
@@ -87,6 +88,9 @@ func (f *fakePeople) End(_ context.Context, s mandate.Secret) error {
 func (f *fakePeople) Grant(context.Context, mandate.GrantKey) (mandate.Grant, time.Time, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.unread != nil {
+		return mandate.Grant{}, time.Time{}, f.unread
+	}
 	if f.state == "none" {
 		return mandate.Grant{}, time.Time{}, mandate.ErrNotFound
 	}
@@ -169,6 +173,40 @@ func look(t *testing.T, roles ...string) (*site, *fakePeople) {
 	t.Helper()
 	f := &fakePeople{sessions: map[string]portal.Person{}, roles: roles, given: time.Now().Add(-time.Hour), lasts: 90 * 24 * time.Hour}
 	return open(t, func(c *portal.Config) { c.People, c.Records, c.Grants = f, f, f }), f
+}
+
+// A sign-in is begun for one partner of one application, and tells Entra of
+// nobody who is signed in for another.
+func TestPartnerSignInForm(t *testing.T) {
+	s, f := look(t, mandate.PartnerViewer)
+	this := tenant.String()
+	for name, tt := range map[string]struct {
+		form   url.Values
+		status int
+	}{
+		"a tenant twice":       {url.Values{"tenant": {this, adatum.String()}}, http.StatusBadRequest},
+		"an application twice": {url.Values{"tenant": {this}, "application": {"", ""}}, http.StatusBadRequest},
+		"no tenant":            {url.Values{}, http.StatusBadRequest},
+		"another application":  {url.Values{"tenant": {this}, "application": {"global/" + this}}, http.StatusBadRequest},
+		"an unknown tenant":    {url.Values{"tenant": {adatum.String()}}, http.StatusNotFound},
+	} {
+		if res := s.post("/partner/signin", tt.form); res.StatusCode != tt.status || len(s.asked) != 0 {
+			t.Errorf("%s: %d, want %d; Entra was asked %d times", name, res.StatusCode, tt.status, len(s.asked))
+		}
+	}
+	s.signIn()
+	for _, other := range []bool{false, true} {
+		for secret, p := range f.sessions {
+			if other {
+				p.Partner.Key.Partner = adatum
+			}
+			f.sessions[secret] = p
+		}
+		s.leave()
+		if hint := s.asked[len(s.asked)-1].LoginHint; (hint == "") != other {
+			t.Errorf("another partner's %v: Entra is told of %q", other, hint)
+		}
+	}
 }
 
 // leave begins a sign-in, and returns Entra's answer.
