@@ -301,6 +301,69 @@ func TestAnnounce(t *testing.T) {
 	})
 }
 
+// What is settled is one notice, and no other of its kind or about the same; and
+// what was tried to be delivered is not taken back, because somebody may have it.
+func TestSettleOne(t *testing.T) {
+	both(t, func(t *testing.T, cfg database.Config) {
+		w := newWorld(t, cfg, mailOnly, func(c *Config) { c.Operators = nil })
+		ctx := t.Context()
+		note := func(k mandate.NoticeKind, key string) mandate.Notice {
+			return mandate.Notice{Kind: k, Key: key, Grant: &contoso}
+		}
+		one, kind, key := note(mandate.NoticeStaged, "1"), note(mandate.NoticeStaged, "2"), note(mandate.NoticeWithdrawn, "1")
+		states := func(want string) {
+			t.Helper()
+			got := ""
+			for _, n := range []mandate.Notice{one, kind, key} {
+				var due, all int64
+				if err := w.db.QueryRow(ctx, `SELECT count(*), coalesce(sum(CASE WHEN d.due <= now_ms() THEN 1 ELSE 0 END), 0) FROM notice_deliveries d
+					JOIN notices n ON n.id = d.notice WHERE n.kind = $1 AND n.key = $2`, string(n.Kind), n.Key).Scan(&all, &due); err != nil {
+					t.Fatal(err)
+				}
+				got += fmt.Sprint(all, due, " ")
+			}
+			if got != want {
+				t.Errorf("deliveries and how many are due: got %q, want %q", got, want)
+			}
+		}
+		for _, happened := range []bool{true, false} {
+			for _, n := range []mandate.Notice{one, kind, key} {
+				if err := w.Announce(ctx, n); err != nil {
+					t.Fatal(err)
+				}
+			}
+			states("1 0 1 0 1 0 ")
+			if err := w.Settle(ctx, one, happened); err != nil {
+				t.Fatal(err)
+			}
+			if happened {
+				states("1 1 1 0 1 0 ")
+			} else {
+				states("0 0 1 0 1 0 ")
+			}
+			for _, n := range []mandate.Notice{kind, key} {
+				if err := w.Settle(ctx, n, true); err != nil {
+					t.Fatal(err)
+				}
+			}
+			w.exec(t, `DELETE FROM notice_deliveries`)
+			w.exec(t, `DELETE FROM notices`)
+		}
+		if err := w.Announce(ctx, one); err != nil {
+			t.Fatal(err)
+		}
+		w.exec(t, `UPDATE notice_deliveries SET due = 0`) // its time came before its act was done
+		w.mail.fail(errors.New("busy"))
+		w.round(t)
+		if err := w.Settle(ctx, one, false); err != nil || w.only(t).Deliveries[0].Attempts != 1 {
+			t.Errorf("%v: what was tried is %+v", err, w.only(t))
+		}
+		if err := w.Notify(ctx, note(mandate.NoticeStaged, "\xff")); !errors.Is(err, mandate.ErrInvalid) {
+			t.Errorf("a key that is no text: %v", err)
+		}
+	})
+}
+
 // A server that is killed between the notice and the act tells with its doubt.
 func TestAnnounceAndDie(t *testing.T) {
 	cfg := sqlite(t)
@@ -495,6 +558,7 @@ func TestClaimIsALease(t *testing.T) {
 // Run delivers what is notified while it runs, and ends with its context.
 func TestRun(t *testing.T) {
 	w := newWorld(t, sqlite(t), mailOnly, func(c *Config) { c.Operators = nil })
+	w.exec(t, `INSERT INTO notices (id, kind, key, partner, content, created, settled) VALUES ('old', 'k', 'k', '', '{}', 0, TRUE)`)
 	sent := make(chan bool, 1)
 	w.mail.hook = func() { sent <- true }
 	ctx, cancel := context.WithCancel(t.Context())
@@ -511,6 +575,9 @@ func TestRun(t *testing.T) {
 	cancel()
 	if err := <-done; err != nil {
 		t.Fatal(err)
+	}
+	if _, err := w.Show(t.Context(), "old"); !errors.Is(err, mandate.ErrNotFound) {
+		t.Errorf("what is older than ninety days is kept while the server runs: %v", err)
 	}
 }
 

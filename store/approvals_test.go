@@ -93,6 +93,56 @@ func TestApprovals(t *testing.T) {
 	})
 }
 
+// What is said of one approval is said of no other, and who may say it is
+// looked up for the very one.
+func TestApprovalAmongOthers(t *testing.T) {
+	each(t, func(t *testing.T, cfg database.Config) {
+		s, _ := running(t, cfg)
+		for id, owner := range map[mandate.CallerID]string{"billing": ada, "reports": ben} {
+			if _, _, err := s.Register(t.Context(), mandate.Caller{ID: id, Owner: owner, Credentials: []mandate.CallerCredential{{Kind: mandate.CredentialSecret}}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		hers, his, third, fourth := wants("billing", "A"), wants("reports", "B"), wants("reports", "C"), wants("reports", "D")
+		for _, a := range []mandate.Approval{hers, his, third, fourth} {
+			if err := s.Ask(t.Context(), a); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.Decide(t.Context(), hers.ID, mandate.ApprovalGiven, "oid:ada", ada); !errors.Is(err, mandate.ErrDenied) {
+			t.Errorf("given for her own caller: %v", err)
+		}
+		if err := s.Decide(t.Context(), his.ID, mandate.ApprovalGiven, "oid:ada", ada); err != nil {
+			t.Errorf("given for another's: %v", err)
+		}
+		if err := s.Decide(t.Context(), fourth.ID, mandate.ApprovalRefused, "oid:ada", ada); err != nil {
+			t.Error(err)
+		}
+		stand := func(want ...mandate.ApprovalState) {
+			t.Helper()
+			for i, a := range []mandate.Approval{hers, his, third, fourth} {
+				var state mandate.ApprovalState
+				got, err := s.Approval(a.Digest())
+				if got != nil {
+					state = got.State
+				}
+				if err != nil || state != want[i] {
+					t.Errorf("%s is %q, %v, want %q", a.Ticket, state, err, want[i])
+				}
+			}
+		}
+		stand(mandate.ApprovalWanted, mandate.ApprovalGiven, mandate.ApprovalWanted, mandate.ApprovalRefused)
+		if err := s.UseApproval(t.Context(), his.ID); err != nil {
+			t.Error(err)
+		}
+		stand(mandate.ApprovalWanted, "", mandate.ApprovalWanted, mandate.ApprovalRefused)
+		if err := s.WithdrawApproval(t.Context(), third.ID); err != nil {
+			t.Error(err)
+		}
+		stand(mandate.ApprovalWanted, "", "", mandate.ApprovalRefused)
+	})
+}
+
 // What was asked and not decided ends by itself; what was refused holds until
 // then; what is withdrawn is gone, and so is all of a caller that is removed.
 func TestApprovalsEnd(t *testing.T) {

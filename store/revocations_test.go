@@ -49,6 +49,19 @@ func TestRevocations(t *testing.T) {
 				t.Errorf("%v lifted: got %+v, %v", tt.reach, got, err)
 			}
 		}
+		var both [2]mandate.Revocation
+		for i, reach := range []mandate.Reach{{Caller: "billing"}, {Customer: customer}} {
+			var err error
+			if both[i], err = s.Revoke(t.Context(), mandate.Revocation{Reach: reach, Reason: "a drill"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.Lift(t.Context(), both[0].ID); err != nil {
+			t.Error(err)
+		}
+		if got, err := s.Revoked(request); err != nil || got == nil || got.ID != both[1].ID {
+			t.Errorf("one of two is lifted: got %+v, %v, want the other in force", got, err)
+		}
 		for _, id := range []string{"nothing", "no\x00thing", "\xff"} {
 			if err := s.Lift(t.Context(), id); !errors.Is(err, mandate.ErrNotFound) {
 				t.Errorf("lift of %q: %v", id, err)

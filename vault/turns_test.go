@@ -120,8 +120,14 @@ func TestTurnsOfTheDead(t *testing.T) {
 		if err := v.Extend(ctx, dead); !errors.Is(err, mandate.ErrSuperseded) {
 			t.Errorf("Extend by one who was taken for dead: got error %v, want %v", err, mandate.ErrSuperseded)
 		}
+		if _, err := v.db.Exec(ctx, `UPDATE turns SET lease = now_ms() + 200`); err != nil {
+			t.Fatal(err)
+		}
 		if err := other.Extend(ctx, turn); err != nil {
 			t.Errorf("Extend: %v", err)
+		}
+		if err := v.db.QueryRow(ctx, `SELECT lease - now_ms() FROM turns`).Scan(&left); err != nil || left < mandate.TurnLease.Milliseconds()/2 {
+			t.Errorf("the lease that was extended ends in %d ms (error %v), want %v", left, err, mandate.TurnLease)
 		}
 		if got, err := v.Open(ctx, contoso); err != nil || got.Refresh.Reveal() != "refresh" {
 			t.Errorf("Open: got %q, %v, want nothing stored", got.Refresh.Reveal(), err)
