@@ -27,13 +27,14 @@ func (c *cli) inviteCommand() *cobra.Command {
 	var in api.InviteRequest
 	var term, expires string
 	cmd := &cobra.Command{
-		Use:   "invite NAME --tenant ID {--user WHO | --any-user}",
+		Use:   "invite NAME [--tenant ID] {--user WHO | --any-user}",
 		Short: "Invite a partner to consent, or to renew its consent",
 		Long: `Invite makes a link under which one partner can consent, and prints it once: send
 it to the person who is to consent. The partner is known by NAME from then on.
 
 The link works once, for the given tenant only, and by default for one user of
-it. To renew a consent, invite the partner again under the same name.
+it. To renew a consent, invite the partner again under the same name; its tenant is
+known then, and --tenant is for a partner that is new.
 
 What a renewal replaces is kept for a day, to roll back to. With --compromised it is
 destroyed at once: for a user whose account somebody else had. Until the renewal is
@@ -44,6 +45,9 @@ there the old consent serves, unless you suspend it: mandate grant suspend.`,
 		Args: words("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			in.Name = args[0]
+			if in.User == "" && !in.AnyUser {
+				return usage("say who is to consent: --user WHO, or --any-user; see %s --help", cmd.CommandPath())
+			}
 			if in.Term, err = seconds("term", term); err != nil {
 				return err
 			}
@@ -54,7 +58,7 @@ there the old consent serves, unless you suspend it: mandate grant suspend.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&in.Tenant, "tenant", "", "the partner's tenant id, or a domain of the tenant, which is looked up and shown")
+	f.StringVar(&in.Tenant, "tenant", "", "the partner's tenant id, or a domain of the tenant, which is looked up and shown (default: the one that is known)")
 	f.StringVar(&in.Application, "application", "", "which application asks (default: the only one)")
 	f.StringVar(&in.User, "user", "", "who is to consent: a user name (UPN) or object id")
 	f.BoolVar(&in.AnyUser, "any-user", false, "let any user of the tenant consent")
@@ -64,7 +68,6 @@ there the old consent serves, unless you suspend it: mandate grant suspend.`,
 	f.StringVar(&in.DisplayName, "display-name", "", "what the partner's people call it")
 	_ = cmd.RegisterFlagCompletionFunc("application", c.complete(-1, applications))
 	cmd.ValidArgsFunction = c.complete(0, partnerNames)
-	need(cmd, "tenant")
 	return cmd
 }
 
@@ -77,6 +80,13 @@ func (c *cli) invite(cmd *cobra.Command, in api.InviteRequest) error {
 	client, err := c.client()
 	if err != nil {
 		return err
+	}
+	if in.Tenant == "" {
+		known, err := client.Partner(cmd.Context(), in.Name)
+		if err != nil {
+			return fmt.Errorf("without --tenant, which a new partner needs: %w", err)
+		}
+		in.Tenant = known.Tenant.String()
 	}
 	out, err := client.Invite(cmd.Context(), in)
 	if err != nil {
