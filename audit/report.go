@@ -51,7 +51,8 @@ func (l *Log) Report(ctx context.Context, q Query) ([]Usage, error) {
 		if err != nil {
 			return nil, err
 		}
-		if e.Grant == nil || e.Caller == "" || !slices.Contains(kindsOfUse, e.Kind) {
+		// An operator's act that failed is about a partner, and uses nothing.
+		if e.Grant == nil || e.Caller == "" || e.Audience == "" || !slices.Contains(kindsOfUse, e.Kind) {
 			continue
 		}
 		if names[e.Chain] == "" {

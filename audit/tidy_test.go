@@ -294,6 +294,9 @@ func TestAuditReport(t *testing.T) {
 	errand := testRecord(0, "")
 	errand.Caller, errand.Partner = "mandate:customers", ""
 	recordIn(t, l, errand, time.Now())
+	act := testRecord(0, "")
+	act.Kind, act.Caller, act.Audience, act.Purpose = mandate.KindFailed, "uid:0", "", ""
+	recordIn(t, l, act, time.Now())
 	uses, err := l.Report(t.Context(), Query{})
 	if err != nil || len(uses) != 2 {
 		t.Fatalf("got %+v, %v", uses, err)
