@@ -149,8 +149,8 @@ func hint(err error) string {
 		return remedies[f.Remedy]
 	case errors.As(err, &denied) && denied.Decision.Approval != "":
 		return "what is asked: mandate approval show " + denied.Decision.Approval
-	case errors.Is(err, mandate.ErrDenied):
-		return "the server's policy decides; see: mandate policy explain"
+	case errors.As(err, &denied) && denied.Decision.Policy != "":
+		return "the server's policy decides; the last denials: mandate audit search --kind denied; one of them, rule by rule: mandate policy explain INDEX"
 	case errors.Is(err, api.ErrUnreachable):
 		return "is the server running? Start it with: mandate serve --config FILE"
 	}

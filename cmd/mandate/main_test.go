@@ -133,7 +133,8 @@ type smallWorld struct {
 }
 
 var outcomes = map[string]error{
-	"forbidden": &mandate.DeniedError{Decision: mandate.Decision{Reason: "no rule names this purpose"}},
+	"forbidden": &mandate.DeniedError{Decision: mandate.Decision{Reason: "no rule names this purpose", Policy: "p1"}},
+	"revoked":   &mandate.DeniedError{Decision: mandate.Decision{Reason: "partner contoso was revoked", Rule: "revocation abc"}},
 	"wide":      &mandate.WiderError{Rule: "r", Allowed: []string{"a"}, Granted: []string{"a", "b"}},
 	"gone":      &mandate.NoGrantError{Generation: 2, State: mandate.StateWithdrawn},
 	"mfa":       &mandate.Fault{Domain: mandate.DomainGrant, Remedy: mandate.RemedyRenew, OAuthError: "invalid_grant", Codes: []int{50076}, Description: "MFA needed.", CorrelationID: "corr-1"},

@@ -136,9 +136,13 @@ func table(w io.Writer, head []string, rows [][]cell) error {
 	var b strings.Builder
 	color := colored(w)
 	for _, row := range all {
-		for i, c := range row {
+		end := len(row) // no line ends in spaces
+		for end > 1 && row[end-1].text == "" {
+			end--
+		}
+		for i, c := range row[:end] {
 			pad := width[i] - utf8.RuneCountInString(c.text)
-			if i == len(row)-1 {
+			if i == end-1 {
 				pad = -2
 			}
 			b.WriteString(c.painted(color) + strings.Repeat(" ", pad+2))

@@ -88,6 +88,7 @@ func (c *cli) root() *cobra.Command {
 	root.AddCommand(c.serveCommand(), c.configCommand(), c.partnerCommand(), c.customerCommand(), c.noticeCommand(), c.grantCommand(), c.callerCommand(), c.approvalCommand(), c.loginCommand(), c.logoutCommand(),
 		c.tokenCommand(), c.callCommand(), c.auditCommand(), c.witnessCommand(), c.policyCommand(), c.forecastCommand(), c.doctorCommand(), c.versionCommand())
 	root.AddCommand(c.keyCommand(), c.lockdownCommand(), c.revokeCommand(), c.backupCommand(), c.restoreCommand(), c.vaultCommand(), c.credentialCommand(), c.drillCommand())
+	strictHelp(root)
 	return root
 }
 
@@ -99,14 +100,40 @@ func group(cmd *cobra.Command) *cobra.Command {
 		if len(args) == 0 {
 			return cmd.Help()
 		}
-		text := fmt.Sprintf("%q is not a command of %q", args[0], cmd.CommandPath())
-		if s := cmd.SuggestionsFor(args[0]); len(s) > 0 {
-			text += "; did you mean " + strings.Join(s, " or ") + "?"
-		}
-		return usage("%s", text)
+		return noCommand(cmd, args[0])
 	}
 	cmd.SuggestionsMinimumDistance = 2
 	return cmd
+}
+
+// noCommand says that word is no command of cmd, and what may have been meant.
+func noCommand(cmd *cobra.Command, word string) error {
+	text := fmt.Sprintf("%q is not a command of %q", word, cmd.CommandPath())
+	if s := cmd.SuggestionsFor(word); len(s) > 0 {
+		text += "; did you mean " + strings.Join(s, " or ") + "?"
+	}
+	return usage("%s", text)
+}
+
+// strictHelp has "help" refuse a word that is no command, as the command line
+// without it does.
+func strictHelp(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	help, _, err := root.Find([]string{"help"})
+	if err != nil {
+		return
+	}
+	help.Run, help.Example = nil, "  mandate help partner invite"
+	help.RunE = func(_ *cobra.Command, args []string) error {
+		cmd, rest, err := root.Find(args)
+		switch {
+		case err != nil:
+			return usage("%v", err)
+		case len(rest) > 0:
+			return noCommand(cmd, rest[0])
+		}
+		return cmd.Help()
+	}
 }
 
 // flagError makes a mistake in the flags a usage error, with the flag that may
