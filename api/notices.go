@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/mandate-sam/mandate"
 	"github.com/mandate-sam/mandate/internal/web"
@@ -66,7 +67,7 @@ func (s *Server) listNotices(n Notices, w http.ResponseWriter, r *http.Request, 
 	in := r.URL.Query()
 	q := notify.Query{State: in.Get("state"), Partner: in.Get("partner"), Limit: 50}
 	if q.State != "" && !slices.Contains(noticeStates, q.State) {
-		return mandate.Invalid("state", "%.40q is none of %v", q.State, noticeStates)
+		return mandate.Invalid("state", "%.40q is none of %s", q.State, strings.Join(noticeStates, ", "))
 	}
 	if q.Partner != "" && !mandate.Name(q.Partner) {
 		return mandate.Invalid("partner", "must be a partner's short name")

@@ -41,7 +41,7 @@ func (s *Store) Register(ctx context.Context, c mandate.Caller) (mandate.Caller,
 	var secret mandate.Secret
 	err = s.db.Change(ctx, func(tx *database.Tx) error {
 		if known, err := registered(ctx, tx, c.ID); err != nil || known {
-			return cmpErr(err, fmt.Errorf("%w: a caller named %q", mandate.ErrExists, c.ID))
+			return cmpErr(err, fmt.Errorf("%w: a caller named %q; another secret for it: mandate caller rotate %s", mandate.ErrExists, c.ID, c.ID))
 		}
 		if _, err := tx.Exec(ctx, `INSERT INTO caller_registry (id, owner, created, binding) VALUES ($1, $2, $3, $4)`,
 			string(c.ID), c.Owner, c.Created.UnixMilli(), string(binding)); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/mandate-sam/mandate"
@@ -46,7 +47,7 @@ func (s *Store) Unlock(ctx context.Context) error {
 	err := s.db.Change(ctx, func(tx *database.Tx) error {
 		n, err := tx.Exec(ctx, `DELETE FROM lockdown`)
 		if err == nil && n == 0 {
-			err = mandate.ErrNotFound
+			err = fmt.Errorf("%w: there is no lockdown", mandate.ErrNotFound)
 		}
 		return err
 	})

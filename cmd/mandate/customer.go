@@ -98,7 +98,7 @@ no other. What is consented in the customer's tenant is not known here.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			tenant, err := mandate.ParseTenantID(args[0])
 			if err != nil {
-				return usage("TENANT: %v", err)
+				return usage("%v; see %s --help", err, cmd.CommandPath())
 			}
 			client, err := c.client()
 			if err != nil {

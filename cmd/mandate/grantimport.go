@@ -91,6 +91,9 @@ func (r *importRun) args(cmd *cobra.Command, args []string) error {
 	case r.as != "" || r.who != "":
 		return usage("--layout and --identity go with --from-key-vault")
 	}
+	if len(args) == 1 {
+		return usage("say where the refresh token is: - for standard input, or --from-key-vault URL; see %s --help", cmd.CommandPath())
+	}
 	if err := words("PARTNER", "-")(cmd, args); err != nil {
 		return err
 	}

@@ -97,7 +97,7 @@ func (c *cli) printKeys(st api.KeyStatus) error {
 		rows = append(rows, []cell{{text: k.ID}, state, {text: fmt.Sprint(k.Grants)}, {text: fmt.Sprint(k.Tokens)}})
 	}
 	c.note("The keys are in %s", st.Where)
-	return table(c.out, []string{"KEY", "", "GRANTS", "SHARED TOKENS"}, rows)
+	return table(c.out, []string{"KEY", "STATE", "GRANTS", "SHARED TOKENS"}, rows)
 }
 
 // compromised says what no rotation mends.
@@ -106,9 +106,9 @@ can open that for ever. Such copies are backups, the database's write-ahead log,
 copies of the database, earlier versions in a vault. What they get is refresh
 tokens, which are worth something only together with the application's credential.
 So, in this order:
-  1. replace the application's credential in Entra and in the configuration,
-     and remove the old one from the registration: old refresh tokens are of no
-     use to anybody without it;
+  1. replace the application's credential, and have Entra refuse the old one:
+     mandate credential rotate APPLICATION --compromised. Old refresh tokens are
+     of no use to anybody without it;
   2. have the grants below renewed: mandate partner invite NAME, and tell the
      partner that the account may be known to others;
   3. destroy the backups that the old key opens.`

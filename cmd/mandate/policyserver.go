@@ -122,6 +122,10 @@ func (c *cli) printDiff(d api.PolicyDiff, days int) error {
 	if err := c.printRuleChanges(d.Rules); err != nil || days == 0 {
 		return err
 	}
+	if len(d.Effects) == 0 {
+		c.note("%d request(s) of the last %d days decided anew; none otherwise.", d.Requests, days)
+		return nil
+	}
 	c.note("%d request(s) of the last %d days decided anew; %d kind(s) of them otherwise:", d.Requests, days, len(d.Effects))
 	rows := make([][]cell, 0, len(d.Effects))
 	for _, e := range d.Effects {
@@ -130,9 +134,6 @@ func (c *cli) printDiff(d api.PolicyDiff, days int) error {
 			what += ", " + e.Detail
 		}
 		rows = append(rows, []cell{{text: fmt.Sprint(e.Count)}, {text: what}, {text: e.Before}, {text: e.After}})
-	}
-	if len(rows) == 0 {
-		return nil
 	}
 	return table(c.out, []string{"TIMES", "REQUEST", "NOW", "THEN"}, rows)
 }

@@ -36,6 +36,10 @@ before stay good until they expire; how many those are, and until when, is told.
 			if err != nil {
 				return err
 			}
+			some := in.Partner+in.Customer+in.Caller+in.Audience != ""
+			if in.Everything == some {
+				return usage("say what: one or more of --partner, --customer, --caller and --audience, or --everything alone; see %s --help", cmd.CommandPath())
+			}
 			if in.Everything && !sure {
 				if err := c.confirmEverything(); err != nil {
 					return err

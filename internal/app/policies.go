@@ -304,7 +304,7 @@ func (x *policies) past(ctx context.Context, index int64, set *policy.Set, other
 		return out, fmt.Errorf("%w: there is no policy in force", mandate.ErrNotFound)
 	}
 	out.Explanation = set.Explain(req, policy.YesOf(&rec.Record), rec.Time)
-	out.Recorded = fmt.Sprintf("%s: %s", rec.Kind, rec.Reason)
+	out.Recorded = fmt.Sprintf("%s: %s", rec.Kind, strings.TrimPrefix(rec.Reason, "denied: "))
 	return out, nil
 }
 
