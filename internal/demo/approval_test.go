@@ -14,13 +14,26 @@ import (
 	"github.com/mandate-sam/mandate/policy"
 )
 
-// signedIn returns a client of somebody who has signed in.
-func (d *Demo) signedIn(t *testing.T, redirect string, came <-chan url.Values, user string) *api.Client {
+// open returns a client of nobody, of the API at a URL.
+func (d *Demo) open(t *testing.T, url string) *api.Client {
 	t.Helper()
-	open, err := api.NewOpenClient(d.API, d.Emulator.Client())
+	open, err := api.NewOpenClient(url, d.Emulator.Client())
 	if err != nil {
 		t.Fatal(err)
 	}
+	return open
+}
+
+// signedIn returns a client of somebody who has signed in.
+func (d *Demo) signedIn(t *testing.T, redirect string, came <-chan url.Values, user string) *api.Client {
+	t.Helper()
+	return d.open(t, d.API).WithSession(d.session(t, redirect, came, user))
+}
+
+// session signs somebody in.
+func (d *Demo) session(t *testing.T, redirect string, came <-chan url.Values, user string) mandate.Secret {
+	t.Helper()
+	open := d.open(t, d.API)
 	idToken, err := d.signInAs(t, open, redirect, came, user)
 	if err != nil {
 		t.Fatal(err)
@@ -29,7 +42,7 @@ func (d *Demo) signedIn(t *testing.T, redirect string, came <-chan url.Values, u
 	if err != nil {
 		t.Fatal(err)
 	}
-	return open.WithSession(mandate.NewSecret(in.Session))
+	return mandate.NewSecret(in.Session)
 }
 
 // A caller whose rule demands a second person gets a token when somebody other

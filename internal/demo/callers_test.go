@@ -28,11 +28,21 @@ const (
 // workload tokens of the vendor's tenant. It returns where sign-ins end, too.
 func beginPeopled(t *testing.T, allow string) (*Demo, string, <-chan url.Values) {
 	t.Helper()
+	d, _ := begin(t, Config{Idle: true})
+	redirect, came := d.peopled(t, allow)
+	if err := d.serve(context.WithoutCancel(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	return d, redirect, came
+}
+
+// peopled configures a product, which does not run, as beginPeopled does.
+func (d *Demo) peopled(t *testing.T, allow string) (string, <-chan url.Values) {
+	t.Helper()
 	came := make(chan url.Values, 1)
 	loopback := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { came <- r.URL.Query() }))
 	t.Cleanup(loopback.Close)
 	redirect := strings.Replace(loopback.URL, "127.0.0.1", "localhost", 1)
-	d, _ := begin(t, Config{Idle: true})
 	for _, a := range []emulator.Application{
 		{ID: peopleApp, Name: "Mandate operators", Tenant: emulator.CPVTenant, Public: true, RedirectURIs: []string{redirect}, Access: []emulator.Access{{Resource: emulator.Graph, Scopes: []string{"User.Read"}}}},
 		{ID: callersApp, Name: "Mandate callers", Tenant: emulator.CPVTenant, AccessTokenVersion: 2, Secrets: []string{"callers"}, Exposes: []emulator.Scope{{Name: "Use", Text: "Use it."}}},
@@ -53,10 +63,7 @@ callers:
     - {name: northwind, kind: entra, cloud: emulator, tenant: %[1]s, audience: %[4]s}
 applications:
 `, emulator.CPVTenant, peopleApp, allow, callersApp))
-	if err := d.serve(context.WithoutCancel(t.Context())); err != nil {
-		t.Fatal(err)
-	}
-	return d, redirect, came
+	return redirect, came
 }
 
 // signInAs goes through an operator's sign-in, in a tenant, and returns the ID

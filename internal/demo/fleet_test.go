@@ -39,8 +39,9 @@ type fleet struct {
 type replica struct {
 	*product
 	name   string
-	config string // path
-	client *api.Client
+	config string        // path
+	client *api.Client   // at its socket
+	api    string        // its URL
 	ahead  time.Duration // of its clock
 }
 
@@ -49,6 +50,12 @@ type replica struct {
 func newFleet(t *testing.T, n int, ahead ...time.Duration) *fleet {
 	t.Helper()
 	d, _ := begin(t, Config{Idle: true})
+	return fleetOf(t, d, n, ahead...)
+}
+
+// fleetOf is newFleet with the configuration of d, which does not run.
+func fleetOf(t *testing.T, d *Demo, n int, ahead ...time.Duration) *fleet {
+	t.Helper()
 	f := &fleet{Demo: d, pg: pgtest.Start(t)}
 	f.url = f.pg.Database(t)
 	if _, err := vault.OpenKeyFile(d.File("keys/mandate.key")); err != nil {
@@ -71,7 +78,7 @@ func newFleet(t *testing.T, n int, ahead ...time.Duration) *fleet {
 // each its data, socket and ports; the portal of the first is the public one.
 func (f *fleet) add(t *testing.T, i int, ahead time.Duration) {
 	t.Helper()
-	r := &replica{name: fmt.Sprintf("r%d", i), config: f.File(fmt.Sprintf("mandate-%d.yaml", i)), ahead: ahead}
+	r := &replica{name: fmt.Sprintf("r%d", i), config: f.File(fmt.Sprintf("mandate-%d.yaml", i)), api: f.API, ahead: ahead}
 	text, err := os.ReadFile(f.File("mandate.yaml"))
 	if err != nil {
 		t.Fatal(err)
@@ -84,6 +91,7 @@ func (f *fleet) add(t *testing.T, i int, ahead time.Duration) {
 		"data: data\n", fmt.Sprintf("data: data-%d\naudit: {key_file: keys/audit.key}\ndatabase: {url: %q, replica: %s}\n", i, f.url, r.name),
 		"socket: mandate.sock", fmt.Sprintf("socket: %d.sock", i)).Replace(string(text))
 	if i > 0 {
+		r.api = "https://127.0.0.1:" + ports.API
 		config = strings.NewReplacer("listen: "+strings.TrimPrefix(f.Portal, "https://"), "listen: 127.0.0.1:"+ports.Portal,
 			"listen: "+strings.TrimPrefix(f.API, "https://"), "listen: 127.0.0.1:"+ports.API).Replace(config)
 	}
