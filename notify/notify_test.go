@@ -203,6 +203,10 @@ func TestNotify(t *testing.T) {
 		if s, err := w.Standing(t.Context()); err != nil || s != (Standing{}) {
 			t.Errorf("standing %+v, %v", s, err)
 		}
+		var planned int
+		if err := w.db.QueryRow(t.Context(), `SELECT count(*) FROM notice_deliveries`).Scan(&planned); err != nil || planned != 4 {
+			t.Errorf("%d deliveries are stored, %v, want 4", planned, err)
+		}
 	})
 }
 
@@ -362,6 +366,29 @@ func TestSettleOne(t *testing.T) {
 			t.Errorf("a key that is no text: %v", err)
 		}
 	})
+}
+
+// What nobody can be told of yet is kept, unless it did not happen.
+func TestSettleWithoutWay(t *testing.T) {
+	w := newWorld(t, sqlite(t), func(c *Config) { c.Mail, c.Webhook = nil, nil })
+	one := mandate.Notice{Kind: mandate.NoticeStaged, Key: "1"}
+	for _, n := range []mandate.Notice{one, {Kind: mandate.NoticeStaged, Key: "2"}, {Kind: mandate.NoticeWithdrawn, Key: "1"}} {
+		if err := w.Announce(t.Context(), n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Settle(t.Context(), one, false); err != nil {
+		t.Fatal(err)
+	}
+	if all := must(w.List(t.Context(), Query{})); len(all) != 2 {
+		t.Errorf("one of three was taken back: kept %+v", all)
+	}
+	if err := errors.Join(w.Announce(t.Context(), one), w.Settle(t.Context(), one, true), w.Settle(t.Context(), one, false)); err != nil {
+		t.Fatal(err)
+	}
+	if all := must(w.List(t.Context(), Query{})); len(all) != 3 {
+		t.Errorf("what had happened was taken back: kept %+v", all)
+	}
 }
 
 // A server that is killed between the notice and the act tells with its doubt.
@@ -604,6 +631,14 @@ func TestBounded(t *testing.T) {
 		}
 		if err := w.Notify(ctx, other); err != nil {
 			t.Errorf("of nobody's: got %v", err)
+		}
+		for _, n := range must(w.List(ctx, Query{})) {
+			if n.Partner == "" {
+				fill(n.ID, maxOfPartner)
+			}
+		}
+		if err := w.Notify(ctx, other); err != nil {
+			t.Errorf("of nobody's there is no bound but that of all: got %v", err)
 		}
 		fill("x", maxWaiting)
 		if err := w.Notify(ctx, other); !errors.Is(err, mandate.ErrRateLimited) {

@@ -136,7 +136,7 @@ func TestWebhookFails(t *testing.T) {
 func TestWebhookConfig(t *testing.T) {
 	for url, good := range map[string]bool{
 		"https://a.example/x?y=z": true, "http://127.0.0.1:8080/x": true, "http://localhost/x": true, "http://[::1]:1/": true,
-		"http://a.example": false, "http://10.0.0.1/": false, "http://127.0.0.1.evil.example/": false, "ftp://a.example": false, "a.example": false, "": false,
+		"http://a.example": false, "http://10.0.0.1/": false, "http://127.0.0.1.evil.example/": false, "ftp://a.example": false, "ftp://127.0.0.1/": false, "a.example": false, "": false,
 		"https://user:hook-canary@a.example/": false, "https://a.example/#x": false, "https:///x": false, "http://a.example/hook-canary": false,
 	} {
 		_, err := NewWebhook(WebhookConfig{URL: url})

@@ -46,8 +46,8 @@ func (p *Portal) callback(cloud string) web.Handler {
 // returned returns the proof of the sign-in that state names, if this browser
 // began it.
 func (p *Portal) returned(r *http.Request, got string) (Proof, error) {
-	id, value, ok := strings.Cut(got, ".")
-	if !ok || id == "" || value == "" {
+	id, value, _ := strings.Cut(got, ".")
+	if id == "" || value == "" {
 		return Proof{}, fmt.Errorf("no state: %w", ErrTransaction)
 	}
 	proof, err := p.proof(r, id)

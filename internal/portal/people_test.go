@@ -3,6 +3,7 @@ package portal_test
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -275,9 +276,13 @@ func TestPartnerSignInRefused(t *testing.T) {
 		{mandate.ReasonGuest, "guest"},
 		{mandate.ReasonRole, "no access"},
 		{mandate.ReasonToken, "not signed in"},
+		{"", "not signed in"}, // a fault of this site
 	} {
 		s, f := look(t, mandate.PartnerViewer)
 		f.refusal = &mandate.Refusal{Reason: test.reason, Detail: "detail-for-the-operator"}
+		if test.reason == "" {
+			f.refusal = errors.New("detail-for-the-operator")
+		}
 		res := s.signIn()
 		if c := sessionOf(res); c != nil || res.StatusCode != http.StatusSeeOther {
 			t.Errorf("%s: %d with the session %v", test.reason, res.StatusCode, c)
