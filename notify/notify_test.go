@@ -362,6 +362,9 @@ func TestSettleOne(t *testing.T) {
 		if err := w.Settle(ctx, one, false); err != nil || w.only(t).Deliveries[0].Attempts != 1 {
 			t.Errorf("%v: what was tried is %+v", err, w.only(t))
 		}
+		if err := w.Settle(ctx, one, true); err != nil || len(must(w.due(ctx))) != 0 {
+			t.Errorf("%v: what was tried a moment ago is hurried", err)
+		}
 		if err := w.Notify(ctx, note(mandate.NoticeStaged, "\xff")); !errors.Is(err, mandate.ErrInvalid) {
 			t.Errorf("a key that is no text: %v", err)
 		}
@@ -510,6 +513,61 @@ func TestNoWay(t *testing.T) {
 	}
 }
 
+// What is due at one moment is delivered each by itself, by every way and to
+// every address.
+func TestDueTogether(t *testing.T) {
+	both(t, func(t *testing.T, cfg database.Config) {
+		w := newWorld(t, cfg)
+		for i := range 3 {
+			n := staged()
+			n.Key = fmt.Sprint(i)
+			if err := w.Notify(t.Context(), n); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.exec(t, `UPDATE notice_deliveries SET due = 0, ends = 0`) // what succeeds has not failed, however late
+		w.round(t)
+		if len(w.mail.sent) != 9 || len(w.hook.sent) != 3 {
+			t.Errorf("%d mails and %d calls of the webhook, want 9 and 3", len(w.mail.sent), len(w.hook.sent))
+		}
+		if all := must(w.List(t.Context(), Query{State: StateDelivered})); len(all) != 3 {
+			t.Errorf("delivered: %+v", all)
+		}
+	})
+}
+
+// Whoever asks for it has one notice tried at once, and one that was given up
+// begins anew.
+func TestRetryOne(t *testing.T) {
+	both(t, func(t *testing.T, cfg database.Config) {
+		w := newWorld(t, cfg, mailOnly, func(c *Config) { c.Operators = nil })
+		w.mail.fail(errors.New("busy"))
+		for _, key := range []string{"1", "2"} {
+			if err := w.Notify(t.Context(), mandate.Notice{Kind: mandate.NoticeWithdrawn, Key: key, Grant: &contoso}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.round(t)
+		id := must(w.List(t.Context(), Query{}))[0].ID
+		if err := w.Outbox.Retry(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+		if due := must(w.due(t.Context())); len(due) != 1 || due[0].notice != id {
+			t.Errorf("due are %+v, want that of %s", due, id)
+		}
+		w.exec(t, `UPDATE notice_deliveries SET ends = 0`)
+		if w.round(t); must(w.Show(t.Context(), id)).State != StateFailed {
+			t.Errorf("after its term: %+v", must(w.Show(t.Context(), id)))
+		}
+		if err := w.Outbox.Retry(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+		if w.round(t); must(w.Show(t.Context(), id)).State != StateWaiting || must(w.Show(t.Context(), id)).Deliveries[0].Attempts != 1 {
+			t.Errorf("begun anew: %+v", must(w.Show(t.Context(), id)))
+		}
+	})
+}
+
 // Two replicas deliver once, though both look at the same moment.
 func TestReplicas(t *testing.T) {
 	cfg := database.Config{URL: pgtest.Shared(t).Database(t)}
@@ -629,6 +687,14 @@ func TestBounded(t *testing.T) {
 		if err := w.Announce(ctx, n); !errors.Is(err, mandate.ErrRateLimited) {
 			t.Errorf("the partner's outbox is full: got %v", err)
 		}
+		if err := w.Announce(ctx, mandate.Notice{Kind: mandate.NoticeStaged, Key: "another's", Partner: "fabrikam"}); err != nil {
+			t.Errorf("another partner's: got %v", err)
+		}
+		w.exec(t, `UPDATE notice_deliveries SET state = 'delivered'`)
+		if err := w.Announce(ctx, n); err != nil {
+			t.Errorf("everything is delivered: got %v", err)
+		}
+		w.exec(t, `UPDATE notice_deliveries SET state = 'waiting'`)
 		if err := w.Notify(ctx, other); err != nil {
 			t.Errorf("of nobody's: got %v", err)
 		}
