@@ -2,6 +2,7 @@ package audit
 
 import (
 	"context"
+	"database/sql"
 	"embed"
 	"errors"
 	"fmt"
@@ -42,33 +43,28 @@ var errShrunk = errors.New("the log in the database is shorter than it was: an o
 // write implements [store]. The transaction locks the end of the log first, so
 // that all who append come one after the other, and reads the epoch with a
 // lock that no change of security state overtakes: what was acknowledged as
-// revoked before has no token's record after it.
+// revoked before has no token's record after it. PostgreSQL is asked twice:
+// for these two, and to store what follows from them and commit.
 func (s *sqlStore) write(ctx context.Context, b *batch) (size int64, err error) {
 	var p *place
-	err = s.db.Tx(ctx, func(tx *database.Tx) error {
+	err = s.db.Pipe(ctx, func(tx *database.Pipe) error {
 		for _, it := range b.items {
 			it.err = nil // the transaction may run again
 		}
-		end, err := lockEnd(ctx, tx)
+		end, now, err := lockEnd(ctx, tx)
 		if err != nil {
 			return err
 		}
 		if err := s.notShrunk(end.front.size); err != nil {
 			return err
 		}
-		var now int64
-		if err := tx.QueryRow(ctx, `SELECT epoch FROM head FOR SHARE`).Scan(&now); err != nil {
-			return fmt.Errorf("read epoch: %w", err)
-		}
 		links, err := s.linksOf(ctx, tx, end, b)
 		if err != nil {
 			return err
 		}
 		p = b.put(end, now, nil, func(chain string) link { return links[chain] })
-		if len(p.leaves) == 0 {
-			return nil
-		}
-		return insertPlace(ctx, tx, end.front.size, p)
+		insertPlace(tx, end.front.size, p)
+		return nil
 	})
 	if err != nil {
 		return 0, err
@@ -77,14 +73,26 @@ func (s *sqlStore) write(ctx context.Context, b *batch) (size int64, err error) 
 	return p.front.size, nil
 }
 
-func lockEnd(ctx context.Context, tx *database.Tx) (t tail, err error) {
-	var size int64
+// lockEnd returns the end of the log and the epoch, neither of which changes
+// until the transaction ends.
+func lockEnd(ctx context.Context, tx *database.Pipe) (t tail, now int64, err error) {
+	size, known := int64(-1), false
 	var front []byte
-	if err := tx.QueryRow(ctx, `SELECT size, front, epoch FROM audit_end FOR UPDATE`).Scan(&size, &front, &t.epoch); err != nil {
-		return t, fmt.Errorf("read the end of the log: %w", err)
+	tx.Query(func(scan func(...any) error) error {
+		return scan(&size, &front, &t.epoch)
+	}, `SELECT size, front, epoch FROM audit_end FOR UPDATE`)
+	tx.Query(func(scan func(...any) error) error {
+		known = true
+		return scan(&now)
+	}, `SELECT epoch FROM head FOR SHARE`)
+	if err = tx.Wait(ctx); err == nil && (size < 0 || !known) {
+		err = sql.ErrNoRows
+	}
+	if err != nil {
+		return t, 0, fmt.Errorf("read the end of the log and the epoch: %w", err)
 	}
 	t.front, err = parseFrontier(size, front)
-	return t, err
+	return t, now, err
 }
 
 func (s *sqlStore) notShrunk(size int64) error {
@@ -99,7 +107,7 @@ func (s *sqlStore) notShrunk(size int64) error {
 
 // linksOf returns the last records of the chains that the batch adds to, from
 // memory if nobody else has written since this replica did.
-func (s *sqlStore) linksOf(ctx context.Context, tx *database.Tx, end tail, b *batch) (map[string]link, error) {
+func (s *sqlStore) linksOf(ctx context.Context, tx *database.Pipe, end tail, b *batch) (map[string]link, error) {
 	s.mu.Lock()
 	if s.links == nil || s.known.front.size != end.front.size || s.known.front.root() != end.front.root() {
 		s.links = make(map[string]link)
@@ -118,22 +126,21 @@ func (s *sqlStore) linksOf(ctx context.Context, tx *database.Tx, end tail, b *ba
 	if len(missing) == 0 {
 		return links, nil
 	}
-	rows, err := tx.Query(ctx, `SELECT chain, seq, hash FROM audit_chains WHERE chain IN (`+placeholders(1, len(missing))+`)`, missing...)
-	if err != nil {
-		return nil, fmt.Errorf("read chains: %w", err)
-	}
-	defer rows.Close()
-	for rows.Next() {
+	tx.Query(func(scan func(...any) error) error {
 		var chain string
 		var k link
 		var hash []byte
-		if err := rows.Scan(&chain, &k.seq, &hash); err != nil || len(hash) != tlog.HashSize {
-			return nil, fmt.Errorf("read chains: a row of %d bytes: %w", len(hash), err)
+		if err := scan(&chain, &k.seq, &hash); err != nil || len(hash) != tlog.HashSize {
+			return fmt.Errorf("a row of %d bytes: %w", len(hash), err)
 		}
 		k.hash = tlog.Hash(hash)
 		links[chain] = k
+		return nil
+	}, `SELECT chain, seq, hash FROM audit_chains WHERE chain IN (`+placeholders(1, len(missing))+`)`, missing...)
+	if err := tx.Wait(ctx); err != nil {
+		return nil, fmt.Errorf("read chains: %w", err)
 	}
-	return links, rows.Err()
+	return links, nil
 }
 
 // remember keeps what was written for the next batch.
@@ -181,35 +188,31 @@ func insert(ctx context.Context, tx *database.Tx, into, after string, columns in
 	return nil
 }
 
-func insertPlace(ctx context.Context, tx *database.Tx, from int64, p *place) error {
-	now := time.Now().UnixMilli()
-	var entries, tiles, chains []any
-	for i := range p.leaves {
-		entries = append(entries, from+int64(i), now, p.leaves[i][:], p.line(i))
+// insertPlace stores a batch, which begins at from, and the end of the log
+// after it. That row is there: the transaction has locked it.
+func insertPlace(tx *database.Pipe, from int64, p *place) {
+	n := len(p.leaves)
+	if n == 0 {
+		return
 	}
-	for i := range p.tiles {
-		tiles = append(tiles, from/tileWidth+int64(i), p.tiles[i][:])
+	index, at, leaves, entries := make([]int64, n), make([]int64, n), make([][]byte, n), make([][]byte, n)
+	for i, now := 0, time.Now().UnixMilli(); i < n; i++ {
+		index[i], at[i], leaves[i], entries[i] = from+int64(i), now, p.leaves[i][:], p.line(i)
 	}
+	tx.Insert(`INSERT INTO audit_entries (idx, at, leaf, entry)`, "", index, at, leaves, entries)
+	if n := len(p.tiles); n > 0 {
+		index, hashes := make([]int64, n), make([][]byte, n)
+		for i := range n {
+			index[i], hashes[i] = from/tileWidth+int64(i), p.tiles[i][:]
+		}
+		tx.Insert(`INSERT INTO audit_tiles (idx, hash)`, "", index, hashes)
+	}
+	chains, seqs, hashes := make([]string, 0, len(p.links)), make([]int64, 0, len(p.links)), make([][]byte, 0, len(p.links))
 	for chain, k := range p.links {
-		chains = append(chains, chain, k.seq, k.hash[:])
+		chains, seqs, hashes = append(chains, chain), append(seqs, k.seq), append(hashes, k.hash[:])
 	}
-	if err := insert(ctx, tx, `INSERT INTO audit_entries (idx, at, leaf, entry)`, "", 4, entries); err != nil {
-		return fmt.Errorf("store entries: %w", err)
-	}
-	if err := insert(ctx, tx, `INSERT INTO audit_tiles (idx, hash)`, "", 2, tiles); err != nil {
-		return fmt.Errorf("store hashes: %w", err)
-	}
-	if err := insert(ctx, tx, `INSERT INTO audit_chains (chain, seq, hash)`, ` ON CONFLICT (chain) DO UPDATE SET seq = excluded.seq, hash = excluded.hash`, 3, chains); err != nil {
-		return fmt.Errorf("store chains: %w", err)
-	}
-	n, err := tx.Exec(ctx, `UPDATE audit_end SET size = $1, front = $2, epoch = $3 WHERE id = 1`, p.front.size, p.front.bytes(), p.epoch)
-	if err == nil && n != 1 {
-		err = fmt.Errorf("%d rows", n)
-	}
-	if err != nil {
-		return fmt.Errorf("store the end of the log: %w", err)
-	}
-	return nil
+	tx.Insert(`INSERT INTO audit_chains (chain, seq, hash)`, `ON CONFLICT (chain) DO UPDATE SET seq = excluded.seq, hash = excluded.hash`, chains, seqs, hashes)
+	tx.Exec(`UPDATE audit_end SET size = $1, front = $2, epoch = $3 WHERE id = 1`, p.front.size, p.front.bytes(), p.epoch)
 }
 
 // at implements [store].
