@@ -251,6 +251,7 @@ func exports(t *testing.T, operator *api.Client) string {
 // The same with PostgreSQL, where replicas share sealed tokens, and where the
 // audit log is: nothing of it is in any table, column or export.
 func TestCanariesPostgreSQL(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, 1)
 	operator := f.replicas[0].client
 	secret, err := operator.AddCaller(t.Context(), "demo-service")

@@ -249,6 +249,7 @@ func TestTokenErrors(t *testing.T) {
 // Lifetimes are short in the emulator, so that expiry is real: the token is
 // redeemed again, and each redemption's refresh token replaces the last.
 func TestExpiry(t *testing.T) {
+	t.Parallel()
 	d, _ := begin(t, Config{})
 	d.attempt(t, attempt{invited: User, user: User})
 	d.Emulator.Dial(func(dials *emulator.Dials) { dials.AccessTokenLifetime = 61 * time.Second })

@@ -96,6 +96,7 @@ func (d *Demo) restore(t *testing.T, backup string, logs ...string) app.Restorat
 // lockdown is ended; and its epoch is larger than any that was seen. From
 // SQLite to SQLite, and to PostgreSQL.
 func TestRestore(t *testing.T) {
+	t.Parallel()
 	for _, engine := range []string{"SQLite", "PostgreSQL"} {
 		d, _ := begin(t, Config{})
 		d.consent(t)
@@ -154,6 +155,7 @@ func TestRestore(t *testing.T) {
 
 // What was withdrawn after a backup was made does not come back with it.
 func TestRestoreWithdrawn(t *testing.T) {
+	t.Parallel()
 	d, _ := begin(t, Config{})
 	d.consent(t)
 	backup := d.backUp(t)
@@ -189,6 +191,7 @@ func TestRestoreWithdrawn(t *testing.T) {
 // A restored grant that Entra no longer takes stays suspended, whatever an
 // operator says.
 func TestRestoreProbe(t *testing.T) {
+	t.Parallel()
 	d, _ := begin(t, Config{})
 	d.consent(t)
 	backup := d.backUp(t)

@@ -117,6 +117,7 @@ func (d *Demo) load(t *testing.T, do func()) int {
 
 // Replicas learn of a new key in the file that they share.
 func TestReplicasLearnTheKey(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, 2)
 	f.Emulator.Dial(func(d *emulator.Dials) { d.AccessTokenLifetime = time.Minute })
 	var invalid *mandate.InvalidError

@@ -118,6 +118,7 @@ func conform(t *testing.T, c app.Config) (all []app.Finding) {
 // The checks of an operator's own places say of each what they found, and leave
 // nothing behind.
 func TestVaultCheck(t *testing.T) {
+	t.Parallel()
 	d, _ := begin(t, Config{})
 	d.consent(t)
 	c, err := app.LoadConfig(d.File("mandate.yaml"))

@@ -229,6 +229,7 @@ func TestPolicyAfterRestart(t *testing.T) {
 // Rules in shadow mode, tickets and networks reach the record and the decision
 // through the whole system.
 func TestPolicyShadowAndTicket(t *testing.T) {
+	t.Parallel()
 	d, _ := begin(t, Config{})
 	d.consent(t)
 	rule := ruleFor(`@scopes("consented") @customers("all") @ticket("required")`, `resource in Partner::"contoso"`, `context.audience == Audience::"graph" && !(context has ip)`)
@@ -253,6 +254,7 @@ func TestPolicyShadowAndTicket(t *testing.T) {
 // A policy that is applied at one replica decides in all of them within a
 // second, under load: after that not one token is handed out by the old one.
 func TestPolicyInAllReplicas(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, 3)
 	st, err := f.Operator.Policy(t.Context())
 	if err != nil || st.Number != 1 {

@@ -68,6 +68,7 @@ func keepTables(t *testing.T, url string) (putBack func()) {
 // grant is suspended, the epoch is later than ever, and what an operator
 // resumes serves after a probe.
 func TestDatabaseWriterRollBackProduct(t *testing.T) {
+	t.Parallel()
 	for _, engine := range []string{"SQLite", "PostgreSQL"} {
 		t.Run(engine, func(t *testing.T) {
 			d, _ := begin(t, Config{Idle: engine == "PostgreSQL"})
@@ -139,6 +140,7 @@ func TestDatabaseWriterRollBackProduct(t *testing.T) {
 // the file alone; the sentence has both numbers and the only way on, which
 // leads past what was remembered.
 func TestRememberedEpoch(t *testing.T) {
+	t.Parallel()
 	d := consented(t)
 	d.stopProduct(t)
 	text, err := os.ReadFile(d.File("data/epoch"))

@@ -98,6 +98,7 @@ func (d *Demo) settledCredential(t *testing.T, file string) api.CredentialStatus
 // A certificate and a secret are replaced while tokens are served, though Entra
 // takes its time to know of it; the grant stays as it is.
 func TestRotateCredential(t *testing.T) {
+	t.Parallel()
 	for _, secret := range []bool{false, true} {
 		t.Run(map[bool]string{false: "certificate", true: "secret"}[secret], func(t *testing.T) {
 			file := map[bool]string{false: "application.pem", true: "application.secret"}[secret]

@@ -18,6 +18,7 @@ import (
 // never comes to know of is taken back; a stranger at Entra is warned of. All
 // the while tokens are served.
 func TestRotateCredentialRefused(t *testing.T) {
+	t.Parallel()
 	pace := briskly
 	pace.Limit = 700 * time.Millisecond
 	d, _ := begin(t, Config{Pace: pace})
@@ -73,6 +74,7 @@ func TestRotateCredentialRefused(t *testing.T) {
 // The old one is kept if that is asked for, and then either taken back or
 // removed; what is of no kind that was asked for, or of nobody, is refused.
 func TestRotateCredentialKept(t *testing.T) {
+	t.Parallel()
 	d, _ := begin(t, Config{Pace: briskly})
 	d.consent(t)
 	before := d.credential(t)
@@ -103,6 +105,7 @@ func TestRotateCredentialKept(t *testing.T) {
 // A product that is killed at any moment of a rotation begins again with a
 // credential that works, and ends what was begun.
 func TestRotateCredentialKilled(t *testing.T) {
+	t.Parallel()
 	for _, secret := range []bool{false, true} {
 		d, _ := begin(t, Config{Idle: true, Secret: secret})
 		p := d.launch(t)
@@ -143,6 +146,7 @@ func TestRotateCredentialKilled(t *testing.T) {
 // By hand: the server says what to do in the portal, and waits until it works,
 // and until the old one does not.
 func TestRotateCredentialByHand(t *testing.T) {
+	t.Parallel()
 	d, _ := begin(t, Config{Pace: briskly})
 	d.consent(t)
 	before := d.credential(t)

@@ -94,6 +94,7 @@ func (v *vaulted) certificates(t *testing.T, method, path, body string) json.Raw
 // not while the rotation waits, and not after it was undone and the product
 // began again.
 func TestRotateCredentialVault(t *testing.T) {
+	t.Parallel()
 	v := beginCertified(t)
 	v.consent(t)
 	v.fleeting()
