@@ -178,6 +178,10 @@ func TestApprovalGivenByAPerson(t *testing.T) {
 	if err != nil || a.State != mandate.ApprovalGiven || a.By != mandate.CallerID("oid:"+adaID.String()) || a.Decider != "https://login.test/x "+adaID.String() {
 		t.Fatalf("%+v, %v", a, err)
 	}
+	told := len(w.notices.told)
+	if told == 0 || w.notices.told[told-1].Kind != mandate.NoticeApproved {
+		t.Errorf("who agreed is told to nobody: %+v", w.notices.told)
+	}
 	// Refusing and taking back make things tighter, so a host account may.
 	if err := w.operator.WithdrawApproval(ctx, "abc"); err != nil || len(w.approvals.all) != 0 {
 		t.Errorf("withdraw: %v", err)
@@ -185,6 +189,25 @@ func TestApprovalGivenByAPerson(t *testing.T) {
 	w.approvals.all = []mandate.Approval{anApproval()}
 	if a, err := w.operator.RefuseApproval(ctx, "abc"); err != nil || a.State != mandate.ApprovalRefused {
 		t.Errorf("refuse: %+v, %v", a, err)
+	}
+	if len(w.notices.told) != told {
+		t.Errorf("a refusal is told as a yes: %+v", w.notices.told[told:])
+	}
+	onRecord := false
+	of := anApproval()
+	of.Caller, of.Grant = "uid:77", contoso.Key
+	w.approvals.all = []mandate.Approval{of}
+	if _, err := w.operator.RefuseApproval(ctx, "abc"); err != nil {
+		t.Error(err)
+	}
+	for _, line := range w.log.lines {
+		var rec mandate.Record
+		if err := json.Unmarshal(line, &rec); err == nil && rec.Grant != nil && *rec.Grant == contoso.Key && rec.Tenant == contosoID && rec.Approval == "abc" {
+			onRecord = true
+		}
+	}
+	if !onRecord {
+		t.Errorf("what was said of a partner's grant is not among its records: %s", w.log.lines)
 	}
 	records := fmt.Sprintf("%s", w.log.lines)
 	for _, want := range []string{"approval abc of billing: give", "approval abc of billing: withdraw", "approval abc of billing: refuse", `"kind":"denied"`} {

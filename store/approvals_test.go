@@ -132,6 +132,9 @@ func TestApprovalAmongOthers(t *testing.T) {
 			}
 		}
 		stand(mandate.ApprovalWanted, mandate.ApprovalGiven, mandate.ApprovalWanted, mandate.ApprovalRefused)
+		if all, err := s.Approvals(); err != nil || len(all) != 4 {
+			t.Errorf("list: %+v, %v", all, err)
+		}
 		if err := s.UseApproval(t.Context(), his.ID); err != nil {
 			t.Error(err)
 		}

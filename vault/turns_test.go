@@ -112,6 +112,9 @@ func TestTurnsOfTheDead(t *testing.T) {
 		if waited := time.Since(began); waited < 100*time.Millisecond || waited > 5*time.Second {
 			t.Errorf("it took %v, want about 200ms", waited)
 		}
+		if err := v.db.QueryRow(ctx, `SELECT lease - now_ms() FROM turns`).Scan(&left); err != nil || left < mandate.TurnLease.Milliseconds()/2 {
+			t.Errorf("the lease of whoever took it over ends in %d ms (error %v), want %v", left, err, mandate.TurnLease)
+		}
 		epoch := epochOf(t, v.db)
 		k := mandate.Keep{Grant: g, Epoch: epoch, Turn: dead, Next: mandate.NewSecret("of the dead"), Token: c.accessToken(g, w, "of the dead")}
 		if err := v.Keep(ctx, k); !errors.Is(err, mandate.ErrSuperseded) {
@@ -483,14 +486,20 @@ func TestATurnBringsTheGrant(t *testing.T) {
 			}
 		}
 		set(`state = 'suspended'`)
-		if turn, err := c.take(ctx, first); err != nil || turn.Grant.Generation != 0 || turn.Fence == 0 {
-			t.Errorf("a grant that is suspended: got generation %d, fence %d, error %v", turn.Grant.Generation, turn.Fence, err)
+		if again, err := c.take(ctx, first); err != nil || again.Grant.Generation != 0 || again.Fence != turn.Fence+1 {
+			t.Errorf("a grant that is suspended: got generation %d, fence %d, error %v; want fence %d", again.Grant.Generation, again.Fence, err, turn.Fence+1)
 		}
 		set(`state = 'active'`)
 		w := c.wanted(g, "https://other.example")
 		w.Key.Generation++
-		if turn, err := c.take(ctx, w); err != nil || turn.Grant.Generation != 0 {
-			t.Errorf("a generation that is not active: got %d, error %v", turn.Grant.Generation, err)
+		for range 2 { // the row is made, and then there
+			turn, err := c.take(ctx, w)
+			if err != nil || turn.Grant.Generation != 0 {
+				t.Errorf("a generation that is not active: got %d, error %v", turn.Grant.Generation, err)
+			}
+			if err := v.Release(ctx, turn); err != nil {
+				t.Fatal(err)
+			}
 		}
 		set(`until = 1`)
 		if turn, err := c.take(ctx, c.wanted(g, "https://third.example")); err != nil || !turn.Grant.Refresh.IsZero() {

@@ -140,6 +140,16 @@ func testDatabaseWriter(t *testing.T, cfg Config) {
 	}
 }
 
+// What was verified later is not forgotten for what was read before it.
+func TestGuardAdoptsNothingOlder(t *testing.T) {
+	g := &guard{former: make(map[[32]byte]bool)}
+	for _, epoch := range []int64{7, 6, 5} {
+		if g.adopt(&state{epoch: epoch}); g.current().epoch != 7 {
+			t.Errorf("epoch %d took the place of 7", epoch)
+		}
+	}
+}
+
 // What is sealed is sealed for one purpose, in one database, as its parts are.
 func TestSeal(t *testing.T) { each(t, testSeal) }
 
