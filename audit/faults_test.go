@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/internal/database"
 	"github.com/mandate-sam/mandate/internal/pgtest"
 )
 
@@ -231,6 +232,70 @@ func TestAuditDatabaseGone(t *testing.T) {
 	if got := verify(t, export(t, l, Export{Whole: true}), Verification{Key: public}); !got.OK {
 		t.Errorf("got %+v", got)
 	}
+}
+
+// Without the row that says where the log ends, or the one that says what
+// epoch it is, nothing is acknowledged.
+func TestAuditRowsGone(t *testing.T) {
+	cfg := pgConfig(t)
+	l := openLog(t, cfg)
+	record(t, l, testRecord(0, "before"))
+	for _, table := range []string{"head", "audit_end"} {
+		if _, err := cfg.DB.Exec(t.Context(), `ALTER TABLE `+table+` RENAME TO kept`); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := cfg.DB.Exec(t.Context(), `CREATE TABLE `+table+` (LIKE kept)`); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.Record(t.Context(), testRecord(0, "lost")); !errors.Is(err, mandate.ErrUnavailable) {
+			t.Errorf("%s: got %v, want ErrUnavailable", table, err)
+		}
+		for _, query := range []string{`DROP TABLE ` + table, `ALTER TABLE kept RENAME TO ` + table} {
+			if _, err := cfg.DB.Exec(t.Context(), query); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	record(t, l, testRecord(0, "after"))
+	holds(t, cfg, l, 2)
+}
+
+// An append waits for whoever has the end of the log or changes the epoch, and
+// is not overtaken: it locks both when it reads them.
+func TestAuditLocks(t *testing.T) {
+	cfg := pgConfig(t)
+	l := openLog(t, cfg)
+	record(t, l, testRecord(0, "before"))
+	for _, table := range []string{"audit_end", "head"} {
+		done := make(chan error, 1)
+		err := cfg.DB.Tx(t.Context(), func(tx *database.Tx) error {
+			if _, err := tx.Exec(t.Context(), `SELECT epoch FROM `+table+` FOR UPDATE`); err != nil {
+				return err
+			}
+			go func() {
+				_, err := l.Record(t.Context(), testRecord(0, "waits"))
+				done <- err
+			}()
+			query := ""
+			for query == "" && len(done) == 0 { // in another transaction, because one sees the activity as it was at first
+				err := cfg.DB.QueryRow(t.Context(), `SELECT coalesce(max(query), '') FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`).Scan(&query)
+				if err != nil {
+					return err
+				}
+			}
+			if !strings.Contains(query, " FROM "+table+" FOR ") {
+				t.Errorf("%s: %q waits, and not what reads it", table, query)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Errorf("%s: %v", table, err)
+		}
+		if err := <-done; err != nil {
+			t.Errorf("%s: %v", table, err)
+		}
+	}
+	holds(t, cfg, l, 3)
 }
 
 const childDir = "MANDATE_AUDIT_CHILD"

@@ -76,16 +76,17 @@ func (s *sqlStore) write(ctx context.Context, b *batch) (size int64, err error) 
 // lockEnd returns the end of the log and the epoch, neither of which changes
 // until the transaction ends.
 func lockEnd(ctx context.Context, tx *database.Pipe) (t tail, now int64, err error) {
-	size, known := int64(-1), false
+	var size, rows int64
 	var front []byte
 	tx.Query(func(scan func(...any) error) error {
+		rows++
 		return scan(&size, &front, &t.epoch)
 	}, `SELECT size, front, epoch FROM audit_end FOR UPDATE`)
 	tx.Query(func(scan func(...any) error) error {
-		known = true
+		rows++
 		return scan(&now)
 	}, `SELECT epoch FROM head FOR SHARE`)
-	if err = tx.Wait(ctx); err == nil && (size < 0 || !known) {
+	if err = tx.Wait(ctx); err == nil && rows != 2 {
 		err = sql.ErrNoRows
 	}
 	if err != nil {
