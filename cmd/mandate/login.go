@@ -39,6 +39,8 @@ callers, resuming, approving, importing, changing keys or the policy) needs a
 sign-in that is less than ten minutes old, so log in again before it.
 
 Other commands use the session where --server or $MANDATE_SERVER names the server.
+A server whose certificate is of an authority of your own is trusted where the system
+trusts that; on Linux $SSL_CERT_FILE may name a file with it.
 
 The sign-in page sends the browser back to this machine. On one that you have reached by
 ssh, fix the port with --port and have ssh carry it from where your browser is. There is no
