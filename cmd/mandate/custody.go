@@ -229,7 +229,7 @@ func (c *cli) printRestoration(r app.Restoration) error {
 		}
 		rows = append(rows, []cell{{text: g.Partner.String()}, {text: g.UserName}, {text: fmt.Sprint(g.Generation)}, state, {text: g.Text}})
 	}
-	err := table(c.out, []string{"PARTNER", "BY", "GENERATION", "", ""}, rows)
+	err := table(c.out, []string{"PARTNER", "BY", "GENERATION", "STATE", "WHY"}, rows)
 	if len(r.Since) > 0 {
 		c.note("Changed after the backup, and not in it:")
 		for _, s := range r.Since {
