@@ -244,3 +244,51 @@ func TestWhyNothingWasKept(t *testing.T) {
 		})
 	}
 }
+
+// TestKeepNeedsItsEpochAndTurn: what was decided before any change of security
+// state is not kept after it, nor what another's turn brought, though the grant
+// is as it was; and what is kept ends its turn.
+func TestKeepNeedsItsEpochAndTurn(t *testing.T) {
+	onBoth(t, func(t *testing.T, cfg database.Config) {
+		ctx := t.Context()
+		v := replicas(t, cfg)[0]
+		c, g := holding(t, v)
+		w := c.wanted(g, "https://example.com")
+		turn, err := c.take(ctx, w)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, next := range []mandate.Secret{{}, mandate.NewSecret("next")} {
+			keep := func(change string, alter func(*mandate.Keep)) error {
+				k := mandate.Keep{Grant: g, Epoch: epochOf(t, v.db), Turn: turn, Next: next, Token: c.accessToken(g, w, "late")}
+				if err := v.db.Change(ctx, func(tx *database.Tx) error { _, err := tx.Exec(ctx, `UPDATE grants SET `+change); return err }); err != nil {
+					t.Fatal(err)
+				}
+				alter(&k)
+				return v.Keep(ctx, k)
+			}
+			now := func(k *mandate.Keep) { k.Epoch = epochOf(t, v.db) }
+			for name, err := range map[string]error{
+				"an earlier epoch":  keep(`version = version`, func(*mandate.Keep) {}),
+				"another fence":     keep(`version = version`, func(k *mandate.Keep) { now(k); k.Turn.Fence++ }),
+				"a suspended grant": keep(`state = 'suspended'`, now),
+				"a later grant":     keep(`state = 'active', since = since + 1000`, now),
+			} {
+				if !errors.Is(err, mandate.ErrSuperseded) {
+					t.Errorf("%s, next %v: got error %v, want %v", name, !next.IsZero(), err, mandate.ErrSuperseded)
+				}
+			}
+			if err := keep(`since = since - 1000`, now); err != nil {
+				t.Errorf("Keep: %v", err)
+			}
+			var owner string
+			if err := v.db.QueryRow(ctx, `SELECT owner FROM turns`).Scan(&owner); err != nil || owner != "" {
+				t.Errorf("the turn has not ended: %q, %v", owner, err)
+			}
+			w.Not = c.accessToken(g, w, "late").Fingerprint
+			if turn, err = c.take(ctx, w); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
