@@ -9,6 +9,7 @@ import (
 	"iter"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -20,9 +21,11 @@ import (
 type fakeArchive struct {
 	err   error
 	query audit.Query
-	made  audit.Export
 	did   []string
 	half  bool // an export breaks off
+
+	mu   sync.Mutex // guards made: a request that breaks off is sent again
+	made audit.Export
 }
 
 func (f *fakeArchive) Search(_ context.Context, q audit.Query) ([]audit.Entry, error) {
@@ -48,7 +51,9 @@ func (f *fakeArchive) Report(_ context.Context, q audit.Query) ([]audit.Usage, e
 }
 
 func (f *fakeArchive) Export(_ context.Context, w io.Writer, x audit.Export) error {
+	f.mu.Lock()
 	f.made = x
+	f.mu.Unlock()
 	if f.half {
 		io.WriteString(w, "{}\n")
 		return errors.New("the disk is gone")
