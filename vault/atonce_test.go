@@ -163,6 +163,40 @@ func TestNothingIsKeptOverAChangeUnderWay(t *testing.T) {
 	})
 }
 
+// TestKeepLeavesTheGenerationBefore: what is rotated is the one generation that
+// was redeemed, also when the one before, which may still stand in, has the same
+// version.
+func TestKeepLeavesTheGenerationBefore(t *testing.T) {
+	onBoth(t, func(t *testing.T, cfg database.Config) {
+		ctx := t.Context()
+		v := replicas(t, cfg)[0]
+		c, _ := holding(t, v)
+		activate(t, v, candidate(v.db, contoso, 2, "renewed"))
+		for i := range 4 {
+			g, err := v.Open(ctx, contoso)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w := c.wanted(g, mandate.Audience(fmt.Sprintf("https://%d.example.com", i)))
+			turn, err := c.take(ctx, w)
+			if err != nil {
+				t.Fatal(err)
+			}
+			next := fmt.Sprintf("rotated %d", i)
+			err = v.Keep(ctx, mandate.Keep{Grant: g, Epoch: epochOf(t, v.db), Turn: turn, Next: mandate.NewSecret(next), Token: c.accessToken(g, w, next)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if g, err := v.Open(ctx, contoso); err != nil || g.Generation != 2 || g.Refresh.Reveal() != next {
+				t.Errorf("Open: got generation %d, %q, %v", g.Generation, g.Refresh.Reveal(), err)
+			}
+			if f, err := v.Fallback(ctx, contoso); err != nil || f.Refresh.Reveal() != "refresh" {
+				t.Errorf("Fallback at version %d: got %q, %v, want the token of before", g.Version, f.Refresh.Reveal(), err)
+			}
+		}
+	})
+}
+
 // TestNothingIsKeptInARowThatChanges: what a Keep waits for in the grant's own
 // row counts, though neither its turn nor what it had read of the epoch tells.
 func TestNothingIsKeptInARowThatChanges(t *testing.T) {
