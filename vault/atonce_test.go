@@ -120,12 +120,7 @@ func TestNothingIsKeptOverAChangeUnderWay(t *testing.T) {
 		ctx := t.Context()
 		all := replicas(t, cfg)
 		v, other := all[0], all[len(all)-1]
-		c, g := holding(t, v)
-		w := c.wanted(g, "https://example.com")
-		turn, err := c.take(ctx, w)
-		if err != nil {
-			t.Fatal(err)
-		}
+		c, g, w, turn := redeeming(t, v)
 		next := candidate(v.db, contoso, 2, "renewed")
 		s, err := v.seal(ctx, "", labelOf(next), next.Refresh)
 		if err != nil {
@@ -209,16 +204,11 @@ func keepWhileRowChanges(t *testing.T, cfg database.Config, change string) {
 	ctx := t.Context()
 	all := replicas(t, cfg)
 	v, other := all[0], all[len(all)-1]
-	c, g := holding(t, v)
-	w := c.wanted(g, "https://example.com")
-	turn, err := c.take(ctx, w)
-	if err != nil {
-		t.Fatal(err)
-	}
+	c, g, w, turn := redeeming(t, v)
 	epoch := epochOf(t, v.db)
 	var kept error
 	var wg sync.WaitGroup
-	err = v.db.Change(ctx, func(tx *database.Tx) error {
+	err := v.db.Change(ctx, func(tx *database.Tx) error {
 		_, err := tx.Exec(ctx, `UPDATE grants SET `+change+` WHERE `+ofGrant, keyArgs(contoso)...)
 		wg.Go(func() {
 			kept = other.Keep(ctx, mandate.Keep{Grant: g, Epoch: epoch, Turn: turn, Next: mandate.NewSecret("late"), Token: c.accessToken(g, w, "late")})
@@ -252,13 +242,8 @@ func TestWhyNothingWasKept(t *testing.T) {
 		onBoth(t, func(t *testing.T, cfg database.Config) {
 			ctx := t.Context()
 			v := replicas(t, cfg)[0]
-			c, g := holding(t, v)
-			w := c.wanted(g, "https://example.com")
-			turn, err := c.take(ctx, w)
-			if err != nil {
-				t.Fatal(err)
-			}
-			err = v.db.Change(ctx, func(tx *database.Tx) error {
+			c, g, w, turn := redeeming(t, v)
+			err := v.db.Change(ctx, func(tx *database.Tx) error {
 				_, err := tx.Exec(ctx, `UPDATE grants SET `+change)
 				return err
 			})
@@ -286,12 +271,7 @@ func TestKeepNeedsItsEpochAndTurn(t *testing.T) {
 	onBoth(t, func(t *testing.T, cfg database.Config) {
 		ctx := t.Context()
 		v := replicas(t, cfg)[0]
-		c, g := holding(t, v)
-		w := c.wanted(g, "https://example.com")
-		turn, err := c.take(ctx, w)
-		if err != nil {
-			t.Fatal(err)
-		}
+		c, g, w, turn := redeeming(t, v)
 		for _, next := range []mandate.Secret{{}, mandate.NewSecret("next")} {
 			keep := func(change string, alter func(*mandate.Keep)) error {
 				k := mandate.Keep{Grant: g, Epoch: epochOf(t, v.db), Turn: turn, Next: next, Token: c.accessToken(g, w, "late")}
@@ -320,6 +300,7 @@ func TestKeepNeedsItsEpochAndTurn(t *testing.T) {
 				t.Errorf("the turn has not ended: %q, %v", owner, err)
 			}
 			w.Not = c.accessToken(g, w, "late").Fingerprint
+			var err error
 			if turn, err = c.take(ctx, w); err != nil {
 				t.Fatal(err)
 			}

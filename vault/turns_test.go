@@ -28,6 +28,18 @@ func holdingOf(t *testing.T, v *SQL, k mandate.GrantKey) (*check, mandate.Grant)
 	return &check{vault: v, epoch: patient{v.db}, turns: v, schedule: v, key: k}, g
 }
 
+// redeeming returns a grant that is held, and the turn of who redeems it.
+func redeeming(t *testing.T, v *SQL) (*check, mandate.Grant, mandate.Wanted, mandate.Turn) {
+	t.Helper()
+	c, g := holding(t, v)
+	w := c.wanted(g, "https://example.com")
+	turn, err := c.take(t.Context(), w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, g, w, turn
+}
+
 // knows waits until a replica has heard of an epoch.
 func knows(t *testing.T, v *SQL, epoch int64) {
 	t.Helper()
@@ -90,12 +102,7 @@ func TestTurnsOfTheDead(t *testing.T) {
 		ctx := t.Context()
 		all := replicas(t, cfg)
 		v, other := all[0], all[len(all)-1]
-		c, g := holding(t, v)
-		w := c.wanted(g, "https://example.com")
-		dead, err := c.take(ctx, w)
-		if err != nil {
-			t.Fatal(err)
-		}
+		c, g, w, dead := redeeming(t, v)
 		var left int64
 		if err := v.db.QueryRow(ctx, `SELECT lease - now_ms() FROM turns`).Scan(&left); err != nil || left <= 0 || left > mandate.TurnLease.Milliseconds() {
 			t.Errorf("the lease ends in %d ms (error %v), want at most %v", left, err, mandate.TurnLease)
@@ -350,12 +357,7 @@ func TestWhatCannotBeSharedIsKept(t *testing.T) {
 	ctx := t.Context()
 	v, db, _ := openVault(t)
 	v.shared = &fakeWrapper{id: "k", err: errors.New("down")}
-	c, g := holding(t, v)
-	w := c.wanted(g, "https://example.com")
-	turn, err := c.take(ctx, w)
-	if err != nil {
-		t.Fatal(err)
-	}
+	c, g, w, turn := redeeming(t, v)
 	k := mandate.Keep{Grant: g, Epoch: epochOf(t, db), Turn: turn, Next: mandate.NewSecret("next"), Token: c.accessToken(g, w, "access")}
 	if err := v.Keep(ctx, k); err != nil {
 		t.Fatal(err)

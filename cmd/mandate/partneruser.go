@@ -30,15 +30,10 @@ Graph is asked who they are.`,
   mandate partner allow contoso 99999999-8888-7777-6666-555555555555 --role withdrawer --ticket REQ-4`,
 		Args:              words("PARTNER", "USER"),
 		ValidArgsFunction: c.complete(0, partnerNames),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			in.User = args[1]
-			client, err := c.client()
-			if err != nil {
-				return err
-			}
-			users, err := client.AllowPartnerUser(cmd.Context(), args[0], in)
-			return c.showPartnerUsers(args[0], users, err)
-		},
+		RunE: c.changePartnerUsers(func(ctx context.Context, client *api.Client, partner, user string) ([]mandate.PartnerUser, error) {
+			in.User = user
+			return client.AllowPartnerUser(ctx, partner, in)
+		}),
 	}
 	cmd.Flags().StringVar(&in.Role, "role", "", "what they may do: "+strings.Join(mandate.PartnerRoles(), ", "))
 	_ = cmd.RegisterFlagCompletionFunc("role", c.complete(-1, partnerRoles))
@@ -60,15 +55,10 @@ partner keeps what that gives, until the partner itself ends it.`,
 		Example:           "  mandate partner disallow contoso 99999999-8888-7777-6666-555555555555",
 		Args:              words("PARTNER", "USER"),
 		ValidArgsFunction: c.complete(0, partnerNames),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			in.User = args[1]
-			client, err := c.client()
-			if err != nil {
-				return err
-			}
-			users, err := client.DisallowPartnerUser(cmd.Context(), args[0], in)
-			return c.showPartnerUsers(args[0], users, err)
-		},
+		RunE: c.changePartnerUsers(func(ctx context.Context, client *api.Client, partner, user string) ([]mandate.PartnerUser, error) {
+			in.User = user
+			return client.DisallowPartnerUser(ctx, partner, in)
+		}),
 	}
 	ticketFlag(cmd, &in.Ticket)
 	return cmd
@@ -95,6 +85,18 @@ the partner, of whom Graph is asked, are not among them.`,
 }
 
 // showPartnerUsers tells who has roles now.
+// changePartnerUsers runs a command about one user, and shows who has roles then.
+func (c *cli) changePartnerUsers(do func(ctx context.Context, client *api.Client, partner, user string) ([]mandate.PartnerUser, error)) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		client, err := c.client()
+		if err != nil {
+			return err
+		}
+		users, err := do(cmd.Context(), client, args[0], args[1])
+		return c.showPartnerUsers(args[0], users, err)
+	}
+}
+
 func (c *cli) showPartnerUsers(partner string, users []mandate.PartnerUser, err error) error {
 	if err != nil {
 		return err

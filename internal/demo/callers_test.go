@@ -91,18 +91,24 @@ func (d *Demo) signInAs(t *testing.T, client *api.Client, redirect string, came 
 		return mandate.Secret{}, err
 	}
 	got := <-came
-	resp, err := d.Emulator.Client().PostForm(start.TokenURL, url.Values{
+	return mandate.NewSecret(d.tokenFrom(t, start.TokenURL, "id_token", url.Values{
 		"client_id": {start.ClientID}, "grant_type": {"authorization_code"}, "code": {got.Get("code")}, "redirect_uri": {redirect}, "code_verifier": {verifier}, "scope": {start.Scope},
-	})
+	})), nil
+}
+
+// tokenFrom returns the token of one kind that a token endpoint answers with.
+func (d *Demo) tokenFrom(t *testing.T, endpoint, kind string, form url.Values) string {
+	t.Helper()
+	resp, err := d.Emulator.Client().PostForm(endpoint, form)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
 	var a map[string]any
-	if err := json.NewDecoder(resp.Body).Decode(&a); err != nil || a["id_token"] == nil {
+	if err := json.NewDecoder(resp.Body).Decode(&a); err != nil || a[kind] == nil {
 		t.Fatalf("the token endpoint answered %v, %v", a, err)
 	}
-	return mandate.NewSecret(a["id_token"].(string)), nil
+	return a[kind].(string)
 }
 
 // An operator signs in at Entra, and adds a caller, which then shows a token of
@@ -197,18 +203,9 @@ func objectOf(t *testing.T, upn string) string {
 // workloadToken returns the workload's own token for callers of ours.
 func (d *Demo) workloadToken(t *testing.T) string {
 	t.Helper()
-	resp, err := d.Emulator.Client().PostForm(d.Emulator.Endpoints().Login+"/"+emulator.CPVTenant+"/oauth2/v2.0/token", url.Values{
+	return d.tokenFrom(t, d.Emulator.Endpoints().Login+"/"+emulator.CPVTenant+"/oauth2/v2.0/token", "access_token", url.Values{
 		"grant_type": {"client_credentials"}, "client_id": {workloadApp}, "client_secret": {"workload"}, "scope": {callersApp + "/.default"},
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	var a map[string]any
-	if err := json.NewDecoder(resp.Body).Decode(&a); err != nil || a["access_token"] == nil {
-		t.Fatalf("the token endpoint answered %v, %v", a, err)
-	}
-	return a["access_token"].(string)
 }
 
 func claimsOf(t *testing.T, raw string) map[string]any {
