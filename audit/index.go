@@ -112,8 +112,8 @@ func (x *index) step(ctx context.Context) (int64, error) {
 		if n == 0 {
 			return errElsewhere
 		}
-		return insert(ctx, tx, `INSERT INTO audit_index (idx, at, kind, chain, application, caller, tenant, audience, purpose, request, fingerprint, uti, correlation, handed, ticket, person)`,
-			` ON CONFLICT (idx) DO NOTHING`, indexColumns, rows)
+		return tx.InsertRows(ctx, `INSERT INTO audit_index (idx, at, kind, chain, application, caller, tenant, audience, purpose, request, fingerprint, uti, correlation, handed, ticket, person)`,
+			`ON CONFLICT (idx) DO NOTHING`, indexColumns, rows)
 	})
 	if errors.Is(err, errElsewhere) {
 		err = nil

@@ -168,27 +168,6 @@ func placeholders(from, n int) string {
 	return b.String()
 }
 
-// insert writes rows with statements of at most some rows each.
-func insert(ctx context.Context, tx *database.Tx, into, after string, columns int, values []any) error {
-	const most = 1000 // of PostgreSQL's 65,535 parameters, and of SQLite's 32,766
-	for step := most / columns * columns; len(values) > 0; {
-		n := min(step, len(values))
-		var b strings.Builder
-		b.WriteString(into + " VALUES ")
-		for i := 0; i < n; i += columns {
-			if i > 0 {
-				b.WriteString(", ")
-			}
-			b.WriteString("(" + placeholders(i+1, columns) + ")")
-		}
-		if _, err := tx.Exec(ctx, b.String()+after, values[:n]...); err != nil {
-			return err
-		}
-		values = values[n:]
-	}
-	return nil
-}
-
 // insertPlace stores a batch, which begins at from, and the end of the log
 // after it. That row is there: the transaction has locked it.
 func insertPlace(tx *database.Pipe, from int64, p *place) {

@@ -174,22 +174,17 @@ func (p *Pipe) Insert(into, after string, columns ...any) {
 		p.Exec(into+` SELECT * FROM unnest(`+arrays(columns)+`) `+after, columns...)
 		return
 	}
-	const most = 1000 // of SQLite's 32,766 parameters
 	width, rows := len(columns), rowsOf(columns)
-	for from := 0; from < rows; from += most / width {
-		n := min(most/width, rows-from)
-		values := make([]any, 0, n*width)
-		tuples := make([]string, 0, n)
-		for i := range n {
-			marks := make([]string, 0, width)
-			for _, c := range columns {
-				values = append(values, valueOf(c, from+i))
-				marks = append(marks, "$"+strconv.Itoa(len(values)))
-			}
-			tuples = append(tuples, "("+strings.Join(marks, ", ")+")")
+	values := make([]any, 0, width*rows)
+	for i := range rows {
+		for _, c := range columns {
+			values = append(values, valueOf(c, i))
 		}
-		p.Exec(into+` VALUES `+strings.Join(tuples, ", ")+` `+after, values...)
 	}
+	_ = insertRows(into, after, width, values, func(query string, args []any) error {
+		p.Exec(query, args...)
+		return nil
+	})
 }
 
 // arrays returns "$1::bigint[], …" as the columns are.
