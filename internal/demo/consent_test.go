@@ -249,19 +249,19 @@ func TestTokenErrors(t *testing.T) {
 // Lifetimes are short in the emulator, so that expiry is real: the token is
 // redeemed again, and each redemption's refresh token replaces the last.
 func TestExpiry(t *testing.T) {
-	t.Parallel()
 	d, _ := begin(t, Config{})
 	d.attempt(t, attempt{invited: User, user: User})
 	d.Emulator.Dial(func(dials *emulator.Dials) { dials.AccessTokenLifetime = 61 * time.Second })
 	seen := make(map[string]bool)
 	deadline := time.Now().Add(10 * time.Second)
 	for len(seen) < 3 && time.Now().Before(deadline) {
+		asked := time.Now() // how long the answer is under way says nothing of the token
 		tok, err := d.Operator.Token(t.Context(), api.TokenRequest{Partner: Partner, Audience: "arm", Purpose: Purpose})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if time.Until(tok.Expires) <= 59*time.Second {
-			t.Fatalf("a token with %v left was handed out", time.Until(tok.Expires))
+		if left := tok.Expires.Sub(asked); left <= 59*time.Second {
+			t.Fatalf("a token with %v left was handed out", left)
 		}
 		seen[tok.Access.Reveal()] = true
 		time.Sleep(50 * time.Millisecond)
