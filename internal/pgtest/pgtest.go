@@ -22,6 +22,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx"
 )
@@ -345,19 +346,29 @@ func (c *Cluster) Freeze(t testing.TB) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	t.Cleanup(c.thaw)
 	// The parent first, which then makes no more children.
 	c.freeze(t, pid)
 	for _, child := range children(pid) {
 		c.freeze(t, child)
 	}
-	t.Cleanup(c.thaw)
 }
 
+// freeze returns when the process stands still: the signal alone is not yet
+// that, as a process that is running meets it a little later.
 func (c *Cluster) freeze(t testing.TB, pid int) {
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil && err != syscall.ESRCH {
 		t.Error(err)
 	}
 	c.stopped = append(c.stopped, pid)
+	for started := time.Now(); ; time.Sleep(time.Millisecond) {
+		if f, ok := stat(pid); !ok || f[0] == "T" || f[0] == "Z" {
+			return
+		}
+		if time.Since(started) > 10*time.Second {
+			t.Fatalf("process %d does not stop", pid)
+		}
+	}
 }
 
 // Thaw lets the server go on.
@@ -374,19 +385,25 @@ func (c *Cluster) thaw() {
 
 // children returns the processes whose parent is pid.
 func children(pid int) []int {
-	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
+	names, _ := filepath.Glob("/proc/[0-9]*")
 	var all []int
-	for _, name := range stats {
-		b, err := os.ReadFile(name)
-		if err != nil {
-			continue // it has ended
-		}
-		// "pid (name) state ppid …", and the name may have anything in it.
-		_, rest, _ := strings.Cut(string(b[bytes.LastIndexByte(b, ')')+1:]), " ")
-		if f := strings.Fields(rest); len(f) > 1 && f[1] == strconv.Itoa(pid) {
-			child, _ := strconv.Atoi(filepath.Base(filepath.Dir(name)))
+	for _, name := range names {
+		child, _ := strconv.Atoi(filepath.Base(name))
+		if f, ok := stat(child); ok && f[1] == strconv.Itoa(pid) {
 			all = append(all, child)
 		}
 	}
 	return all
+}
+
+// stat returns what the system says of a process, from its state ("T" for
+// stopped) and its parent on; false if there is no such process.
+func stat(pid int) ([]string, bool) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return nil, false
+	}
+	// "pid (name) state ppid …", and the name may have anything in it.
+	f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	return f, len(f) > 1
 }
