@@ -31,8 +31,20 @@ type CredentialStatus struct {
 	Expires     time.Time           `json:"expires,omitzero"`
 	Rotation    *CredentialRotation `json:"rotation,omitempty"` // under way
 	Entra       []EntraCredential   `json:"entra"`              // what is registered
+	Implicit    []string            `json:"implicit,omitempty"` // what Entra lets a browser have without a code: "access tokens", "ID tokens"
 	Unasked     string              `json:"unasked,omitempty"`  // why Entra could not be asked
 	Warnings    []string            `json:"warnings"`
+}
+
+// Strangers returns how many credentials at Entra nobody here knows that have
+// not ended.
+func (s *CredentialStatus) Strangers() (n int) {
+	for _, e := range s.Entra {
+		if e.Ours == "" && e.End.After(time.Now()) {
+			n++
+		}
+	}
+	return n
 }
 
 // A CredentialRotation is how far one has come.

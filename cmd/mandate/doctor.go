@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -18,13 +19,17 @@ func (c *cli) doctorCommand() *cobra.Command {
 		Use:   "doctor",
 		Short: "Say what the server protects from, and what it does not",
 		Long: `Doctor reads the configuration and the files that it names, asks the server how far
-the witnesses of its audit log are, and says what it thinks of each thing:
+the witnesses of its audit log are and what Entra has of the applications, and says
+what it thinks of each thing:
 
   good    it is as it should be
   advice  it works, and something else would protect from more
   bad     something that is promised does not hold
 
 The level says what a thief of the whole disk gets: at 1 everything, at 2 nothing.
+A registration that hands out tokens without a code (implicit grant, hybrid flow),
+or that has a credential which nobody here knows, is bad; the server can read it
+under the same conditions as for mandate credential status.
 Nothing is changed. The exit status is 1 if anything is bad.`,
 		Example: `  mandate doctor --config /etc/mandate/mandate.yaml
   mandate doctor --config mandate.yaml --json | jq '.remarks[] | select(.grade != "good")'`,
@@ -57,7 +62,39 @@ func (c *cli) askServer(ctx context.Context) ([]app.Remark, error) {
 	if errors.Is(err, api.ErrUnreachable) {
 		return []app.Remark{{Grade: app.Advice, Subject: "server", Message: "none answers, so that only files were looked at: " + err.Error()}}, nil
 	}
-	return witnessRemarks(&state), err
+	if err != nil {
+		return nil, err
+	}
+	out := witnessRemarks(&state)
+	all, err := client.Credentials(ctx, "")
+	if err != nil {
+		return append(out, app.Remark{Grade: app.Advice, Subject: "registrations", Message: "what Entra has of the applications is not known: " + err.Error()}), nil
+	}
+	for i := range all {
+		out = append(out, registrationRemarks(&all[i])...)
+	}
+	return out, nil
+}
+
+// registrationRemarks says what Entra lets others do with an application.
+func registrationRemarks(st *api.CredentialStatus) (out []app.Remark) {
+	say := func(grade, format string, args ...any) {
+		out = append(out, app.Remark{Grade: grade, Subject: "registration " + st.Application, Message: fmt.Sprintf(format, args...)})
+	}
+	if st.Unasked != "" {
+		say(app.Advice, "was not read, so that nobody here knows whether the implicit grant is off, and who else has a credential: %s", st.Unasked)
+		return out
+	}
+	if len(st.Implicit) > 0 {
+		say(app.Bad, "lets a browser have %s without a code (implicit grant, hybrid flow), which nothing here uses and where tokens leak: switch it off in the portal, under Authentication", strings.Join(st.Implicit, " and "))
+	}
+	if n := st.Strangers(); n > 0 {
+		say(app.Bad, "has %d credential(s) that are not known here, and whoever has one can act as this application: mandate credential status %s", n, st.Application)
+	}
+	if len(out) == 0 {
+		say(app.Good, "hands out tokens for a code only, and has no credential that is not known here")
+	}
+	return out
 }
 
 // witnessRemarks says how fresh the witnesses are.

@@ -86,7 +86,7 @@ func serve(socket string) (stop func(), err error) {
 		return mandate.Endpoint{Resource: mandate.Audience("https://" + name + ".test"), URL: "https://" + name + ".test"}
 	}
 	s, err := api.New(api.Config{
-		Broker: w, Authenticator: w, Partners: w, Registry: registry{w}, Tenants: registry{w}, Callers: w, Grants: w, Life: w, Forecaster: w, Secrets: w, Audit: w, Archive: archive, Customers: w, PartnerUsers: w, Recorder: w, Epoch: w,
+		Broker: w, Authenticator: w, Partners: w, Registry: registry{w}, Tenants: registry{w}, Callers: w, Grants: w, Life: w, Forecaster: w, Secrets: w, Audit: w, Archive: archive, Credentials: someCredentials{}, Customers: w, PartnerUsers: w, Recorder: w, Epoch: w,
 		Clouds: map[string]mandate.Cloud{"test": {Name: "test", Audiences: map[string]mandate.Endpoint{
 			"partnercenter": endpoint("pc"), "graph": endpoint("graph"), "arm": endpoint("arm"),
 		}}},

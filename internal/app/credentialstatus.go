@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/mandate-sam/mandate"
@@ -136,28 +137,32 @@ func (r *rotator) registered(ctx context.Context, l *liveCredential) (graph.Regi
 // that nobody here knows may be an attacker's: whoever can change a
 // registration adds one of their own, and it outlives every other remedy.
 func (r *rotator) compare(st *api.CredentialStatus, s *rotation.State, l *liveCredential, reg graph.Registration) {
-	strangers, found := 0, false
+	found := false
 	for _, c := range reg.Credentials {
 		e := api.EntraCredential{KeyID: c.KeyID, Kind: "certificate", Name: c.Name, Hint: c.Hint, Thumbprint: c.Thumbprint, Start: c.Start, End: c.End}
 		if c.Secret {
 			e.Kind = "secret"
 		}
 		e.Ours = ours(s, l, c)
-		if e.Ours == "" && c.End.After(time.Now()) {
-			strangers++
-		}
 		found = found || e.Ours == "in use"
 		st.Entra = append(st.Entra, e)
 	}
-	if strangers > 0 {
+	if n := st.Strangers(); n > 0 {
 		st.Warnings = append(st.Warnings, fmt.Sprintf("%d credential(s) at Entra are not known here: whoever has one can act as this application. "+
-			"If nobody can say whose they are, remove them in the portal, and look in Entra's audit log for who added them", strangers))
+			"If nobody can say whose they are, remove them in the portal, and look in Entra's audit log for who added them", n))
 	}
 	if !found && st.ID != "" {
 		st.Warnings = append(st.Warnings, "Entra does not list the credential that is in use here")
 	}
-	if reg.ImplicitTokens || reg.ImplicitIDs {
-		st.Warnings = append(st.Warnings, "the registration allows the implicit grant, which this application does not use: switch it off in the portal, under Authentication")
+	if reg.ImplicitTokens {
+		st.Implicit = append(st.Implicit, "access tokens")
+	}
+	if reg.ImplicitIDs {
+		st.Implicit = append(st.Implicit, "ID tokens")
+	}
+	if len(st.Implicit) > 0 {
+		st.Warnings = append(st.Warnings, fmt.Sprintf("Entra lets a browser have %s without a code (implicit grant, hybrid flow), which nothing here uses: "+
+			"switch it off in the portal, under Authentication", strings.Join(st.Implicit, " and ")))
 	}
 }
 

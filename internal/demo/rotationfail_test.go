@@ -5,6 +5,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,8 +16,8 @@ import (
 )
 
 // What Graph refuses is undone, what it postpones is waited for, and what Entra
-// never comes to know of is taken back; a stranger at Entra is warned of. All
-// the while tokens are served.
+// never comes to know of is taken back; a stranger at Entra is warned of, and so
+// are implicit grants. All the while tokens are served.
 func TestRotateCredentialRefused(t *testing.T) {
 	t.Parallel()
 	pace := briskly
@@ -62,12 +63,19 @@ func TestRotateCredentialRefused(t *testing.T) {
 	s.stop()
 
 	a, _ := e.Application(emulator.ApplicationID)
-	a.Secrets = []string{"an-attacker-s-own-secret"}
+	if st := d.credential(t); st.Implicit != nil {
+		t.Errorf("without implicit grants: %+v", st)
+	}
+	a.Secrets, a.IssueAccessTokens, a.IssueIDTokens = []string{"an-attacker-s-own-secret"}, true, true
 	if err := e.Register(a); err != nil {
 		t.Fatal(err)
 	}
-	if st := d.credential(t); contains(strings.Join(st.Warnings, " "), "1 credential(s) at Entra are not known here") != nil {
+	st := d.credential(t)
+	if st.Strangers() != 1 || contains(strings.Join(st.Warnings, " "), "1 credential(s) at Entra are not known here") != nil {
 		t.Errorf("a stranger: %+v", st)
+	}
+	if !slices.Equal(st.Implicit, []string{"access tokens", "ID tokens"}) || contains(strings.Join(st.Warnings, " "), "access tokens and ID tokens without a code") != nil {
+		t.Errorf("implicit grants: %+v", st)
 	}
 }
 
