@@ -163,18 +163,27 @@ type Approvals interface {
 	// for the database unless security state has just changed.
 	Approval(digest string) (*Approval, error)
 
-	// Ask stores a, unless the same is asked already, and returns what is
-	// stored. It raises the epoch. The error wraps [ErrRateLimited] if too much
-	// is asked. When it returns nil that survives a crash.
+	// Ask stores a, and raises the epoch. The error is an [*AskedError] if the
+	// same is asked already, of which this replica may not have heard, and wraps
+	// [ErrRateLimited] if too much is asked. When it returns nil that survives a
+	// crash.
 	Ask(ctx context.Context, a Approval) error
 }
+
+// An AskedError says that the same was asked before, and has what is stored of
+// it. It wraps [ErrExists].
+type AskedError struct{ Approval Approval }
+
+func (e *AskedError) Error() string { return "that is asked already, approval " + e.Approval.ID }
+func (e *AskedError) Unwrap() error { return ErrExists }
 
 // errSecond is what a denial says of asking that could not be done.
 var errSecond = errors.New("a second person could not be asked")
 
 // Ask returns the approval of what is asked, and asks a second person if nobody
-// was: recorded, and told to operators. The error wraps [ErrRateLimited] if too
-// much is asked already.
+// was: recorded, and told to operators. Of several who ask the same at once, at
+// whichever replica, one asks, and all get its approval. The error wraps
+// [ErrRateLimited] if too much is asked already.
 func Ask(ctx context.Context, in Approvals, to Notifier, audit Recorder, epoch Epoch, a Approval, rec Record) (*Approval, error) {
 	found, err := in.Approval(a.Digest())
 	if err != nil || found != nil {
@@ -189,6 +198,10 @@ func Ask(ctx context.Context, in Approvals, to Notifier, audit Recorder, epoch E
 		n := Notice{Kind: NoticeWanted, Key: a.ID, Partner: a.Partner, Who: string(a.Caller), About: a.String(), Until: a.Expires}
 		return Tell(ctx, to, n, func() error { return in.Ask(ctx, a) })
 	})
+	var first *AskedError
+	if errors.As(err, &first) && !errors.Is(err, ErrUnavailable) { // else it is not recorded that nothing was done
+		return &first.Approval, nil
+	}
 	return &a, err
 }
 

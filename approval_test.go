@@ -16,14 +16,23 @@ type fakeApprovals struct {
 	asked map[string]*Approval
 	err   error // of Approval
 	full  error // of Ask
+	deaf  bool  // has not heard of what is asked
 }
 
-func (f *fakeApprovals) Approval(digest string) (*Approval, error) { return f.asked[digest], f.err }
+func (f *fakeApprovals) Approval(digest string) (*Approval, error) {
+	if f.deaf {
+		return nil, f.err
+	}
+	return f.asked[digest], f.err
+}
 
 func (f *fakeApprovals) Ask(_ context.Context, a Approval) error {
 	f.trace.add("ask %s", a.Rule)
 	if f.full != nil {
 		return f.full
+	}
+	if first := f.asked[a.Digest()]; first != nil {
+		return fmt.Errorf("ask: %w", &AskedError{*first})
 	}
 	f.asked[a.Digest()] = &a
 	return nil
@@ -59,6 +68,40 @@ func TestApprovalIsAsked(t *testing.T) {
 		if a.State != ApprovalWanted || a.Lasts != 3600 || a.Caller != "billing" || a.Expires.Sub(a.Wanted) != MaxApproval {
 			t.Errorf("asked %+v", a)
 		}
+	}
+}
+
+// Whoever asks at the same time as another gets the approval of who was first,
+// and it is recorded that nothing was done; operators are told once.
+func TestApprovalIsAskedAtOnce(t *testing.T) {
+	w := newWorld(t)
+	f, told := wanting(w), notifying(w)
+	_, err := w.Token(t.Context(), ask())
+	var first, second *DeniedError
+	if !errors.As(err, &first) || first.Decision.Approval == "" {
+		t.Fatal(err)
+	}
+	f.deaf = true
+	_, err = w.Token(t.Context(), ask())
+	if !errors.As(err, &second) || second.Decision.Approval != first.Decision.Approval || err.Error() != first.Error() {
+		t.Errorf("got %v, want %v", err, first)
+	}
+	var asked []Record
+	for _, r := range w.audit.records {
+		if r.Kind != KindDenied {
+			asked = append(asked, r)
+		}
+	}
+	if len(asked) != 3 || asked[0].Kind != KindChanged || asked[1].Kind != KindChanged || asked[2].Kind != KindFailed || asked[2].Detail != asked[1].Detail ||
+		!strings.Contains(asked[2].Reason, first.Decision.Approval) {
+		t.Errorf("recorded %+v", asked)
+	}
+	if got := fmt.Sprint(told.trace.list()); strings.Count(got, "settle approval_wanted true") != 1 || strings.Count(got, "settle approval_wanted false") != 1 {
+		t.Errorf("told %s", got)
+	}
+	w.audit.failKind.Store(KindFailed)
+	if _, err := w.Token(t.Context(), ask()); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("not recorded that nothing was done: %v", err)
 	}
 }
 

@@ -21,11 +21,12 @@ type fakeApprovals struct {
 	all  []mandate.Approval
 	err  error
 	full bool
+	deaf bool // has not heard of what is asked
 }
 
 func (f *fakeApprovals) Approval(digest string) (*mandate.Approval, error) {
 	for i := range f.all {
-		if f.all[i].Digest() == digest {
+		if f.all[i].Digest() == digest && !f.deaf {
 			return &f.all[i], f.err
 		}
 	}
@@ -35,6 +36,11 @@ func (f *fakeApprovals) Approval(digest string) (*mandate.Approval, error) {
 func (f *fakeApprovals) Ask(_ context.Context, a mandate.Approval) error {
 	if f.full {
 		return fmt.Errorf("%w: full", mandate.ErrRateLimited)
+	}
+	for _, first := range f.all {
+		if first.Digest() == a.Digest() {
+			return &mandate.AskedError{Approval: first}
+		}
 	}
 	f.all = append(f.all, a)
 	return f.err
@@ -237,6 +243,12 @@ func TestApprovalOfAnAct(t *testing.T) {
 			t.Fatalf("got %v", err)
 		}
 	}
+	first := denied.Decision.Approval
+	w.approvals.deaf = true
+	if err := add("x"); !errors.As(err, &denied) || denied.Decision.Approval != first {
+		t.Errorf("asked at the same time as at another replica: %v, want approval %s", err, first)
+	}
+	w.approvals.deaf = false
 	if len(w.approvals.all) != 1 || len(w.store.added) != 0 {
 		t.Fatalf("asked %+v, added %v", w.approvals.all, w.store.added)
 	}

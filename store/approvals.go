@@ -62,20 +62,25 @@ func (s *Store) Ask(ctx context.Context, a mandate.Approval) error {
 		if _, err := tx.Exec(ctx, `DELETE FROM approvals WHERE expires <= $1`, now); err != nil {
 			return err
 		}
-		var all, own, same int64
-		if err := tx.QueryRow(ctx, `SELECT count(*), coalesce(sum(CASE WHEN caller = $1 THEN 1 ELSE 0 END), 0), coalesce(sum(CASE WHEN digest = $2 THEN 1 ELSE 0 END), 0) FROM approvals`,
-			string(a.Caller), a.Digest()).Scan(&all, &own, &same); err != nil {
+		first, err := scanApproval(tx.QueryRow(ctx, `SELECT `+approvalColumns+` FROM approvals WHERE digest = $1`, a.Digest()))
+		switch {
+		case err == nil:
+			return &mandate.AskedError{Approval: first}
+		case !errors.Is(err, sql.ErrNoRows):
+			return err
+		}
+		var all, own int64
+		if err := tx.QueryRow(ctx, `SELECT count(*), coalesce(sum(CASE WHEN caller = $1 THEN 1 ELSE 0 END), 0) FROM approvals`,
+			string(a.Caller)).Scan(&all, &own); err != nil {
 			return err
 		}
 		switch {
-		case same > 0:
-			return fmt.Errorf("%w: that is asked already", mandate.ErrSuperseded)
 		case own >= maxAsked:
 			return fmt.Errorf("%w: %d approvals of %s are open or decided, and it may not have more at once", mandate.ErrRateLimited, own, a.Caller)
 		case all >= maxAll:
 			return fmt.Errorf("%w: %d approvals are open or decided, and there may not be more at once", mandate.ErrRateLimited, all)
 		}
-		_, err := tx.Exec(ctx, `INSERT INTO approvals (`+approvalColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, NULL, '', '')`,
+		_, err = tx.Exec(ctx, `INSERT INTO approvals (`+approvalColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, NULL, '', '')`,
 			a.ID, a.Digest(), string(a.Caller), string(asked), string(mandate.ApprovalWanted), a.Wanted.UnixMilli(), a.Expires.UnixMilli(), a.Lasts, a.Requester)
 		return err
 	})

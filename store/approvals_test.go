@@ -1,8 +1,10 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -40,8 +42,10 @@ func TestApprovals(t *testing.T) {
 		if err := s.Ask(t.Context(), a); err != nil || epochOf(t, db) == before {
 			t.Fatalf("%v, epoch %d", err, before)
 		}
-		if err := s.Ask(t.Context(), wants("billing", "INC-1")); !errors.Is(err, mandate.ErrSuperseded) {
-			t.Errorf("the same again: %v", err)
+		before = epochOf(t, db)
+		var first *mandate.AskedError
+		if err := s.Ask(t.Context(), wants("billing", "INC-1")); !errors.As(err, &first) || first.Approval.ID != a.ID || !errors.Is(err, mandate.ErrExists) || epochOf(t, db) != before {
+			t.Errorf("the same again: %v, epoch %d", err, before)
 		}
 		got, err := s.Approval(a.Digest())
 		if err != nil || got == nil || got.ID != a.ID || got.State != mandate.ApprovalWanted || got.Ticket != "INC-1" || got.GivenAt(time.Now()) {
@@ -206,6 +210,68 @@ func TestApprovalsEnd(t *testing.T) {
 	})
 }
 
+// deaf has not heard of what is asked, as a replica has not of what another was
+// asked a moment ago.
+type deaf struct{ *Store }
+
+func (deaf) Approval(string) (*mandate.Approval, error) { return nil, nil }
+
+// memory is an audit log.
+type memory struct {
+	mu    sync.Mutex // guards kinds
+	kinds map[string]int
+}
+
+func (m *memory) Record(_ context.Context, r mandate.Record) (mandate.Receipt, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.kinds[r.Kind]++
+	return mandate.Receipt{}, nil
+}
+
+// Of all who ask the same at once, at two replicas, one asks, and all get its
+// approval.
+func TestApprovalIsAskedAtOnce(t *testing.T) {
+	each(t, func(t *testing.T, cfg database.Config) {
+		s, db := running(t, cfg)
+		other, otherDB := s, db
+		var err error
+		if cfg.URL != "" {
+			other, otherDB = running(t, cfg)
+		} else if other, err = Open(t.Context(), db); err != nil {
+			t.Fatal(err)
+		}
+		log := memory{kinds: make(map[string]int)}
+		before := epochOf(t, db)
+		var ids [8]string
+		var wg sync.WaitGroup
+		for i := range ids {
+			in, epoch := deaf{s}, db
+			if i%2 == 1 {
+				in, epoch = deaf{other}, otherDB
+			}
+			wg.Go(func() {
+				if a, err := mandate.Ask(t.Context(), in, nil, &log, epoch, wants("billing", "A"), mandate.Record{}); err != nil {
+					t.Error(err)
+				} else {
+					ids[i] = a.ID
+				}
+			})
+		}
+		wg.Wait()
+		all, err := s.Approvals()
+		if err != nil || len(all) != 1 || ids != [8]string(slices.Repeat([]string{all[0].ID}, len(ids))) {
+			t.Errorf("got %v; asked %+v, %v", ids, all, err)
+		}
+		if now := epochOf(t, db); now > before+1 {
+			t.Errorf("the epoch went from %d to %d", before, now)
+		}
+		if log.kinds[mandate.KindChanged] != len(ids) || log.kinds[mandate.KindFailed] != len(ids)-1 {
+			t.Errorf("recorded %v", log.kinds)
+		}
+	})
+}
+
 // However many use a yes at once, one does.
 func TestApprovalIsUsedOnce(t *testing.T) {
 	each(t, func(t *testing.T, cfg database.Config) {
@@ -244,6 +310,10 @@ func TestApprovalsAreBounded(t *testing.T) {
 	before := epochOf(t, db)
 	if err := s.Ask(t.Context(), wants("a", "more")); !errors.Is(err, mandate.ErrRateLimited) || epochOf(t, db) != before {
 		t.Errorf("one more: %v", err)
+	}
+	var first *mandate.AskedError
+	if err := s.Ask(t.Context(), wants("a", "0")); !errors.As(err, &first) {
+		t.Errorf("what is asked already: %v", err)
 	}
 	if err := s.Ask(t.Context(), wants("b", "0")); err != nil {
 		t.Errorf("another caller: %v", err)
@@ -298,8 +368,10 @@ func TestDatabaseWriterApproval(t *testing.T) {
 		if !errors.Is(err, database.ErrAltered) || !strings.Contains(err.Error(), a.ID) {
 			t.Errorf("got %v", err)
 		}
-		if err := s.Ask(t.Context(), wants("uid:1", "B")); !errors.Is(err, database.ErrAltered) {
-			t.Errorf("a change: %v", err)
+		for _, ticket := range []string{"A", "B"} {
+			if err := s.Ask(t.Context(), wants("uid:1", ticket)); !errors.Is(err, database.ErrAltered) || !errors.Is(err, mandate.ErrUnavailable) {
+				t.Errorf("a change: %v", err)
+			}
 		}
 		_ = db.Change(t.Context(), func(*database.Tx) error { return nil })
 		if got, err := s.Approval(a.Digest()); got.GivenAt(time.Now()) {

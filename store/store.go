@@ -133,8 +133,12 @@ func (s *Store) read(ctx context.Context) (*snapshot, error) {
 }
 
 // unavailable says of an error of the database that it is one, unless it was
-// the caller who gave up, or it is one that callers branch on.
+// the caller who gave up, or it is one that callers branch on. What was found
+// in altered security state is none of those, whatever it says.
 func unavailable(ctx context.Context, err error) error {
+	if errors.Is(err, database.ErrAltered) {
+		return fmt.Errorf("%w: %w", mandate.ErrUnavailable, err)
+	}
 	for _, ours := range []error{mandate.ErrInvalid, mandate.ErrExists, mandate.ErrNotFound, mandate.ErrUnknownPartner, mandate.ErrRateLimited, mandate.ErrUnauthenticated, mandate.ErrSuperseded, mandate.ErrDenied} {
 		if errors.Is(err, ours) {
 			return err
