@@ -2,15 +2,22 @@ package demo
 
 import (
 	"bytes"
+	"context"
 	"database/sql"
 	"errors"
+	"io"
 	"io/fs"
 	"iter"
+	"net"
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/net/html"
 
 	"github.com/mandate-sam/mandate"
 	"github.com/mandate-sam/mandate/api"
@@ -135,6 +142,9 @@ func TestCanaries(t *testing.T) {
 		}
 
 		seen.WriteString(exports(t, d.Operator))
+		shown, cookies := d.tour(t, d.Socket)
+		seen.WriteString(shown)
+		canaries = append(canaries, cookies...)
 		d.stopProduct(t)
 		g, err := d.openVault(t, d.File("keys/mandate.key")).Open(t.Context(), contosoKey(t))
 		if err != nil {
@@ -248,11 +258,76 @@ func exports(t *testing.T, operator *api.Client) string {
 	return b.String()
 }
 
+// tour goes through the pages of the partner's people, and a renewal, and then
+// reads what the product at socket tells Prometheus. It returns all that was
+// shown, and the cookies, which only the browser has. The session goes on, so
+// that there is one in the database.
+func (d *Demo) tour(t *testing.T, socket string) (shown string, cookies []canary) {
+	t.Helper()
+	var seen strings.Builder
+	site, err := url.Parse(d.Portal)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := NewBrowser(d.Emulator.Client().Transport)
+	v := &visitor{t: t, d: d, b: b, user: User}
+	keep := func(want ...string) {
+		if v.reads(want...); html.Render(&seen, v.page.root) != nil {
+			t.Fatal("a page cannot be written")
+		}
+		for _, c := range b.http.Jar.Cookies(site) {
+			if cookie := (canary{"cookie " + c.Name, c.Value, ""}); !slices.Contains(cookies, cookie) {
+				cookies = append(cookies, cookie)
+			}
+		}
+	}
+	v.open("/partner").submit("tenant", emulator.ContosoTenant)
+	keep()
+	v.microsoft()
+	keep("Active", User)
+	for _, path := range []string{"/partner/usage", "/partner/usage?customer=" + emulator.AdatumTenant} {
+		v.open(path)
+		keep("Azure Resource Manager")
+	}
+	v.open("/partner/withdraw").submit("confirm", "no")
+	keep("Nothing was changed")
+	seen.Write(v.download(t.Context()))
+	v.open("/partner/renew").submit("confirm", Partner)
+	keep()
+	v.microsoft()
+	keep("Consent stored and active")
+	if len(cookies) < 3 { // of a sign-in, of the session, of a renewal
+		t.Errorf("the site set %d cookies", len(cookies))
+	}
+	seen.Write(metrics(t, socket))
+	return seen.String(), cookies
+}
+
+// metrics returns what the product at socket tells Prometheus.
+func metrics(t *testing.T, socket string) []byte {
+	t.Helper()
+	c := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}}}
+	res, err := c.Get("http://mandate/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil || !bytes.Contains(body, []byte("mandate_ready 1")) {
+		t.Fatalf("%.100s, %v", body, err)
+	}
+	return body
+}
+
 // The same with PostgreSQL, where replicas share sealed tokens, and where the
-// audit log is: nothing of it is in any table, column or export.
+// audit log is: nothing of it is in any table, column, log, page or export.
 func TestCanariesPostgreSQL(t *testing.T) {
 	t.Parallel()
-	f := newFleet(t, 1)
+	d, _ := begin(t, Config{Idle: true})
+	replaceIn(t, d.File("mandate.yaml"), "level: warn", "level: debug")
+	f := fleetOf(t, d, 1)
 	operator := f.replicas[0].client
 	secret, err := operator.AddCaller(t.Context(), "demo-service")
 	if err != nil {
@@ -273,19 +348,21 @@ func TestCanariesPostgreSQL(t *testing.T) {
 	if _, err := service.Token(t.Context(), api.TokenRequest{Partner: Partner, Audience: "graph", Purpose: "nothing"}); err == nil {
 		t.Error("a purpose that no rule names was allowed")
 	}
+	shown, cookies := f.tour(t, f.File("0.sock"))
+	canaries = append(canaries, cookies...)
 	f.inVault(t, func(v *vault.SQL) error {
 		g, err := v.Open(t.Context(), contosoKey(t))
 		canaries = append(canaries, canary{"refresh token", g.Refresh.Reveal(), ""})
 		return err
 	})
 	texts := f.files(t)
-	texts["(exports)"] = []byte(exports(t, operator))
+	texts["(exports)"], texts["(pages and metrics)"], texts["(log)"] = []byte(exports(t, operator)), []byte(shown), []byte(f.replicas[0].log.String())
 	for name, data := range everyTable(t, f.url) {
 		texts["(table "+name+")"] = data
 	}
-	for _, name := range []string{"audit_entries", "audit_keys", "grants", "turns"} {
-		if len(texts["(table "+name+")"]) == 0 {
-			t.Errorf("there is nothing in the table %s to search", name)
+	for _, name := range []string{"table audit_entries", "table audit_keys", "table grants", "table partner_sessions", "table sign_ins", "table turns", "log"} {
+		if len(texts["("+name+")"]) == 0 {
+			t.Errorf("there is nothing in the %s to search", name)
 		}
 	}
 	hunt(t, canaries, texts)

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"flag"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -22,7 +23,10 @@ import (
 var rounds = flag.Int("rounds", 6, "rounds of each drill; ./test drills runs all of them")
 
 // A product is a server in a process of its own.
-type product struct{ cmd *exec.Cmd }
+type product struct {
+	cmd *exec.Cmd
+	log logbook
+}
 
 // launch starts the product, and returns once it serves.
 func (d *Demo) launch(t *testing.T) *product {
@@ -38,9 +42,9 @@ func launchConfig(t *testing.T, config string, env ...string) *product {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &product{exec.Command(self)}
+	p := &product{cmd: exec.Command(self)}
 	p.cmd.Env = append(append(os.Environ(), serveVariable+"="+config), env...)
-	p.cmd.Stderr = t.Output()
+	p.cmd.Stderr = io.MultiWriter(t.Output(), &p.log)
 	out, err := p.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
