@@ -1,13 +1,18 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/internal/spelling"
 	"github.com/mandate-sam/mandate/internal/web"
 )
 
@@ -45,6 +50,17 @@ type Revoked struct {
 	Alive       int       `json:"alive"`             // tokens that were handed out before, and live until they expire
 	Until       time.Time `json:"until,omitzero"`    // when the last of them expires
 	Unknown     string    `json:"unknown,omitempty"` // why it is not known how many are alive
+
+	// NotKnown is what the revocation names and this server does not know:
+	// perhaps it is misspelt, and covers nothing. It is in force all the same.
+	NotKnown []NotKnown `json:"not_known,omitempty"`
+}
+
+// A NotKnown is a name that a revocation was given and that nothing here has.
+type NotKnown struct {
+	Field string `json:"field"` // caller, customer
+	Name  string `json:"name"`
+	Text  string `json:"text"` // a sentence, with what was perhaps meant
 }
 
 type revocationsAnswer struct {
@@ -152,18 +168,64 @@ func (s *Server) revoke(v Revoker, w http.ResponseWriter, r *http.Request, calle
 // no reason to say that the revocation failed.
 func (s *Server) outOfReach(ctx context.Context, v Revoker, r mandate.Revocation) Revoked {
 	out := Revoked{Revocation: r}
-	if all, err := s.cfg.Registry.Partners(ctx); err == nil {
-		for _, p := range all {
-			if p.Key == r.Reach.Partner {
-				out.PartnerName = p.Name
-			}
+	partners, err := s.cfg.Registry.Partners(ctx)
+	for _, p := range partners {
+		if p.Key == r.Reach.Partner {
+			out.PartnerName = p.Name
 		}
 	}
-	var err error
+	if err == nil {
+		out.NotKnown = append(s.unknownCaller(ctx, string(r.Reach.Caller)), s.unknownCustomer(ctx, &out, partners)...)
+	}
 	if out.Alive, out.Until, err = v.Alive(ctx, r.Reach, time.Now()); err != nil {
 		out.Unknown = err.Error()
 	}
 	return out
+}
+
+// unknownCaller tells of a caller's name that nobody here has. A person's
+// (oid:…) is known to an identity provider only, and what cannot be looked up
+// just now is not told of.
+func (s *Server) unknownCaller(ctx context.Context, name string) []NotKnown {
+	if name == "" || strings.HasPrefix(name, "oid:") {
+		return nil
+	}
+	var known []string
+	for _, uid := range s.cfg.Operators {
+		known = append(known, "uid:"+strconv.Itoa(uid))
+	}
+	all, err := s.cfg.Callers.Callers(ctx)
+	for _, c := range all {
+		known = append(known, string(c.ID))
+	}
+	if err != nil || slices.Contains(known, name) {
+		return nil
+	}
+	text := fmt.Sprintf("no caller %q is known here", name)
+	if near := spelling.Nearest(name, known, 2); near != "" {
+		text += fmt.Sprintf("; did you mean %q?", near)
+	}
+	return []NotKnown{{"caller", name, text}}
+}
+
+// unknownCustomer tells of a tenant that neither is, nor was, a customer of the
+// partner that is meant, or of any, nor is the partner's own.
+func (s *Server) unknownCustomer(ctx context.Context, r *Revoked, partners []mandate.Partner) []NotKnown {
+	tenant := r.Reach.Customer
+	if tenant.IsZero() || s.cfg.Customers == nil {
+		return nil
+	}
+	meant := func(k mandate.GrantKey) bool { return r.Reach.Partner == mandate.GrantKey{} || r.Reach.Partner == k }
+	serving, err := s.cfg.Customers.Serving(ctx, tenant)
+	for _, p := range partners {
+		if _, serves := serving[p.Key]; meant(p.Key) && (serves || p.Key.Partner == tenant) {
+			return nil
+		}
+	}
+	if err != nil {
+		return nil
+	}
+	return []NotKnown{{"customer", tenant.String(), fmt.Sprintf("tenant %s is not known here as a customer of %s", tenant, cmp.Or(r.PartnerName, "any partner"))}}
 }
 
 func (s *Server) revocations(v Revoker, w http.ResponseWriter, r *http.Request, _ mandate.CallerID) error {

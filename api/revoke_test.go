@@ -3,6 +3,9 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -72,6 +75,52 @@ func TestRevokeReach(t *testing.T) {
 	w.log.err = mandate.ErrUnavailable
 	if _, err := w.operator.Revoke(t.Context(), RevokeRequest{Everything: true, Reason: "x"}); !errors.Is(err, mandate.ErrUnavailable) || len(w.revoker.all) != 1 {
 		t.Errorf("revoked without a record: %v", err)
+	}
+}
+
+// What is revoked and known to nobody is in force, and told, with what was
+// perhaps meant: in an emergency a typo must not pass for the thing done.
+func TestRevokeNotKnown(t *testing.T) {
+	const stranger = "99999999-9999-4999-8999-999999999999"
+	w := newWorld(t)
+	for _, tt := range []struct {
+		in   RevokeRequest
+		want []NotKnown
+	}{
+		{RevokeRequest{Everything: true}, nil},
+		{RevokeRequest{Caller: "billing"}, nil},
+		{RevokeRequest{Caller: "biling"}, []NotKnown{{"caller", "biling", `no caller "biling" is known here; did you mean "billing"?`}}},
+		{RevokeRequest{Caller: "payroll"}, []NotKnown{{"caller", "payroll", `no caller "payroll" is known here`}}},
+		{RevokeRequest{Caller: fmt.Sprint("uid:", os.Getuid())}, nil},
+		{RevokeRequest{Caller: "uid:4294967294"}, []NotKnown{{"caller", "uid:4294967294", `no caller "uid:4294967294" is known here`}}},
+		{RevokeRequest{Caller: "oid:" + stranger}, nil},
+		{RevokeRequest{Customer: adatumID.String()}, nil},
+		{RevokeRequest{Customer: adatumID.String(), Partner: "contoso"}, nil},
+		{RevokeRequest{Customer: contosoID.String()}, nil},
+		{RevokeRequest{Customer: stranger}, []NotKnown{{"customer", stranger, "tenant " + stranger + " is not known here as a customer of any partner"}}},
+		{RevokeRequest{Customer: stranger, Partner: "contoso", Caller: "biling"}, []NotKnown{
+			{"caller", "biling", `no caller "biling" is known here; did you mean "billing"?`},
+			{"customer", stranger, "tenant " + stranger + " is not known here as a customer of contoso"},
+		}},
+	} {
+		tt.in.Reason = "x"
+		w.revoker.all = nil
+		out, err := w.operator.Revoke(t.Context(), tt.in)
+		if err != nil || len(w.revoker.all) != 1 || !slices.Equal(out.NotKnown, tt.want) {
+			t.Errorf("%+v: got %+v, %v, want %+v; revoked %+v", tt.in, out.NotKnown, err, tt.want, w.revoker.all)
+		}
+		if all, err := w.operator.Revocations(t.Context()); err != nil || len(all) != 1 || !slices.Equal(all[0].NotKnown, tt.want) {
+			t.Errorf("%+v: listed as %+v, %v", tt.in, all, err)
+		}
+	}
+	w.customers.err, w.store.err = mandate.ErrUnavailable, mandate.ErrUnavailable
+	if out, err := w.operator.Revoke(t.Context(), RevokeRequest{Customer: stranger, Caller: "biling", Reason: "x"}); err != nil || out.NotKnown != nil {
+		t.Errorf("where nothing can be looked up: %+v, %v", out, err)
+	}
+	w.customers.err, w.store.err = nil, nil
+	w.revoker.all = []mandate.Revocation{{Reach: mandate.Reach{Partner: mandate.GrantKey{Cloud: "another"}, Customer: adatumID}}}
+	if all, err := w.operator.Revocations(t.Context()); err != nil || len(all) != 1 || len(all[0].NotKnown) != 1 {
+		t.Errorf("a customer of another partner than is meant: %+v, %v", all, err)
 	}
 }
 

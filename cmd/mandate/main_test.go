@@ -91,7 +91,7 @@ func serve(socket string) (stop func(), err error) {
 			"partnercenter": endpoint("pc"), "graph": endpoint("graph"), "arm": endpoint("arm"),
 		}}},
 		Applications: []api.Application{{Name: "marketplace", Cloud: "test", ID: appID, Audiences: []mandate.Audience{"https://pc.test", "https://graph.test"}}},
-		Transport:    w, Version: "v9", Log: log, Policies: somePolicies{}, Approvals: newApprovals(), SecondPerson: []string{"revoke lift"}, Notices: notices, Contacts: notices,
+		Transport:    w, Version: "v9", Log: log, Policies: somePolicies{}, Approvals: newApprovals(), SecondPerson: []string{"revoke lift"}, Revoker: &someRevocations{}, Notices: notices, Contacts: notices,
 	})
 	if err != nil {
 		return nil, err

@@ -25,7 +25,11 @@ everything; you are asked to type the word, unless you say --yes.
 
 It is in force in every replica within a second, tokens in caches included, and the
 audit log has no token after it. Nothing is destroyed. Tokens that were handed out
-before stay good until they expire; how many those are, and until when, is told.`,
+before stay good until they expire; how many those are, and until when, is told.
+
+A partner and an audience must be known. A caller or customer that is not is revoked
+all the same, and you are told that nothing of that name is known here (not of people,
+oid:…, whom only your identity provider knows).`,
 		Example: `  mandate revoke --caller billing --reason "its host was broken into"
   mandate revoke --partner contoso --customer 11111111-2222-3333-4444-555555555555 --reason INC-7
   mandate revoke list
@@ -53,7 +57,16 @@ before stay good until they expire; how many those are, and until when, is told.
 				return c.printJSON(out)
 			}
 			c.note("Revoked. It is in force in every replica within a second, and lifted with: mandate revoke lift %s", out.ID)
-			return c.printRevocations([]api.Revoked{out})
+			if err := c.printRevocations([]api.Revoked{out}); err != nil {
+				return err
+			}
+			for _, n := range out.NotKnown {
+				c.note("But %s", n.Text)
+			}
+			if out.NotKnown != nil {
+				c.note("It is in force all the same. If you meant something else, revoke that, and lift this.")
+			}
+			return nil
 		},
 	}
 	f := cmd.Flags()
@@ -115,6 +128,9 @@ func (c *cli) printRevocations(all []api.Revoked) error {
 		what := r.Reach.String()
 		if r.PartnerName != "" {
 			what = strings.Replace(what, r.Reach.Partner.Partner.String(), r.PartnerName, 1)
+		}
+		for _, n := range r.NotKnown {
+			what += " (" + n.Field + " not known)"
 		}
 		alive := "none"
 		switch {
