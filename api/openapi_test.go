@@ -114,7 +114,7 @@ func TestOpenAPISchemas(t *testing.T) {
 		"LockRequest": reflect.TypeFor[LockRequest](), "LockStatus": reflect.TypeFor[LockStatus](), "Lockdown": reflect.TypeFor[mandate.Lockdown](), "ReleasedGrant": reflect.TypeFor[ReleasedGrant](),
 		"PolicyFile": reflect.TypeFor[policy.File](), "PolicyVersion": reflect.TypeFor[PolicyVersion](), "PolicyStatus": reflect.TypeFor[PolicyStatus](),
 		"PolicyApplyRequest": reflect.TypeFor[ApplyRequest](), "PolicyDiffRequest": reflect.TypeFor[DiffRequest](), "RuleChange": reflect.TypeFor[policy.RuleChange](),
-		"PolicyEffect": reflect.TypeFor[policy.Effect](), "PolicyDiff": reflect.TypeFor[PolicyDiff](), "HypotheticalRequest": reflect.TypeFor[policy.Hypothetical](),
+		"PolicyEffect": reflect.TypeFor[policy.Effect](), "PolicyDiff": reflect.TypeFor[PolicyDiff](), "PolicyApplied": reflect.TypeFor[PolicyApplied](), "HypotheticalRequest": reflect.TypeFor[policy.Hypothetical](),
 		"PolicyExplainRequest": reflect.TypeFor[ExplainRequest](), "PolicyView": reflect.TypeFor[policy.View](), "PolicyExplanation": reflect.TypeFor[PolicyExplanation](),
 		"CredentialStatus": reflect.TypeFor[CredentialStatus](), "CredentialRotation": reflect.TypeFor[CredentialRotation](), "EntraCredential": reflect.TypeFor[EntraCredential](),
 		"Credentials": reflect.TypeFor[credentialsAnswer](), "CredentialRequest": reflect.TypeFor[CredentialRequest](), "CredentialLine": reflect.TypeFor[CredentialLine](), "CredentialGrant": reflect.TypeFor[CredentialGrant](),

@@ -20,10 +20,10 @@ type Policies interface {
 	// The error wraps [mandate.ErrInvalid] if the policy is wrong.
 	Dry(ctx context.Context, files policy.Source, since time.Time) (PolicyDiff, error)
 
-	// Apply puts a policy in force that was checked against the one with the
-	// number after. The error wraps [mandate.ErrExists] if that is not in force
-	// any more.
-	Apply(ctx context.Context, files policy.Source, after int64, by mandate.By) error
+	// Apply puts a policy in force that was compared when the last that was
+	// applied had the number after, and returns its own. The error wraps
+	// [mandate.ErrExists] if another was applied meanwhile.
+	Apply(ctx context.Context, files policy.Source, after int64, by mandate.By) (number int64, err error)
 
 	// Explain explains a decision: that of the record with an index, by the
 	// policy that made it, or that about a request that nobody made, by files
@@ -38,7 +38,8 @@ type PolicyStatus struct {
 	Rules      int              `json:"rules"`
 	Applied    time.Time        `json:"applied,omitzero"`
 	By         mandate.CallerID `json:"by,omitempty"`
-	Broken     string           `json:"broken,omitempty"`     // why a later policy cannot be used
+	Latest     int64            `json:"latest"`               // number of the last that was applied: another if that cannot be used
+	Broken     string           `json:"broken,omitempty"`     // why it cannot be used
 	Configured string           `json:"configured,omitempty"` // where the configuration has a policy
 	Differs    string           `json:"differs,omitempty"`    // how that is not what is in force
 	Files      []policy.File    `json:"files"`
@@ -61,8 +62,9 @@ type DiffRequest struct {
 
 // A PolicyDiff is what another policy would change.
 type PolicyDiff struct {
-	Number   int64               `json:"number"`  // of the policy in force
-	Version  string              `json:"version"` // of the other
+	InForce  int64               `json:"in_force"` // number of the policy that decides; 0 if there is none
+	Latest   int64               `json:"latest"`   // number of the last that was applied; see [PolicyStatus]
+	Version  string              `json:"version"`  // of the other policy
 	Rules    []policy.RuleChange `json:"rules"`
 	Requests int                 `json:"requests"` // that were decided anew
 	Effects  []policy.Effect     `json:"effects"`
@@ -71,8 +73,16 @@ type PolicyDiff struct {
 // An ApplyRequest is the body of POST /v1/policy.
 type ApplyRequest struct {
 	Files  []policy.File `json:"files"`
-	After  int64         `json:"after"` // number of the policy that it takes the place of
+	After  int64         `json:"after"` // number of the last that was applied, with which it was compared
 	Ticket string        `json:"ticket,omitempty"`
+}
+
+// A PolicyApplied is a policy that was just put in force.
+type PolicyApplied struct {
+	Number   int64               `json:"number"`   // of the policy that is in force now
+	Version  string              `json:"version"`  // its digest
+	Replaced int64               `json:"replaced"` // number of the policy that decided before; 0 if none did
+	Rules    []policy.RuleChange `json:"rules"`    // that are others than before
 }
 
 // An ExplainRequest is the body of POST /v1/policy/explain: one of index and
@@ -163,10 +173,11 @@ func (s *Server) applyPolicy(w http.ResponseWriter, r *http.Request, caller mand
 	if err != nil {
 		return err
 	}
-	if err := p.Apply(r.Context(), in.Files, in.After, by); err != nil {
+	number, err := p.Apply(r.Context(), in.Files, in.After, by)
+	if err != nil {
 		return err
 	}
-	return web.Write(w, http.StatusOK, diff)
+	return web.Write(w, http.StatusOK, PolicyApplied{number, diff.Version, diff.InForce, diff.Rules})
 }
 
 func (s *Server) explainPolicy(w http.ResponseWriter, r *http.Request, _ mandate.CallerID) error {
@@ -194,8 +205,8 @@ func (c *Client) Policy(ctx context.Context) (PolicyStatus, error) {
 }
 
 // ApplyPolicy puts a policy in force, and returns what that changed.
-func (c *Client) ApplyPolicy(ctx context.Context, in ApplyRequest) (PolicyDiff, error) {
-	return exchange[PolicyDiff](ctx, c, "POST", "/v1/policy", in)
+func (c *Client) ApplyPolicy(ctx context.Context, in ApplyRequest) (PolicyApplied, error) {
+	return exchange[PolicyApplied](ctx, c, "POST", "/v1/policy", in)
 }
 
 // DiffPolicy tells what another policy would change.

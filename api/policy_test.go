@@ -26,19 +26,19 @@ func (f *fakePolicies) Dry(_ context.Context, files policy.Source, since time.Ti
 	if len(files) == 0 {
 		return PolicyDiff{}, mandate.Invalid("files", "are none")
 	}
-	d := PolicyDiff{Number: 3, Version: "v4", Rules: []policy.RuleChange{{Change: "added", Rule: "r", Effect: "permit", File: "a.cedar", Line: 1}}, Effects: []policy.Effect{}}
+	d := PolicyDiff{InForce: 3, Latest: 3, Version: "v4", Rules: []policy.RuleChange{{Change: "added", Rule: "r", Effect: "permit", File: "a.cedar", Line: 1}}, Effects: []policy.Effect{}}
 	if !since.IsZero() {
 		d.Requests, d.Effects = 1, []policy.Effect{{Caller: "billing", Use: mandate.UseToken, Count: 1}}
 	}
 	return d, f.err
 }
 
-func (f *fakePolicies) Apply(_ context.Context, _ policy.Source, after int64, by mandate.By) error {
+func (f *fakePolicies) Apply(_ context.Context, _ policy.Source, after int64, by mandate.By) (int64, error) {
 	f.applied, f.by = append(f.applied, after), by
 	if after != 3 {
-		return fmt.Errorf("%w: another is in force", mandate.ErrExists)
+		return 0, fmt.Errorf("%w: another is in force", mandate.ErrExists)
 	}
-	return f.err
+	return 4, f.err
 }
 
 func (f *fakePolicies) Explain(_ context.Context, in ExplainRequest) (PolicyExplanation, error) {
@@ -75,8 +75,8 @@ func policyScenes() []scene {
 func TestPolicyApplyCarriesWhoAndWhat(t *testing.T) {
 	w := newWorld(t)
 	in := ApplyRequest{Files: []policy.File{{Name: "a.cedar", Text: strings.Repeat("x", 100<<10)}}, After: 3, Ticket: "CHG-1"}
-	if _, err := w.operator.ApplyPolicy(t.Context(), in); err != nil {
-		t.Fatal(err)
+	if out, err := w.operator.ApplyPolicy(t.Context(), in); err != nil || out.Number != 4 || out.Replaced != 3 || out.Version != "v4" || len(out.Rules) != 1 {
+		t.Fatalf("got %+v, %v", out, err)
 	}
 	if p := w.policies; len(p.applied) != 1 || p.applied[0] != 3 || p.by.Ticket != "CHG-1" || !strings.HasPrefix(string(p.by.Caller), "uid:") {
 		t.Errorf("got %+v", p)

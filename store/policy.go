@@ -35,23 +35,23 @@ func (s *Store) Policy() (*Policy, error) {
 }
 
 // ApplyPolicy puts p in force in the place of the policy with the number after,
-// 0 for none, and raises the epoch; the number is its own choice. If another is
+// 0 for none, raises the epoch, and returns the number that p got. If another is
 // in force the error wraps [mandate.ErrExists]. When it returns nil that
 // survives a crash.
-func (s *Store) ApplyPolicy(ctx context.Context, p Policy, after int64) error {
-	err := s.db.Change(ctx, func(tx *database.Tx) error {
-		var number int64
+func (s *Store) ApplyPolicy(ctx context.Context, p Policy, after int64) (number int64, err error) {
+	err = s.db.Change(ctx, func(tx *database.Tx) error {
 		if err := tx.QueryRow(ctx, `SELECT COALESCE(MAX(number), 0) FROM policy_versions`).Scan(&number); err != nil {
 			return err
 		}
 		if number != after {
-			return fmt.Errorf("%w: policy number %d is in force, and not %d; somebody else applied it meanwhile", mandate.ErrExists, number, after)
+			return fmt.Errorf("%w: policy number %d was applied last, and not %d; somebody else applied it meanwhile", mandate.ErrExists, number, after)
 		}
+		number++
 		_, err := tx.Exec(ctx, `INSERT INTO policy_versions (`+policyColumns+`) VALUES ($1, $2, $3, $4, $5)`,
-			number+1, p.Version, p.Files, p.Applied.UnixMilli(), string(p.By))
+			number, p.Version, p.Files, p.Applied.UnixMilli(), string(p.By))
 		return err
 	})
-	return wrap("apply policy", unavailable(ctx, err))
+	return number, wrap("apply policy", unavailable(ctx, err))
 }
 
 // PolicyOf returns a policy that is or was in force, the latest of that

@@ -17,7 +17,11 @@ func testPolicyVersions(t *testing.T, cfg database.Config) {
 		t.Fatalf("a new database has %+v, %v", p, err)
 	}
 	apply := func(version string, after int64) error {
-		return s.ApplyPolicy(t.Context(), Policy{Version: version, Files: "files of " + version, Applied: time.UnixMilli(7), By: "uid:1"}, after)
+		n, err := s.ApplyPolicy(t.Context(), Policy{Version: version, Files: "files of " + version, Applied: time.UnixMilli(7), By: "uid:1"}, after)
+		if err == nil && n != after+1 {
+			t.Errorf("what took the place of number %d has number %d", after, n)
+		}
+		return err
 	}
 	before, _ := s.db.Epoch()
 	if err := apply("v1", 0); err != nil {

@@ -50,7 +50,7 @@ func (c *cli) printPolicy(st api.PolicyStatus, source bool) error {
 			}
 		}
 		return nil
-	case st.Number == 0:
+	case st.Latest == 0:
 		_, err := fmt.Fprintln(c.out, "no policy is in force: everything is denied")
 		return err
 	}
@@ -58,12 +58,17 @@ func (c *cli) printPolicy(st api.PolicyStatus, source bool) error {
 		plain("number", fmt.Sprint(st.Number)), plain("version", st.Version), plain("rules", fmt.Sprint(st.Rules)),
 		plain("applied", st.Applied.Local().Format(time.DateTime)), plain("by", string(st.By)),
 	}
-	if st.Broken != "" {
-		rows = append(rows, []cell{{text: "later policy"}, {"cannot be used: " + st.Broken, red}})
+	what := "is in force"
+	if st.Number == 0 {
+		rows = [][]cell{{{text: "number"}, {"none is in force: everything is denied", red}}}
 	}
-	files := cell{"are what is in force", green}
+	if st.Broken != "" {
+		what = "was applied last"
+		rows = append(rows, []cell{{text: "applied last"}, {fmt.Sprintf("number %d, which cannot be used; apply another: %s", st.Latest, st.Broken), red}})
+	}
+	files := cell{"are what " + what, green}
 	if st.Differs != "" {
-		files = cell{"are not what is in force (" + st.Differs + "); see mandate policy diff", yellow}
+		files = cell{"are not what " + what + " (" + st.Differs + "); see mandate policy diff", yellow}
 	}
 	rows = append(rows, []cell{{text: "files at " + st.Configured}, files})
 	for _, e := range st.Earlier {
@@ -118,7 +123,7 @@ func (c *cli) printDiff(d api.PolicyDiff, days int) error {
 	if c.json {
 		return c.printJSON(d)
 	}
-	c.note("Policy %s, beside number %d, which is in force.", d.Version, d.Number)
+	c.note("Policy %s, beside number %d, which is in force.", d.Version, d.InForce)
 	if err := c.printRuleChanges(d.Rules); err != nil || days == 0 {
 		return err
 	}
@@ -181,14 +186,14 @@ If somebody else has applied another policy meanwhile, nothing is changed.`,
 					return err
 				}
 			}
-			diff, err = client.ApplyPolicy(cmd.Context(), api.ApplyRequest{Files: src, After: diff.Number, Ticket: ticket})
+			out, err := client.ApplyPolicy(cmd.Context(), api.ApplyRequest{Files: src, After: diff.Latest, Ticket: ticket})
 			if err != nil {
 				return err
 			}
 			if c.json {
-				return c.printJSON(diff)
+				return c.printJSON(out)
 			}
-			c.note("Policy %s is in force.", diff.Version)
+			c.note("Policy %s is in force, number %d in the place of number %d.", out.Version, out.Number, out.Replaced)
 			return nil
 		},
 	}

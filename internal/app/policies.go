@@ -106,7 +106,7 @@ func (x *policies) begin(ctx context.Context) error {
 	if _, err := x.Compile(src); err != nil {
 		return err
 	}
-	err = x.Apply(ctx, src, 0, mandate.By{Caller: "configuration"})
+	_, err = x.Apply(ctx, src, 0, mandate.By{Caller: "configuration"})
 	if errors.Is(err, mandate.ErrExists) {
 		return nil
 	}
@@ -126,20 +126,21 @@ func (x *policies) differs(inForce *store.Policy) string {
 }
 
 // Apply implements [api.Policies].
-func (x *policies) Apply(ctx context.Context, src policy.Source, after int64, by mandate.By) error {
+func (x *policies) Apply(ctx context.Context, src policy.Source, after int64, by mandate.By) (number int64, err error) {
 	if _, err := x.check(src); err != nil {
-		return err
+		return 0, err
 	}
 	files, err := json.Marshal(src)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	version := src.Version()
 	rec := mandate.Record{Caller: by.Caller, Address: by.Address, Ticket: by.Ticket, Policy: version, Detail: fmt.Sprintf("put policy %s in force", version)}
-	_, err = mandate.Change(ctx, x.audit, x.epoch, rec, func() error {
-		return x.store.ApplyPolicy(ctx, store.Policy{Version: version, Files: string(files), Applied: time.Now(), By: by.Caller}, after)
+	_, err = mandate.Change(ctx, x.audit, x.epoch, rec, func() (err error) {
+		number, err = x.store.ApplyPolicy(ctx, store.Policy{Version: version, Files: string(files), Applied: time.Now(), By: by.Caller}, after)
+		return err
 	})
-	return err
+	return number, err
 }
 
 // check compiles what somebody sent.
@@ -169,18 +170,20 @@ func (x *policies) Status(ctx context.Context) (api.PolicyStatus, error) {
 		return st, err
 	}
 	if latest != nil {
-		st.Differs = x.differs(latest)
+		st.Latest, st.Differs = latest.Number, x.differs(latest)
 	}
 	all, err := x.store.Policies(ctx, recent)
 	if err != nil {
 		return st, err
 	}
 	for _, p := range all {
-		if p.Number != number {
+		switch p.Number {
+		case number:
+			st.Number, st.Version, st.Applied, st.By = p.Number, p.Version, p.Applied.UTC(), p.By
+		case st.Latest: // cannot be used
+		default:
 			st.Earlier = append(st.Earlier, api.PolicyVersion{Number: p.Number, Version: p.Version, Applied: p.Applied.UTC(), By: p.By})
-			continue
 		}
-		st.Number, st.Version, st.Applied, st.By = p.Number, p.Version, p.Applied.UTC(), p.By
 	}
 	if set == nil {
 		return st, nil
@@ -199,6 +202,10 @@ func (x *policies) Dry(ctx context.Context, src policy.Source, since time.Time) 
 	if err != nil {
 		return api.PolicyDiff{}, err
 	}
+	latest, err := x.store.Policy() // first: what is applied meanwhile was not compared
+	if err != nil {
+		return api.PolicyDiff{}, err
+	}
 	now, number, _, err := x.InForce()
 	if err != nil {
 		return api.PolicyDiff{}, err
@@ -209,7 +216,11 @@ func (x *policies) Dry(ctx context.Context, src policy.Source, since time.Time) 
 			return api.PolicyDiff{}, err
 		}
 	}
-	return api.PolicyDiff{Number: number, Version: next.Version(), Rules: now.Changes(next), Requests: run.Requests, Effects: run.Effects()}, nil
+	diff := api.PolicyDiff{InForce: number, Version: next.Version(), Rules: now.Changes(next), Requests: run.Requests, Effects: run.Effects()}
+	if latest != nil {
+		diff.Latest = latest.Number
+	}
+	return diff, nil
 }
 
 // An indexed is a record as the log has it.

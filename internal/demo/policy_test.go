@@ -19,7 +19,7 @@ import (
 )
 
 // apply puts a policy in force.
-func (d *Demo) apply(t *testing.T, files ...policy.File) (api.PolicyDiff, error) {
+func (d *Demo) apply(t *testing.T, files ...policy.File) (api.PolicyApplied, error) {
 	t.Helper()
 	st, err := d.Operator.Policy(t.Context())
 	if err != nil {
@@ -152,8 +152,8 @@ func TestPolicyApply(t *testing.T) {
 	if err := d.ask(t); err != nil {
 		t.Errorf("after a dry run: %v", err)
 	}
-	if _, err := d.apply(t, append(first.Files, stop)...); err != nil {
-		t.Fatal(err)
+	if a, err := d.apply(t, append(first.Files, stop)...); err != nil || a.Number != 2 || a.Replaced != 1 || a.Version == first.Version || len(a.Rules) != 1 {
+		t.Fatalf("applied %+v, %v", a, err)
 	}
 	if _, last := d.records(t); last.Kind != mandate.KindChanged || last.Ticket != "CHG-1" || !strings.Contains(last.Detail, "in force") {
 		t.Errorf("recorded %+v", last)
@@ -168,7 +168,7 @@ func TestPolicyApply(t *testing.T) {
 		t.Errorf("a policy that was compared with another: %v", err)
 	}
 	st, err := d.Operator.Policy(t.Context())
-	if err != nil || st.Number != 2 || st.Differs == "" || len(st.Earlier) != 1 || st.Rules != 3 {
+	if err != nil || st.Number != 2 || st.Latest != 2 || st.Differs == "" || len(st.Earlier) != 1 || st.Rules != 3 {
 		t.Errorf("now %+v, %v", st, err)
 	}
 	e, err := d.Operator.ExplainPolicy(t.Context(), api.ExplainRequest{Index: &index})
