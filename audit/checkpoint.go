@@ -226,10 +226,12 @@ func SplitCheckpoints(data []byte) (out [][]byte, err error) {
 	if !bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")) {
 		return [][]byte{data}, nil
 	}
+	line := 0
 	for b := range bytes.Lines(data) {
+		line++
 		signed, err := parseCheckpointLine(bytes.TrimSpace(b))
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("line %d: %w; if it was torn when a disk was full or a machine died, take it out", line, err)
 		}
 		out = append(out, signed)
 	}

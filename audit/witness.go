@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -58,6 +59,10 @@ type WitnessStatus struct {
 	Error  string    `json:"error,omitempty"` // why it did not take a later one
 	Since  time.Time `json:"since,omitzero"`  // since when that fails
 	Behind int64     `json:"behind"`          // records that were signed and that it does not know of
+
+	// Changed: it has seen records that are not in this log, which was set
+	// back or rewritten.
+	Changed bool `json:"changed,omitempty"`
 }
 
 type witness struct {
@@ -153,91 +158,146 @@ func (w *witness) size() int64 {
 	return w.status.Size
 }
 
-// settle notes what came of it, and logs that it fails, or works again.
+// settle notes what came of it, and logs that it fails, that the log is not
+// what the witness has seen, or that it works again.
 func (w *witness) settle(l *Log, size int64, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	failed := w.status.Error != ""
-	switch {
-	case err == nil:
-		w.status.Size, w.status.Time, w.status.Error, w.status.Since = size, time.Now().UTC(), "", time.Time{}
+	failed, known := w.status.Error != "", w.status.Changed
+	if err == nil {
+		w.status = WitnessStatus{Name: w.cfg.Name, Size: size, Time: time.Now().UTC()}
 		if failed {
 			l.cfg.Log.Info("audit log: the witness takes checkpoints again", "witness", w.cfg.Name, "records", size)
 		}
-	case !failed:
+		return
+	}
+	if !failed {
 		w.status.Since = time.Now().UTC()
+	}
+	w.status.Error, w.status.Changed = err.Error(), known || errors.Is(err, ErrChanged)
+	switch {
+	case w.status.Changed && !known:
+		l.cfg.Log.Error("audit log: a witness has seen records that are not in this log, which was set back or rewritten; service goes on. Keep everything as it is, export the log, and verify that with the witness's checkpoints", "witness", w.cfg.Name, "error", err)
+	case !failed:
 		l.cfg.Log.Error("audit log: a witness does not take checkpoints; service goes on, and what it has not seen could be changed unnoticed", "witness", w.cfg.Name, "error", err)
-		fallthrough
-	default:
-		w.status.Error = err.Error()
 	}
 }
 
-// toFile appends to a file.
+// toFile appends to a file, after a line that was torn on a line of its own. A
+// file that is gone is not made anew: what was in it is missing, or the disk.
 func (w *witness) toFile(ctx context.Context, l *Log, c Checkpoint, signed []byte) error {
-	if w.size() == 0 {
-		if err := w.checkFile(ctx, l, c.Size); err != nil {
+	end, err := endOf(w.cfg.File)
+	switch {
+	case errors.Is(err, os.ErrNotExist) && w.size() > 0:
+		return fmt.Errorf("the file with what it has seen is gone; if that is right, make an empty one: %w", err)
+	case err != nil && !errors.Is(err, os.ErrNotExist):
+		return err
+	case w.size() == 0:
+		if err := l.extendsLast(ctx, end, c.Size); err != nil {
 			return err
 		}
 	}
-	return appendLine(w.cfg.File, checkpointLine(signed))
+	line := checkpointLine(signed)
+	if len(end) > 0 && end[len(end)-1] != '\n' {
+		line = append([]byte("\n"), line...)
+	}
+	return appendLine(w.cfg.File, line)
 }
 
-// checkFile holds the log against the last checkpoint in the file.
-func (w *witness) checkFile(ctx context.Context, l *Log, size int64) error {
-	f, err := os.Open(w.cfg.File)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
+// endOf returns the end of a file, with its last two lines at least.
+func endOf(path string) ([]byte, error) {
+	f, err := os.Open(path)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer f.Close()
 	end, err := f.Seek(0, io.SeekEnd)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	buf := make([]byte, min(end, 2*maxNote))
-	if _, err := f.ReadAt(buf, end-int64(len(buf))); err != nil {
-		return err
+	buf := make([]byte, min(end, 4*maxNote))
+	_, err = f.ReadAt(buf, end-int64(len(buf)))
+	return buf, err
+}
+
+// extendsLast holds the log of that size against the last checkpoint in some
+// lines, if there is one.
+func (l *Log) extendsLast(ctx context.Context, lines []byte, size int64) error {
+	for _, line := range slices.Backward(bytes.Split(lines, []byte("\n"))) {
+		signed, err := parseCheckpointLine(line)
+		if err != nil {
+			continue // torn
+		}
+		c, err := ParseCheckpoint(signed, l.cfg.Public)
+		if err != nil {
+			return fmt.Errorf("the last %w", err)
+		}
+		return l.extends(ctx, c, size)
 	}
-	lines := bytes.Split(bytes.TrimSuffix(buf, []byte("\n")), []byte("\n"))
-	signed, err := parseCheckpointLine(lines[len(lines)-1])
-	if err != nil {
-		return nil // torn; the next line stands by itself
-	}
-	c, err := ParseCheckpoint(signed, l.cfg.Public)
-	if err != nil {
-		return fmt.Errorf("the last %w", err)
-	}
-	return l.extends(ctx, c, size)
+	return nil
 }
 
 // toURL puts a blob that must not be there yet. One that is there was put by
 // another replica, or before an answer got lost.
-func (w *witness) toURL(ctx context.Context, _ *Log, c Checkpoint, signed []byte) error {
+func (w *witness) toURL(ctx context.Context, l *Log, c Checkpoint, signed []byte) error {
 	u, err := url.Parse(w.cfg.URL)
 	if err != nil {
 		return errors.New("its URL is not one")
 	}
 	u = u.JoinPath(fmt.Sprintf("%020d", c.Size))
-	req, err := http.NewRequestWithContext(ctx, "PUT", u.String(), bytes.NewReader(signed))
+	status, _, err := w.blob(ctx, http.MethodPut, u, signed)
 	if err != nil {
-		return errors.New("its URL is not one")
+		return err
 	}
-	req.Header.Set("If-None-Match", "*")
-	req.Header.Set("Content-Type", "text/plain; charset=utf-8")
-	req.Header.Set("x-ms-blob-type", "BlockBlob")
+	switch status {
+	case http.StatusOK, http.StatusCreated, http.StatusNoContent:
+		return nil
+	case http.StatusPreconditionFailed, http.StatusConflict:
+		return w.sameBlob(ctx, l, u, c)
+	}
+	return fmt.Errorf("%s answered %d", u.Host, status)
+}
+
+// sameBlob holds a blob that was there against the checkpoint. One that may
+// not be read is believed: the signature of a URL is often for writing alone.
+func (w *witness) sameBlob(ctx context.Context, l *Log, u *url.URL, c Checkpoint) error {
+	status, signed, err := w.blob(ctx, http.MethodGet, u, nil)
+	switch {
+	case err != nil:
+		return err
+	case status == http.StatusUnauthorized || status == http.StatusForbidden || status == http.StatusMethodNotAllowed:
+		return nil
+	case status != http.StatusOK:
+		return fmt.Errorf("%s took no checkpoint of %d records, as if it had one, and answered %d when asked for that", u.Host, c.Size, status)
+	}
+	there, err := ParseCheckpoint(signed, l.cfg.Public)
+	if err != nil {
+		return fmt.Errorf("what %s has for %d records: %w", u.Host, c.Size, err)
+	}
+	if there.Size != c.Size || there.Root != c.Root {
+		return fmt.Errorf("%w: %s has another checkpoint of %d records, of %s", ErrChanged, u.Host, c.Size, there.Time.Format(time.RFC3339))
+	}
+	return nil
+}
+
+// blob puts a new blob, or reads one.
+func (w *witness) blob(ctx context.Context, method string, u *url.URL, body []byte) (status int, answer []byte, err error) {
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), bytes.NewReader(body))
+	if err != nil {
+		return 0, nil, errors.New("its URL is not one")
+	}
+	if method == http.MethodPut {
+		req.Header.Set("If-None-Match", "*")
+		req.Header.Set("Content-Type", "text/plain; charset=utf-8")
+		req.Header.Set("x-ms-blob-type", "BlockBlob")
+	}
 	resp, err := w.client.Do(req)
 	if err != nil {
-		return fmt.Errorf("%s: %w", u.Host, withoutURL(err))
+		return 0, nil, fmt.Errorf("%s: %w", u.Host, withoutURL(err))
 	}
 	defer resp.Body.Close()
-	switch resp.StatusCode {
-	case http.StatusOK, http.StatusCreated, http.StatusNoContent, http.StatusPreconditionFailed, http.StatusConflict:
-		return nil
-	}
-	return fmt.Errorf("%s answered %s", u.Host, resp.Status)
+	answer, err = io.ReadAll(io.LimitReader(resp.Body, maxNote))
+	return resp.StatusCode, answer, err
 }
 
 // withoutURL takes the URL out of an error, in which there may be a signature.
@@ -264,13 +324,19 @@ func (w *witness) toCosigner(ctx context.Context, l *Log, c Checkpoint, signed [
 			return err
 		case status == http.StatusOK:
 			return w.cosign(signed, answer)
+		case status == http.StatusUnprocessableEntity:
+			return fmt.Errorf("%w: it has cosigned a checkpoint that does not fit", ErrChanged)
 		case status != http.StatusConflict:
 			return fmt.Errorf("it answered %d: %.200s", status, bytes.TrimSpace(answer))
 		}
-		if old, err = strconv.ParseInt(string(bytes.TrimSpace(answer)), 10, 64); err != nil || old < 0 {
+		seen, err := strconv.ParseInt(string(bytes.TrimSpace(answer)), 10, 64)
+		if err != nil || seen < 0 {
 			return fmt.Errorf("it refused: %.200s", answer)
 		}
-		if old > c.Size {
+		if seen == old {
+			return fmt.Errorf("%w: it has cosigned another checkpoint of %d records", ErrChanged, old)
+		}
+		if old = seen; old > c.Size {
 			return fmt.Errorf("%w: it has seen %d records, and there are %d", ErrChanged, old, c.Size)
 		}
 	}

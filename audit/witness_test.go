@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -78,12 +79,12 @@ func TestTamperFork(t *testing.T) {
 	l := openLog(t, cfg)
 	fill(t, l, 10)
 	offer(t, l)
-	for n, want := range map[int]string{5: "has seen 10 records", 10: "knows another size", 12: "does not contain"} {
+	for n, want := range map[int]string{5: "has seen 10 records", 10: "another checkpoint of 10 records", 12: "does not fit"} {
 		fork := testConfig(t)
 		fork.Signer, fork.Public, fork.Witnesses = cfg.Signer, cfg.Public, cfg.Witnesses
 		other := openLog(t, fork)
 		fill(t, other, n)
-		if got := offer(t, other); !strings.Contains(got.Error, want) {
+		if got := offer(t, other); !got.Changed || !strings.Contains(got.Error, want) {
 			t.Errorf("a fork of %d records: %+v, want %q", n, got, want)
 		}
 	}
@@ -142,6 +143,7 @@ type blobs struct {
 	mu   sync.Mutex
 	all  map[string][]byte
 	down atomic.Bool
+	read atomic.Int64 // the status of whoever reads; 0 lets them
 }
 
 func (b *blobs) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -150,6 +152,10 @@ func (b *blobs) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case b.down.Load():
 		w.WriteHeader(503)
+	case r.Method == "GET" && b.read.Load() != 0:
+		w.WriteHeader(int(b.read.Load()))
+	case r.Method == "GET" && b.all[r.URL.Path] != nil:
+		w.Write(b.all[r.URL.Path])
 	case r.Method != "PUT" || r.Header.Get("If-None-Match") != "*" || r.Header.Get("x-ms-blob-type") != "BlockBlob" || r.URL.Query().Get("sig") != "s3cr3t":
 		w.WriteHeader(400)
 	case b.all[r.URL.Path] != nil:
@@ -189,6 +195,103 @@ func TestAuditWitnessDown(t *testing.T) {
 	fill(t, l, 1)
 	if got := offer(t, l); got.Error == "" || strings.Contains(got.Error, "s3cr3t") {
 		t.Errorf("when it is gone: %+v", got)
+	}
+}
+
+// A checkpoint that is there already is another replica's, or of another log:
+// the log was set back, and has come to the same size again.
+func TestTamperBlob(t *testing.T) {
+	cfg := testConfig(t)
+	b := &blobs{all: make(map[string][]byte)}
+	s := httptest.NewServer(b)
+	defer s.Close()
+	cfg.Witnesses = []WitnessConfig{{Name: "worm", URL: s.URL + "/c?sig=s3cr3t"}}
+	l := openLog(t, cfg)
+	fill(t, l, 3)
+	offer(t, l)
+	l.witnesses[0].status = WitnessStatus{Name: "worm"} // as after a restart
+	if got := offer(t, l); got.Size != 3 || got.Error != "" {
+		t.Errorf("its own: %+v", got)
+	}
+	fork := testConfig(t)
+	var log bytes.Buffer
+	fork.Signer, fork.Public, fork.Witnesses, fork.Log = cfg.Signer, cfg.Public, cfg.Witnesses, slog.New(slog.NewTextHandler(&log, nil))
+	other := openLog(t, fork)
+	fill(t, other, 3)
+	b.down.Store(true)
+	if got := offer(t, other); got.Changed || got.Size != 0 {
+		t.Errorf("while it is down: %+v", got)
+	}
+	b.down.Store(false)
+	for status, want := range map[int64]string{0: "another checkpoint of 3 records", 404: "answered 404"} {
+		b.read.Store(status)
+		if got := offer(t, other); got.Size != 0 || !strings.Contains(got.Error, want) {
+			t.Errorf("another log's, read with %d: %+v", status, got)
+		}
+	}
+	if got := other.Witnesses()[0]; !got.Changed || strings.Count(log.String(), "set back or rewritten") != 1 {
+		t.Errorf("%+v is logged as %s", got, &log)
+	}
+	b.read.Store(403) // for writing only
+	if got := offer(t, other); got.Size != 3 || got.Error != "" || got.Changed {
+		t.Errorf("what may not be read: %+v", got)
+	}
+	b.read.Store(0)
+	b.all["/c/00000000000000000004"] = []byte("junk")
+	fill(t, other, 1)
+	if got := offer(t, other); got.Size != 3 || got.Changed || !strings.Contains(got.Error, "checkpoint") {
+		t.Errorf("junk: %+v", got)
+	}
+}
+
+// A witness's file that a full disk has torn is gone on with on a new line, and
+// the log is held against the last whole one; one that is gone is missed.
+func TestTamperWitnessFile(t *testing.T) {
+	kept := filepath.Join(t.TempDir(), "elsewhere")
+	cfg := testConfig(t)
+	cfg.Witnesses = []WitnessConfig{{Name: "file", File: kept}}
+	l := openLog(t, cfg)
+	tear := func() {
+		if err := os.WriteFile(kept, append(must(os.ReadFile(kept)), `{"checkpoint":"to`...), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fill(t, l, 5)
+	offer(t, l)
+	tear()
+	fill(t, l, 5)
+	if got := offer(t, l); got.Size != 10 || got.Error != "" {
+		t.Errorf("after a torn line: %+v", got)
+	}
+	data := must(os.ReadFile(kept))
+	if lines := bytes.Split(data, []byte("\n")); len(lines) != 4 || must(ParseCheckpoint(must(parseCheckpointLine(lines[2])), cfg.Public)).Size != 10 {
+		t.Errorf("the file has %q", lines)
+	}
+	if _, err := SplitCheckpoints(data); err == nil || !strings.Contains(err.Error(), "line 2") {
+		t.Errorf("got %v", err)
+	}
+	tear()
+	for n, want := range map[int]string{8: "speaks of 10 records, and there are 8", 12: "first 10 records"} {
+		fork := testConfig(t)
+		fork.Signer, fork.Public, fork.Witnesses = cfg.Signer, cfg.Public, cfg.Witnesses
+		other := openLog(t, fork)
+		fill(t, other, n)
+		if got := offer(t, other); !got.Changed || !strings.Contains(got.Error, want) {
+			t.Errorf("another log of %d records: %+v", n, got)
+		}
+	}
+	if err := os.Remove(kept); err != nil {
+		t.Fatal(err)
+	}
+	fill(t, l, 1)
+	if got := offer(t, l); got.Size != 10 || !strings.Contains(got.Error, "is gone") {
+		t.Errorf("without the file: %+v", got)
+	}
+	if err := os.WriteFile(kept, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := offer(t, l); got.Size != 11 || got.Error != "" {
+		t.Errorf("with an empty one: %+v", got)
 	}
 }
 

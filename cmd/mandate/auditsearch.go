@@ -210,7 +210,7 @@ func (c *cli) auditExportCommand() *cobra.Command {
 }
 
 func (c *cli) auditProveCommand() *cobra.Command {
-	var since []int64
+	var since []int
 	var output string
 	cmd := &cobra.Command{
 		Use:   "prove PARTNER",
@@ -226,7 +226,7 @@ it with "mandate audit verify", or any program that follows docs/audit.md.`,
 			q := url.Values{"partner": {args[0]}}
 			var sizes []string
 			for _, n := range since {
-				sizes = append(sizes, strconv.FormatInt(n, 10))
+				sizes = append(sizes, strconv.Itoa(n))
 			}
 			if len(sizes) > 0 {
 				q.Set("since", strings.Join(sizes, ","))
@@ -234,7 +234,7 @@ it with "mandate audit verify", or any program that follows docs/audit.md.`,
 			return c.export(cmd, q, output)
 		},
 	}
-	cmd.Flags().Int64SliceVar(&since, "since", nil, "`size` of a checkpoint that the partner has")
+	cmd.Flags().IntSliceVar(&since, "since", nil, "`size` of a checkpoint that the partner has")
 	cmd.Flags().StringVarP(&output, "output", "o", "", "new file to write to")
 	return cmd
 }
@@ -314,11 +314,19 @@ func (c *cli) printState(s api.AuditState) error {
 	fmt.Fprintf(c.out, "key: %s\n\n%s\n", clean(s.Key), s.Checkpoint)
 	var rows [][]cell
 	for _, w := range s.Witnesses {
-		state := cell{"takes checkpoints", green}
-		if w.Error != "" {
-			state = cell{"does not since " + w.Since.Local().Format(time.DateTime) + ": " + w.Error, red}
-		}
-		rows = append(rows, []cell{{text: w.Name}, {text: strconv.FormatInt(w.Size, 10)}, {text: strconv.FormatInt(w.Behind, 10)}, state})
+		rows = append(rows, []cell{{text: w.Name}, {text: strconv.FormatInt(w.Size, 10)}, {text: strconv.FormatInt(w.Behind, 10)}, witnessState(&w)})
 	}
 	return table(c.out, []string{"WITNESS", "RECORDS", "BEHIND", "STATE"}, rows)
+}
+
+func witnessState(w *audit.WitnessStatus) cell {
+	switch since := w.Since.Local().Format(time.DateTime); {
+	case w.Changed:
+		return cell{"has seen another log, noticed at " + since + ": " + w.Error, red}
+	case w.Error != "":
+		return cell{"takes none since " + since + ": " + w.Error, red}
+	case w.Time.IsZero():
+		return cell{"has none yet", yellow}
+	}
+	return cell{"takes checkpoints", green}
 }

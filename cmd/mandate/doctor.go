@@ -102,6 +102,9 @@ func witnessRemarks(s *api.AuditState) (out []app.Remark) {
 	for _, w := range s.Witnesses {
 		r := app.Remark{Grade: app.Good, Subject: "witness " + w.Name, Message: fmt.Sprintf("has all %d records", w.Size)}
 		switch {
+		case w.Changed:
+			r.Grade = app.Bad
+			r.Message = fmt.Sprintf("has seen records that are not in this log, which was set back or rewritten (docs/audit.md), noticed at %s: %s", w.Since.Local().Format(time.DateTime), w.Error)
 		case w.Error != "":
 			r.Grade = app.Bad
 			r.Message = fmt.Sprintf("takes no checkpoints since %s, and %d record(s) could be changed without it: %s", w.Since.Local().Format(time.DateTime), w.Behind, w.Error)

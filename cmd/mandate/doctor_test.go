@@ -8,6 +8,7 @@ import (
 
 	"github.com/mandate-sam/mandate"
 	"github.com/mandate-sam/mandate/api"
+	"github.com/mandate-sam/mandate/audit"
 )
 
 // Of the small world's application Entra lets a browser have ID tokens.
@@ -43,6 +44,29 @@ func TestRegistrationRemarks(t *testing.T) {
 		}
 		if s := strings.Join(got, ", "); s != tt.want {
 			t.Errorf("%s: got %q, want %q", name, s, tt.want)
+		}
+	}
+}
+
+// A witness that has seen another log is not called one that cannot be reached.
+func TestWitnessRemarks(t *testing.T) {
+	at := time.Now()
+	for name, tt := range map[string]struct {
+		w             audit.WitnessStatus
+		state, remark string
+	}{
+		"has all":         {audit.WitnessStatus{Size: 3, Time: at}, "takes checkpoints", "good has all 3"},
+		"has some":        {audit.WitnessStatus{Size: 3, Time: at, Behind: 1}, "takes checkpoints", "good has 3 records; the last 1 are on their way"},
+		"has none":        {audit.WitnessStatus{Behind: 2}, "has none yet", "good has 0 records; the last 2 are on their way"},
+		"is out of reach": {audit.WitnessStatus{Since: at, Error: "refused"}, "takes none since", "bad takes no checkpoints since"},
+		"saw another log": {audit.WitnessStatus{Since: at, Error: "17 records", Changed: true}, "has seen another log", "bad has seen records that are not in this log"},
+	} {
+		if got := witnessState(&tt.w).text; !strings.HasPrefix(got, tt.state) || !strings.HasSuffix(got, tt.w.Error) {
+			t.Errorf("%s: state %q", name, got)
+		}
+		got := witnessRemarks(&api.AuditState{Witnesses: []audit.WitnessStatus{tt.w}})
+		if text := got[0].Grade + " " + got[0].Message; len(got) != 1 || !strings.HasPrefix(text, tt.remark) || !strings.HasSuffix(text, tt.w.Error) {
+			t.Errorf("%s: remark %q", name, text)
 		}
 	}
 }

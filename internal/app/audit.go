@@ -172,10 +172,28 @@ func openAuditIndex(ctx context.Context, file string) (*database.DB, error) {
 	return database.Open(ctx, database.Config{File: file, Derived: true, Schemas: []database.Schema{audit.Schema()}})
 }
 
+func (c *Config) auditKeyFile() string {
+	return c.file(cmp.Or(c.Audit.KeyFile, Path(filepath.Join(c.file(c.Data), "audit.key"))))
+}
+
+// checkAuditKey reads the key that signs checkpoints, as a server would, and
+// makes none.
+func (c *Config) checkAuditKey() (note string, err error) {
+	path := c.auditKeyFile()
+	if note, err = presence(path); err != nil || note != "" && c.Database.URL == "" {
+		return path + note, err
+	}
+	_, public, err := c.auditKey()
+	if err != nil {
+		return "", err
+	}
+	return path + ", of " + public.Name(), nil
+}
+
 // auditKey reads the key that signs checkpoints. A server that is alone makes
 // it at the first start; of replicas each would make its own.
 func (c *Config) auditKey() (audit.Signer, audit.Verifier, error) {
-	path := c.file(cmp.Or(c.Audit.KeyFile, Path(filepath.Join(c.file(c.Data), "audit.key"))))
+	path := c.auditKeyFile()
 	_, err := os.Stat(path)
 	switch {
 	case !errors.Is(err, fs.ErrNotExist):

@@ -53,6 +53,13 @@ func CheckFiles(c Config) []Finding {
 	}
 	note, err = c.checkNoticeFiles()
 	add("notices", err, "%s", note)
+	note, err = c.checkAuditKey()
+	add("audit key", err, "%s", note)
+	for i := range c.Audit.Witnesses {
+		w := &c.Audit.Witnesses[i]
+		_, err := w.witness(&c)
+		add("witness "+w.Name, err, "of the audit log; not asked")
+	}
 	keys := c.keys()
 	for _, path := range slices.Sorted(maps.Keys(keys)) {
 		k := keys[path]

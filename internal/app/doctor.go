@@ -137,14 +137,16 @@ func (d *Diagnosis) witnesses(c *Config) {
 	}
 	for i := range c.Audit.Witnesses {
 		w := &c.Audit.Witnesses[i]
+		cfg, err := w.witness(c)
 		switch {
+		case err != nil: // said with the other files
 		case w.File != "" && within(c.file(w.File), c.file(c.Data)):
 			d.say(Bad, "witness "+w.Name, "%s is in the data directory, where whoever changes the log can change it too", c.file(w.File))
 		case w.File != "":
 			d.say(Good, "witness "+w.Name, "appends to %s; that is worth something if it is on another machine's disk", c.file(w.File))
 		case time.Duration(w.EverySeconds)*time.Second > 10*time.Minute:
 			d.say(Advice, "witness "+w.Name, "gets a checkpoint every %v only: until then what is recorded could be left out again", time.Duration(w.EverySeconds)*time.Second)
-		case nearby(w.URL) || nearby(w.Cosigner):
+		case nearby(cfg.URL) || nearby(cfg.Cosigner):
 			d.say(Advice, "witness "+w.Name, "is on this machine, where whoever has the log may have it too")
 		default:
 			d.say(Good, "witness "+w.Name, "is another machine")

@@ -9,6 +9,7 @@ import (
 
 // A doctor tells the level, and everything that could be better by its name.
 func TestDiagnose(t *testing.T) {
+	key := "witness.example.org+d058fba4+BHGwfWRc5Yk7+yioEeagQwRf39219ndKAGHW/LVUDZ+G"
 	for name, tt := range map[string]struct {
 		change func(*Config)
 		level  int
@@ -28,11 +29,19 @@ func TestDiagnose(t *testing.T) {
 		"a secret":                  {func(c *Config) { c.Applications[0].Credential = Credential{Secret: "s"} }, 1, map[string]string{"application marketplace": Advice}},
 		"a witness beside the data": {func(c *Config) { c.Audit.Witnesses = []AuditWitness{{Name: "w", File: c.Data + "/w"}} }, 1, map[string]string{"witness w": Bad}},
 		"witnesses": {func(c *Config) {
-			c.Audit.Witnesses = []AuditWitness{{Name: "f", File: "/mnt/elsewhere/w"}, {Name: "c", Cosigner: "https://w.example"}, {Name: "near", Cosigner: "https://127.0.0.1:8480"}, {Name: "slow", URL: "https://b.example/c", EverySeconds: 3600}}
+			c.Audit.Witnesses = []AuditWitness{{Name: "f", File: "/mnt/elsewhere/w"}, {Name: "c", Cosigner: "https://w.example", Key: key}, {Name: "near", Cosigner: "https://127.0.0.1:8480", Key: key}, {Name: "slow", URL: "https://b.example/c", EverySeconds: 3600}}
 		}, 1, map[string]string{"witness f": Good, "witness c": Good, "witness near": Advice, "witness slow": Advice}},
-		"an epoch that is remembered": {func(c *Config) { write(t, c.epochFile(), "17 abc\n") }, 1, map[string]string{"epoch": Good}},
-		"an epoch that is damaged":    {func(c *Config) { write(t, c.epochFile(), "x\n") }, 1, map[string]string{"epoch": Bad}},
-		"operators sign in":           {func(c *Config) { c.Operators.ClientID = "11111111-2222-3333-4444-555555555555" }, 1, map[string]string{"operators": Good}},
+		"witnesses whose URL is in a file": {func(c *Config) {
+			write(t, c.file("near.url"), "http://127.0.0.1:8480/c?sig=s\n")
+			write(t, c.file("far.url"), "https://b.example/c?sig=s\n")
+			c.Audit.Witnesses = []AuditWitness{{Name: "near", URLFile: "near.url"}, {Name: "far", URLFile: "far.url"}, {Name: "lost", URLFile: "absent.url"}}
+		}, 1, map[string]string{"witness near": Advice, "witness far": Good, "witness lost": Bad}},
+		"an audit key of replicas that is missing": {func(c *Config) { c.Database.URL = "postgres://m@db.example/m" }, 1, map[string]string{"audit key": Bad}},
+		"an audit key that is damaged":             {func(c *Config) { c.Audit.KeyFile = "a.key"; write(t, c.file("a.key"), "x\n") }, 1, map[string]string{"audit key": Bad}},
+		"an audit key that is made at the start":   {func(*Config) {}, 1, map[string]string{"audit key": ""}},
+		"an epoch that is remembered":              {func(c *Config) { write(t, c.epochFile(), "17 abc\n") }, 1, map[string]string{"epoch": Good}},
+		"an epoch that is damaged":                 {func(c *Config) { write(t, c.epochFile(), "x\n") }, 1, map[string]string{"epoch": Bad}},
+		"operators sign in":                        {func(c *Config) { c.Operators.ClientID = "11111111-2222-3333-4444-555555555555" }, 1, map[string]string{"operators": Good}},
 	} {
 		c, _ := made(t, Example())
 		c.Data = Path(filepath.Join(t.TempDir(), "data"))
