@@ -50,6 +50,11 @@ type Verdict struct {
 	Chain   string  `json:"chain,omitempty"`
 	Witness []int64 `json:"witness,omitempty"` // the largest size under each witness's signature
 
+	// What it was held against beside the key: the size of the largest
+	// checkpoint that was kept elsewhere, and the number of receipts.
+	Kept     int64 `json:"kept,omitempty"`
+	Receipts int   `json:"receipts,omitempty"`
+
 	// First is the first record that is wrong, or -1 if none is or it is
 	// not one record; Problem says what is wrong.
 	First   int64  `json:"first"`
@@ -101,7 +106,10 @@ func Verify(r io.Reader, v Verification) (Verdict, error) {
 	if err != nil {
 		return verdict, fmt.Errorf("verify: %w", err)
 	}
-	verdict.OK = true
+	verdict.OK, verdict.Receipts = true, len(v.Receipts)
+	for size := range v.wantedSizes() {
+		verdict.Kept = max(verdict.Kept, size)
+	}
 	return verdict, nil
 }
 

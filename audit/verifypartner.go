@@ -183,7 +183,7 @@ func (p *partnerLog) contains(c sighting) error {
 	case c.Size == p.last.Size || c.Size == 0:
 		return nil
 	case !ok:
-		return fmt.Errorf("%w, of %d and of %d records: ask for an export with --since %d", errNoProof, c.Size, p.last.Size, c.Size)
+		return fmt.Errorf("%w, of %d and of %d records: ask for an export with --since %d, or hold it against fewer checkpoints, such as the last line of a witness's file", errNoProof, c.Size, p.last.Size, c.Size)
 	}
 	if err := tlog.CheckTree(tlog.TreeProof(proof), p.last.Size, p.last.Root, c.Size, c.Root); err != nil {
 		return wrong(-1, "the log at %d records does not contain what was signed at %d records, in %s: it was changed in between, or shown in two versions", p.last.Size, c.Size, c.from)

@@ -279,7 +279,8 @@ func (w *wholeLog) finish() error {
 		root, ok := w.roots[s.Size]
 		switch {
 		case s.Size > w.front.size:
-			return wrong(w.front.size, "record %d is missing: a checkpoint of %s in %s speaks of %d records, and there are %d", w.front.size, s.Time.Format("2006-01-02 15:04:05"), s.from, s.Size, w.front.size)
+			return wrong(w.front.size, "record %d is missing: a checkpoint of %s in %s speaks of %d records, and there are %d; if the export was made before that, make a new one",
+				w.front.size, s.Time.Format("2006-01-02 15:04:05"), s.from, s.Size, w.front.size)
 		case !ok && s.Size > 0:
 			return wrong(-1, "a checkpoint of %d records stands after them in the export", s.Size)
 		case s.Size > 0 && root != s.Root:

@@ -38,9 +38,11 @@ network: only the export, "-" for standard input, and the log's public key, whic
 have from somebody you trust and not from whoever gave you the export.
 
 An export can be whole in itself and still not the truth: an older one, or another
-one that was signed with a stolen key. So hold it against what was kept elsewhere:
+one that was signed with a stolen key. So hold it against what was kept elsewhere,
+and fetch that before the export, which must not be the older one:
 
-  --checkpoint FILE    checkpoints from a witness: its file, or a blob
+  --checkpoint FILE    checkpoints from a witness: its file, or a blob; for one partner's
+                       records those that they lead to (mandate audit prove --since)
   --witness KEY        public key of a cosigner that must have signed
   --receipt INDEX:HASH the record of a token's answer, or a file with one a line
 
@@ -95,12 +97,24 @@ func (c *cli) printVerdict(v audit.Verdict) error {
 	}
 	about := "the whole log"
 	if v.Chain != "" {
-		about = "all records about " + v.Chain
+		about = "all that are about " + v.Chain
 	}
-	_, err := fmt.Fprintf(c.out, "%s: %s, %d record(s), of which %d have lost their content\nsigned: %d record(s), root %s, at %s\n",
-		cell{"holds", green}.painted(colored(c.out)), clean(about), v.Records, v.Dropped, v.Size, v.Root, v.Time)
+	if v.Dropped > 0 {
+		about += fmt.Sprintf(", of which %d have lost their content", v.Dropped)
+	}
+	_, err := fmt.Fprintf(c.out, "%s: %d record(s), %s\nsigned: %d record(s), root %s, at %s\n",
+		cell{"holds", green}.painted(colored(c.out)), v.Records, clean(about), v.Size, v.Root, v.Time)
+	if v.Kept > 0 {
+		fmt.Fprintf(c.out, "fits the checkpoints that were kept, of up to %d record(s)\n", v.Kept)
+	}
+	if v.Receipts > 0 {
+		fmt.Fprintf(c.out, "fits %d receipt(s)\n", v.Receipts)
+	}
 	for _, size := range v.Witness {
 		fmt.Fprintf(c.out, "a witness signed the first %d\n", size)
+	}
+	if v.Kept == 0 && v.Receipts == 0 && len(v.Witness) == 0 {
+		c.note("held against the key alone: an older export would hold too, and one that was signed with a stolen key; see mandate audit verify --help")
 	}
 	return err
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -141,6 +142,12 @@ func strictHelp(root *cobra.Command) {
 func flagError(cmd *cobra.Command, err error) error {
 	if errors.Is(err, pflag.ErrHelp) {
 		return err
+	}
+	var bad *pflag.InvalidValueError
+	if errors.As(err, &bad) {
+		flag := bad.GetFlag()
+		what := map[string]string{"bool": "true or false", "duration": "a time such as 90s, 15m or 24h"}[flag.Value.Type()]
+		return usage("--%s: %.100q is not %s", flag.Name, bad.GetValue(), cmp.Or(what, "a number"))
 	}
 	word, ok := strings.CutPrefix(err.Error(), "unknown flag: --")
 	if !ok {

@@ -79,7 +79,7 @@ func (c *cli) token(cmd *cobra.Command, in api.TokenRequest) error {
 	for _, fact := range [][2]any{
 		{"tenant", tok.Tenant}, {"audience", tok.Audience}, {"scopes", strings.Join(tok.Scopes, " ")},
 		{"expires in", time.Until(tok.Expires).Round(time.Second)}, {"generation", tok.Generation},
-		{"rule", tok.Rule}, {"record", tok.Receipt.Index},
+		{"rule", tok.Rule}, {"record", fmt.Sprintf("%d:%s", tok.Receipt.Index, tok.Receipt.Hash)},
 	} {
 		c.note("%-11s %v", fact[0], fact[1])
 	}
