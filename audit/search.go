@@ -151,11 +151,13 @@ func (x *index) query(ctx context.Context, q Query) (string, []any, error) {
 	}
 	// Times and indexes grow together, give or take what records wait for each
 	// other: a time is a range of indexes, which every index here ends with.
+	// Before a record that is older than the time by the slack all are older
+	// than the time, and behind one that is newer by that all are newer.
 	if !q.From.IsZero() {
-		add("idx >= (SELECT idx FROM audit_index WHERE at >= ? ORDER BY at LIMIT 1) AND at + 0 >= ?", q.From.Add(-slack).UnixMilli(), q.From.UnixMilli())
+		add("idx > coalesce((SELECT idx FROM audit_index WHERE at < ? ORDER BY at DESC LIMIT 1), -1) AND at + 0 >= ?", q.From.Add(-slack).UnixMilli(), q.From.UnixMilli())
 	}
 	if !q.To.IsZero() {
-		add("idx <= (SELECT idx FROM audit_index WHERE at <= ? ORDER BY at DESC LIMIT 1) AND at + 0 < ?", q.To.Add(slack).UnixMilli(), q.To.UnixMilli())
+		add("idx < coalesce((SELECT idx FROM audit_index WHERE at > ? ORDER BY at LIMIT 1), ?) AND at + 0 < ?", q.To.Add(slack).UnixMilli(), math.MaxInt64, q.To.UnixMilli())
 	}
 	if q.Before > 0 {
 		add("idx < ?", q.Before)

@@ -311,6 +311,29 @@ func TestAuditReport(t *testing.T) {
 	}
 }
 
+// A time finds all of its records, though several are of the same moment and
+// others are out of order, at either end of the log.
+func TestAuditSearchTimes(t *testing.T) {
+	engines(t, func(t *testing.T, cfg Config) {
+		l := openLog(t, cfg)
+		noon := time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+		for i, at := range []time.Duration{0, -10, 0, -20, time.Duration(3 * slack / time.Second), 300, 290, 300, 300, 280} {
+			recordIn(t, l, testRecord(0, fmt.Sprint(i)), noon.Add(at*time.Second))
+		}
+		for _, tt := range []struct{ from, to, want int }{
+			{-30, 400, 10}, {-30, 300, 7}, {-20, 281, 6}, {-15, 1, 3}, {0, 181, 3}, {280, 300, 2}, {281, 301, 4}, {300, 400, 3}, {301, 400, 0}, {-90, -20, 0},
+		} {
+			q := Query{From: noon.Add(time.Duration(tt.from) * time.Second), To: noon.Add(time.Duration(tt.to) * time.Second)}
+			if got, err := l.Search(t.Context(), q); err != nil || len(got) != tt.want {
+				t.Errorf("from %d to %d: %d records, %v, want %d", tt.from, tt.to, len(got), err, tt.want)
+			}
+			if got, err := l.Search(t.Context(), Query{From: q.From}); err != nil || len(got) < tt.want {
+				t.Errorf("from %d: %d records, %v", tt.from, len(got), err)
+			}
+		}
+	})
+}
+
 // Searches look into an index of their own, whatever they are for; EXPLAIN
 // says so in both databases. Of several things that are asked it is the index
 // of the rarest, in this log and not on the average.
