@@ -83,7 +83,7 @@ type Config struct {
 	// [slog.Default].
 	Log *slog.Logger
 
-	openFile func(string) (file, error) // of a test
+	openFile func(string, int) (file, error) // of a test
 }
 
 // A Log is an open audit log. Its methods may be called concurrently.
@@ -188,8 +188,6 @@ func (l *Log) Record(ctx context.Context, r mandate.Record) (mandate.Receipt, er
 	}
 	b := l.enqueue(it)
 	select {
-	case <-b.lead:
-		l.lead(b)
 	case <-b.done:
 	case <-ctx.Done():
 		return mandate.Receipt{}, fmt.Errorf("record: %w", context.Cause(ctx))

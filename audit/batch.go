@@ -42,7 +42,6 @@ type batch struct {
 	items []*item
 	err   error         // of all of them
 	done  chan struct{} // closed when every receipt or error is set
-	lead  chan struct{} // holds one token when the batch may be written
 }
 
 // A place is what becomes of the log with a batch in it. Nothing of the log
@@ -125,20 +124,49 @@ func (p *place) line(i int) []byte {
 	return p.lines[p.starts[i] : end-1]
 }
 
-// enqueue adds a record to the pending batch. If no batch is being written,
-// this one may be.
+// enqueue adds a record to the pending batch, and sees to it that somebody
+// writes it.
 func (l *Log) enqueue(it *item) *batch {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.pending == nil {
-		l.pending = &batch{done: make(chan struct{}), lead: make(chan struct{}, 1)}
-		if !l.writing {
-			l.writing = true
-			l.pending.lead <- struct{}{}
-		}
+		l.pending = &batch{done: make(chan struct{})}
 	}
 	l.pending.items = append(l.pending.items, it)
+	if !l.writing {
+		l.writing = true
+		go l.writeAll()
+	}
 	return l.pending
+}
+
+// writeAll writes one batch after the other until nobody waits. While one is
+// flushed, the next collects.
+func (l *Log) writeAll() {
+	for {
+		l.gather()
+		l.mu.Lock()
+		b := l.pending
+		l.pending = nil
+		l.writing = b != nil
+		l.mu.Unlock()
+		if b == nil {
+			return
+		}
+		l.write(b)
+	}
+}
+
+// write writes a batch. That is everybody's, so that it does not end when one
+// of them gives up.
+func (l *Log) write(b *batch) {
+	ctx, cancel := context.WithTimeout(context.Background(), writeTimeout)
+	defer cancel()
+	size, err := l.store.write(ctx, b)
+	if b.err = err; err == nil {
+		l.grew(size) // first: who has a receipt finds the record
+	}
+	close(b.done)
 }
 
 // enough is how many records do not wait for more.
@@ -148,42 +176,20 @@ const enough = 1024
 // in. When a flush ends, all who waited for it come back at once: without this
 // the first of them would have the disk to itself, and the others would wait
 // for two flushes. It waits for nobody who is not ready.
-func (l *Log) gather(b *batch) {
-	for before := 0; before < enough; {
+func (l *Log) gather() {
+	for before := -1; ; {
 		l.mu.Lock()
-		now := len(b.items)
+		now := 0
+		if l.pending != nil {
+			now = len(l.pending.items)
+		}
 		l.mu.Unlock()
-		if now == before {
+		if now == before || now >= enough {
 			return
 		}
 		before = now
 		runtime.Gosched()
 	}
-}
-
-// lead writes b, the pending batch, and lets one of those who arrived
-// meanwhile write the next: a flush serves many, and nobody serves for ever.
-func (l *Log) lead(b *batch) {
-	l.gather(b)
-	l.mu.Lock()
-	l.pending = nil
-	l.mu.Unlock()
-	// The batch is everybody's, so that it does not end with its leader.
-	ctx, cancel := context.WithTimeout(context.Background(), writeTimeout)
-	defer cancel()
-	size, err := l.store.write(ctx, b)
-	b.err = err
-	close(b.done)
-	if err == nil {
-		l.grew(size)
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.pending == nil {
-		l.writing = false
-		return
-	}
-	l.pending.lead <- struct{}{}
 }
 
 // grew notes that there are as many records.

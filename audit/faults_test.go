@@ -2,6 +2,7 @@ package audit
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -12,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -39,7 +41,11 @@ func (d *badDisk) WriteAt(p []byte, off int64) (int, error) {
 		n, _ := d.file.WriteAt(p[:len(p)/2], off)
 		return n, syscall.ENOSPC
 	}
-	return d.file.WriteAt(p, off)
+	n, err := d.file.WriteAt(p, off)
+	if d.dials.noSync.Load() {
+		err = syscall.EIO // of a file that is written through
+	}
+	return n, err
 }
 
 func (d *badDisk) Sync() error {
@@ -58,8 +64,8 @@ func (d *badDisk) Truncate(n int64) error {
 
 func withBadDisk(cfg *Config) *dials {
 	d := new(dials)
-	cfg.openFile = func(path string) (file, error) {
-		f, err := openPrivate(path)
+	cfg.openFile = func(path string, flag int) (file, error) {
+		f, err := openPrivate(path, flag)
 		return &badDisk{f, d}, err
 	}
 	return d
@@ -408,4 +414,94 @@ func killed(t *testing.T, dir string) (receipts []mandate.Receipt) {
 		t.Fatalf("the process ended by itself: %s", stderr.String())
 	}
 	return receipts
+}
+
+// lastSegment returns the path and the content of the last segment.
+func lastSegment(t *testing.T, cfg Config) (string, []byte) {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(cfg.Dir, "*"+segmentSuffix))
+	if err != nil || len(names) == 0 {
+		t.Fatal(names, err)
+	}
+	slices.Sort(names)
+	path := names[len(names)-1]
+	return path, must(os.ReadFile(path))
+}
+
+// Behind the entries of the last segment are zeros, which are written once for
+// many batches; none is left by a log that was closed, or in a segment that is
+// full.
+func TestAuditRoom(t *testing.T) {
+	cfg := testConfig(t)
+	l := openLog(t, cfg)
+	l.store.(*fileStore).rotate = 3000
+	fill(t, l, 2)
+	_, before := lastSegment(t, cfg)
+	fill(t, l, 1)
+	_, after := lastSegment(t, cfg)
+	if entries := bytes.TrimRight(after, "\x00"); len(before) != len(zeros) || len(after) != len(before) || bytes.IndexByte(entries, 0) >= 0 || bytes.Count(entries, []byte("\n")) != 3 {
+		t.Errorf("a file of %d bytes, then %d, of which %d are entries", len(before), len(after), len(entries))
+	}
+	fill(t, l, 10)
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	names, err := filepath.Glob(filepath.Join(cfg.Dir, "*"+segmentSuffix))
+	if err != nil || len(names) < 3 {
+		t.Fatal(names, err)
+	}
+	for _, name := range names {
+		if data := must(os.ReadFile(name)); bytes.IndexByte(data, 0) >= 0 {
+			t.Errorf("%s has zeros", name)
+		}
+	}
+	holds(t, cfg, openLog(t, cfg), 13)
+}
+
+// Of a batch that was under way when the power failed, any part may have
+// reached the disk, and zeros are where the rest is not. What is whole at its
+// beginning counts, nothing behind the first zero does, and the next batch
+// takes its place.
+func TestAuditHole(t *testing.T) {
+	cfg := testConfig(t)
+	l := openLog(t, cfg)
+	fill(t, l, 4)
+	l.Close()
+	path, whole := lastSegment(t, cfg)
+	lines := bytes.SplitAfter(whole, []byte("\n"))
+	clear(lines[2][100:200])
+	if err := os.WriteFile(path, append(whole, make([]byte, 5000)...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l = openLog(t, cfg)
+	if l.Count() != 2 {
+		t.Fatalf("%d records, want 2", l.Count())
+	}
+	fill(t, l, 3)
+	holds(t, cfg, l, 5)
+	l.Close()
+	holds(t, cfg, openLog(t, cfg), 5)
+}
+
+// A zero in a record that a checkpoint speaks of is something else: the log
+// does not open, and everything stays as it is.
+func TestTamperZero(t *testing.T) {
+	cfg := testConfig(t)
+	l := openLog(t, cfg)
+	fill(t, l, 4)
+	if _, err := l.Checkpoint(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	path, data := lastSegment(t, cfg)
+	data[len(data)/2] = 0
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(t.Context(), cfg); !errors.Is(err, ErrChanged) {
+		t.Errorf("got error %v, want %v", err, ErrChanged)
+	}
+	if _, now := lastSegment(t, cfg); !bytes.Equal(now, data) {
+		t.Error("the segment was changed")
+	}
 }

@@ -35,11 +35,42 @@ const (
 	segmentSuffix = ".log"
 )
 
-// A segment is a file of entries.
+// A segment is a file of entries. Behind those of the last one are zeros, while
+// the log is open.
 type segment struct {
 	first int64 // index of its first entry
 	file  file
 	size  int64 // bytes that are durable
+	room  int64 // bytes that the file has, or 0 if that is not known
+}
+
+// makeRoom sees to it that the file has room for n more bytes. Where there are
+// zeros already, a batch changes nothing but bytes: a file that grows has a new
+// length and new places on the disk too, which are written apart, together with
+// whatever else waits there. That takes twice as long, and much longer beside
+// somebody who writes other files.
+func (g *segment) makeRoom(n int64) error {
+	for g.room < g.size+n {
+		from := max(g.room, g.size)
+		if _, err := g.file.WriteAt(zeros[:], from); err != nil {
+			return err
+		}
+		g.room = from + int64(len(zeros))
+	}
+	return nil
+}
+
+// zeros are what is written at once where there is no room, in bytes; see
+// makeRoom.
+var zeros [1 << 20]byte
+
+// trim cuts off what is behind the entries.
+func (g *segment) trim() error {
+	if err := g.file.Truncate(g.size); err != nil {
+		return err
+	}
+	g.room = g.size
+	return nil
 }
 
 // A fileStore is a log in a directory, for one server. The segments are the
@@ -49,7 +80,7 @@ type segment struct {
 type fileStore struct {
 	dir      string
 	epochNow func() (int64, error)
-	openFile func(path string) (file, error)
+	openFile func(path string, flag int) (file, error)
 	rotate   int64 // segmentSize
 
 	leafFile, tileFile file
@@ -61,11 +92,11 @@ type fileStore struct {
 	end    tail
 	chains map[string]link
 	seen   map[string]int64 // while loading: where the last record of each chain is
-	broken bool             // what lies beyond the end may be rubbish
+	broken bool             // what lies beyond the end may be something else than zeros
 }
 
 // openFiles opens the log in dir, creating it if there is none.
-func openFiles(dir string, epochNow func() (int64, error), openFile func(string) (file, error)) (*fileStore, error) {
+func openFiles(dir string, epochNow func() (int64, error), openFile func(string, int) (file, error)) (*fileStore, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -81,8 +112,8 @@ func openFiles(dir string, epochNow func() (int64, error), openFile func(string)
 }
 
 // openPrivate opens a file that only its owner can read.
-func openPrivate(path string) (file, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+func openPrivate(path string, flag int) (file, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|flag, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -143,10 +174,13 @@ func (s *fileStore) append(g *segment, p *place) error {
 			return err
 		}
 	}
+	if err := g.makeRoom(int64(len(p.text()))); err != nil {
+		return err
+	}
 	if _, err := g.file.WriteAt(p.text(), g.size); err != nil {
 		return err
 	}
-	return g.file.Sync()
+	return persist(g.file)
 }
 
 // repair cuts off what may have reached the disk of a batch that failed.
@@ -154,17 +188,18 @@ func (s *fileStore) repair() error {
 	if !s.broken {
 		return nil
 	}
-	g := &s.segs[len(s.segs)-1]
-	if err := g.file.Truncate(g.size); err != nil {
+	if err := s.segs[len(s.segs)-1].trim(); err != nil {
 		return err
 	}
 	s.broken = false
 	return nil
 }
 
-// turn begins the next segment, and saves the state at its beginning.
+// turn begins the next segment, and saves the state at its beginning. Only the
+// last segment has something behind its entries.
 func (s *fileStore) turn() error {
-	if err := errors.Join(s.leafFile.Sync(), s.tileFile.Sync()); err != nil {
+	g := &s.segs[len(s.segs)-1]
+	if err := errors.Join(s.leafFile.Sync(), s.tileFile.Sync(), g.trim(), g.file.Sync()); err != nil {
 		return err
 	}
 	if err := s.begin(s.end.front.size); err != nil {
@@ -183,7 +218,7 @@ func (s *fileStore) turn() error {
 
 // begin makes a segment and sees to it that its name survives a crash.
 func (s *fileStore) begin(first int64) error {
-	f, err := s.openFile(s.path(first))
+	f, err := s.openFile(s.path(first), writeThrough)
 	if err != nil {
 		return err
 	}
@@ -201,6 +236,9 @@ func (s *fileStore) close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var errs []error
+	if n := len(s.segs); n > 0 && !s.broken {
+		errs = append(errs, s.segs[n-1].trim())
+	}
 	for _, f := range append([]file{s.leafFile, s.tileFile}, openSegmentFiles(s.segs)...) {
 		if f != nil {
 			errs = append(errs, f.Close())

@@ -2,6 +2,7 @@ package audit
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -30,10 +31,10 @@ type savedLink struct {
 }
 
 func (s *fileStore) load() (err error) {
-	if s.leafFile, err = s.openFile(filepath.Join(s.dir, "leaves")); err != nil {
+	if s.leafFile, err = s.openFile(filepath.Join(s.dir, "leaves"), 0); err != nil {
 		return err
 	}
-	if s.tileFile, err = s.openFile(filepath.Join(s.dir, "tiles")); err != nil {
+	if s.tileFile, err = s.openFile(filepath.Join(s.dir, "tiles"), 0); err != nil {
 		return err
 	}
 	if err := s.openSegments(); err != nil {
@@ -71,7 +72,7 @@ func (s *fileStore) openSegments() error {
 		if err != nil {
 			return fmt.Errorf("%s is not a segment of this log", name)
 		}
-		f, err := s.openFile(name)
+		f, err := s.openFile(name, writeThrough)
 		if err != nil {
 			return err
 		}
@@ -79,7 +80,7 @@ func (s *fileStore) openSegments() error {
 		if err != nil {
 			return err
 		}
-		s.segs = append(s.segs, segment{first, f, st.Size()})
+		s.segs = append(s.segs, segment{first: first, file: f, size: st.Size()})
 	}
 	return nil
 }
@@ -119,8 +120,12 @@ func (s *fileStore) has(size int64) bool {
 	return ends(s.leafFile, size*leafRow) && ends(s.tileFile, size/tileWidth*tlog.HashSize)
 }
 
-// replay reads a segment, and writes its leaves and tiles. A torn end of the
-// last one was never acknowledged and is cut off.
+// replay reads a segment, and writes its leaves and tiles. The last one may end
+// in the middle of a batch, of which any part reached the disk, and the zeros
+// that were there before are where the others are not. None of it was
+// acknowledged, and it is left alone until the next batch is written: should it
+// have been more than that, and something else that put a zero into a record,
+// then the last checkpoint tells, and there is everything to look into.
 func (s *fileStore) replay(g *segment, last bool) error {
 	if g.first != s.end.front.size {
 		return fmt.Errorf("it begins with record %d, and the log before it ends with %d records", g.first, s.end.front.size)
@@ -130,11 +135,8 @@ func (s *fileStore) replay(g *segment, last bool) error {
 	var off int64
 	for {
 		line, err := r.ReadBytes('\n')
-		if err == io.EOF && len(line) > 0 && last {
-			g.size = off
-			if err := g.file.Truncate(off); err != nil {
-				return err
-			}
+		if last && len(line) > 0 && (err == io.EOF || err == nil && bytes.IndexByte(line, 0) >= 0) {
+			g.size, s.broken = off, true
 			break
 		}
 		if err == io.EOF && len(line) == 0 {

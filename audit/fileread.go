@@ -223,7 +223,7 @@ func (s *fileStore) empty(ctx context.Context, i int) (n int64, err error) {
 	if err := replaceFile(s.path(first), text); err != nil {
 		return 0, err
 	}
-	f, err := s.openFile(s.path(first))
+	f, err := s.openFile(s.path(first), writeThrough)
 	if err != nil {
 		return 0, err
 	}

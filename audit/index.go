@@ -37,7 +37,7 @@ const (
 
 	// indexShare is how much of a processor the index takes until then: one
 	// part in so many.
-	indexShare = 4
+	indexShare = 10
 )
 
 // pauseAfter is how long the index is left alone after a step that took so long
