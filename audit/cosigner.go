@@ -118,6 +118,9 @@ func NewCosigner(dir, keyFile, name string, logs ...note.Verifier) (*Cosigner, e
 	if len(fields) != 5 {
 		return nil, fmt.Errorf("witness: %s does not hold a key", keyFile)
 	}
+	if fields[2] != name {
+		return nil, fmt.Errorf("witness: %s is the key of %q, and not of %q", keyFile, fields[2], name)
+	}
 	seed, err := base64.StdEncoding.DecodeString(fields[4])
 	if err != nil || len(seed) != 1+ed25519.SeedSize {
 		return nil, fmt.Errorf("witness: %s does not hold a key", keyFile)

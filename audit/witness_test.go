@@ -104,7 +104,11 @@ func TestTamperFork(t *testing.T) {
 func TestAuditCosignerRefuses(t *testing.T) {
 	cfg := testConfig(t)
 	stranger := testConfig(t)
-	_, s := cosigner(t, t.TempDir(), cfg.Public)
+	dir := t.TempDir()
+	_, s := cosigner(t, dir, cfg.Public)
+	if _, err := NewCosigner(filepath.Join(dir, "seen"), filepath.Join(dir, "key"), "another.test", cfg.Public); err == nil || !strings.Contains(err.Error(), "not of \"another.test\"") {
+		t.Errorf("with another's name: %v", err)
+	}
 	l, other := openLog(t, cfg), openLog(t, stranger)
 	fill(t, l, 4)
 	first := must(l.Checkpoint(t.Context()))

@@ -162,7 +162,7 @@ for audit.witnesses in the log's configuration and for "mandate audit verify --w
 	flags.StringArrayVar(&f.logs, "log-key", nil, "public key of a log, or a file with it")
 	flags.StringVar(&f.dir, "dir", "", "directory of what was seen")
 	flags.StringVar(&f.key, "key-file", "", "key of the witness (default: witness.key in the directory)")
-	flags.StringVar(&f.name, "name", "", "name of the witness, for a new key")
+	flags.StringVar(&f.name, "name", "", "name of the witness, which its key has too")
 	flags.StringVar(&f.cert, "tls-cert", "", "certificate chain, PEM")
 	flags.StringVar(&f.certKey, "tls-key", "", "its key, PEM")
 	need(cmd, "log-key", "dir", "name")
