@@ -33,7 +33,7 @@ const indexAtOnce = 10_000
 const (
 	// indexBehind is how many records the index may be behind before it no
 	// longer gives way: then a search would wait for seconds.
-	indexBehind = 100_000
+	indexBehind = 40_000
 
 	// indexShare is how much of a processor the index takes until then: one
 	// part in so many.
