@@ -116,10 +116,14 @@ type LockRequest struct {
 	Reason string `json:"reason"`
 }
 
-// A LockStatus tells whether there is a lockdown.
+// A LockStatus tells whether there is a lockdown, and then what it cannot take
+// back.
 type LockStatus struct {
 	Locked   bool              `json:"locked"`
 	Lockdown *mandate.Lockdown `json:"lockdown,omitempty"`
+	Alive    *int              `json:"alive,omitempty"`   // tokens that were handed out before, and live until they expire
+	Until    time.Time         `json:"until,omitzero"`    // when the last of them expires
+	Unknown  string            `json:"unknown,omitempty"` // why it is not known how many are alive
 }
 
 // A ReleasedGrant is what came of the probe of a restored grant: a line of the
@@ -254,12 +258,19 @@ func (s *stream) tell(v any) {
 	}
 }
 
-func (s *Server) lockdown(c Custodian, w http.ResponseWriter, _ *http.Request, _ mandate.CallerID) error {
+func (s *Server) lockdown(c Custodian, w http.ResponseWriter, r *http.Request, _ mandate.CallerID) error {
 	l, err := c.Lockdown()
 	if err != nil {
 		return err
 	}
-	return web.Write(w, http.StatusOK, LockStatus{l != nil, l})
+	out := LockStatus{Locked: l != nil, Lockdown: l}
+	if out.Locked && s.cfg.Revoker != nil {
+		n, until, err := s.cfg.Revoker.Alive(r.Context(), mandate.Reach{}, time.Now())
+		if out.Alive, out.Until = &n, until; err != nil {
+			out.Alive, out.Unknown = nil, err.Error()
+		}
+	}
+	return web.Write(w, http.StatusOK, out)
 }
 
 func (s *Server) lock(c Custodian, w http.ResponseWriter, r *http.Request, caller mandate.CallerID) error {

@@ -136,7 +136,15 @@ func TestCustodyIsRecorded(t *testing.T) {
 	if st, err := w.operator.Lock(ctx, LockRequest{"drill"}); err != nil || !st.Locked || !strings.HasPrefix(string(st.Lockdown.By), "uid:") || time.Since(st.Lockdown.Since) > time.Minute {
 		t.Errorf("lock: %+v, %v", st, err)
 	}
-	if st, err := w.operator.Unlock(ctx); err != nil || st.Locked {
+	if st, err := w.operator.Lockdown(ctx); err != nil || st.Alive == nil || *st.Alive != 2 || st.Until.IsZero() || st.Unknown != "" {
+		t.Errorf("what is still alive: %+v, %v", st, err)
+	}
+	w.revoker.err = errors.New("the log cannot be read")
+	if st, err := w.operator.Lockdown(ctx); err != nil || !st.Locked || st.Alive != nil || st.Unknown != "the log cannot be read" {
+		t.Errorf("what is still alive is not known: %+v, %v", st, err)
+	}
+	w.revoker.err = nil
+	if st, err := w.operator.Unlock(ctx); err != nil || st.Locked || st.Alive != nil {
 		t.Errorf("unlock: %+v, %v", st, err)
 	}
 	var b bytes.Buffer

@@ -28,7 +28,9 @@ told why, and by whom. Consents, and everything that tightens, go on.`,
 	})
 	on := &cobra.Command{
 		Use: "on REASON", Short: "Begin a lockdown",
-		Long:    `On begins a lockdown. It is in force in every replica within a second.`,
+		Long: `On begins a lockdown. It is in force in every replica within a second. Tokens that were
+handed out before stay good until they expire; how many those are, and until when, is
+told.`,
 		Example: `  mandate lockdown on "a laptop was stolen"`,
 		Args:    words("REASON"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -49,7 +51,8 @@ has not been probed stays suspended.`,
 	}
 	status := &cobra.Command{
 		Use: "status", Short: "Tell whether there is a lockdown",
-		Long:    `Status tells whether there is a lockdown, since when, by whom and why.`,
+		Long: `Status tells whether there is a lockdown, since when, by whom and why, and how many
+tokens that were handed out before are still alive.`,
 		Example: "  mandate lockdown status --json",
 		Args:    words(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -76,8 +79,18 @@ func (c *cli) locks(do func(*api.Client) (api.LockStatus, error)) error {
 	if st.Locked {
 		text = clean((&mandate.LockedError{Lockdown: *st.Lockdown}).Error())
 	}
-	_, err = fmt.Fprintln(c.out, text)
-	return err
+	if _, err = fmt.Fprintln(c.out, text); err != nil {
+		return err
+	}
+	switch {
+	case st.Unknown != "":
+		c.note("How many tokens that were handed out before are still alive is not known: %s", st.Unknown)
+	case st.Alive != nil && *st.Alive > 0:
+		c.note("%d token(s) that were handed out before stay good, the last until %s.", *st.Alive, st.Until.Local().Format(time.DateTime))
+	case st.Alive != nil:
+		c.note("No token that was handed out before is alive.")
+	}
+	return nil
 }
 
 func (c *cli) backupCommand() *cobra.Command {

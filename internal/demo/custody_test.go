@@ -30,7 +30,7 @@ func TestLockdown(t *testing.T) {
 		t.Fatal(err)
 	}
 	st, err := d.Operator.Lock(t.Context(), api.LockRequest{Reason: "a laptop was stolen"})
-	if err != nil || !st.Locked {
+	if err != nil || !st.Locked || st.Alive == nil || *st.Alive == 0 || st.Until.IsZero() {
 		t.Fatalf("%+v, %v", st, err)
 	}
 	if err := d.ask(t); !errors.Is(err, mandate.ErrLocked) || contains(err.Error(), "a laptop was stolen", "mandate lockdown off", "uid:") != nil {
