@@ -97,7 +97,7 @@ type ExplainRequest struct {
 type PolicyExplanation struct {
 	policy.Explanation
 	Recorded string `json:"recorded,omitempty"` // what was decided then
-	Note     string `json:"note,omitempty"`     // what this cannot know
+	Note     string `json:"note,omitempty"`     // what this cannot know, or what decides whatever the policy says
 }
 
 // policyRoutes are for the operator socket only.

@@ -267,6 +267,11 @@ func (x *policies) Explain(ctx context.Context, in api.ExplainRequest) (api.Poli
 	if act != nil {
 		return api.PolicyExplanation{Explanation: set.ExplainAct(act, at)}, nil
 	}
+	for _, f := range []struct{ name, text string }{{"caller", in.Request.Caller}, {"partner", in.Request.Partner}, {"audience", in.Request.Audience}, {"purpose", in.Request.Purpose}} {
+		if f.text == "" {
+			return api.PolicyExplanation{}, mandate.Invalid(f.name, "is missing, which every request has")
+		}
+	}
 	req, at, err := in.Request.Request(x.clouds)
 	if err != nil {
 		return api.PolicyExplanation{}, err
@@ -284,7 +289,18 @@ func (x *policies) Explain(ctx context.Context, in api.ExplainRequest) (api.Poli
 			req.Tenant = known.Key.Partner
 		}
 	}
-	return api.PolicyExplanation{Explanation: set.Explain(req, second, at)}, nil
+	return api.PolicyExplanation{Explanation: set.Explain(req, second, at), Note: x.shut(req)}, nil
+}
+
+// shut says what denies a request now, whatever the policy says; or "".
+func (x *policies) shut(req *mandate.Request) string {
+	if l, err := x.store.Lockdown(); err == nil && l != nil {
+		return "whatever the policy says: " + (&mandate.LockedError{Lockdown: *l}).Error()
+	}
+	if r, err := x.store.Revoked(req); err == nil && r != nil {
+		return fmt.Sprintf("whatever the policy says, it is denied: %s is revoked (%s); see mandate revoke list", r.Reach.String(), r.Reason)
+	}
+	return ""
 }
 
 // past explains the decision in a record, by the policy that made it unless
@@ -322,7 +338,11 @@ func (x *policies) past(ctx context.Context, index int64, set *policy.Set, other
 // then returns the policy that a record was decided by, or, with a note, the
 // one that is in force.
 func (x *policies) then(ctx context.Context, rec *indexed, now *policy.Set, out *api.PolicyExplanation) (*policy.Set, error) {
-	if now != nil && now.Version() == rec.Policy {
+	switch {
+	case rec.Policy == "":
+		out.Note = "the policy was not asked then: something else came first, see what is recorded; this is what the one in force says"
+		return now, nil
+	case now != nil && now.Version() == rec.Policy:
 		return now, nil
 	}
 	p, err := x.store.PolicyOf(ctx, rec.Policy)
