@@ -118,7 +118,11 @@ func TestBrowserPartnerPages(t *testing.T) {
 	w.press("Back to your pages")
 	w.do(chromedp.WaitVisible("#uses"))
 	w.look("partner-after")
-	w.reads("Withdrawn: nothing can be done with it", "can do nothing on behalf of")
+	w.reads("Withdrawn: nothing can be done with it", "can do nothing on behalf of", "somebody of your organisation asks to withdraw the consent",
+		"withdrawn. The key that we kept: destroyed; at Microsoft: not asked for; passes that were handed out before: not possible (", " still good); copies out of our reach: not possible")
+	if text := ask(w, chromedp.Text("main")); strings.Contains(text, "grant") {
+		t.Errorf("a partner reads of a grant: %s", text)
+	}
 	w.press("Sign out")
 	w.do(chromedp.WaitVisible("main:not(:has(#uses)) h1"), chromedp.Navigate(d.Portal+"/partner"), chromedp.WaitVisible("#tenant"))
 	if text := ask(w, chromedp.Text("main")); strings.Contains(text, User) {

@@ -290,6 +290,7 @@ func (p *partnerPage) Lines() []eventLine {
 		if e.Audience != "" {
 			l.API = p.App.apiName(e.Audience)
 		}
+		l.Detail = plainDetail.Replace(l.Detail)
 		out = append(out, l)
 	}
 	return out

@@ -124,6 +124,10 @@ type Event struct {
 // Often is how often, in words.
 func (e *Event) Often() string { return grouped(int64(e.Times)) + " times" }
 
+// Spans reports whether the first was in another minute than the last, as times
+// are written here.
+func (e *Event) Spans() bool { return e.Times > 1 && when(e.First) != when(e.Time) }
+
 // A DayCount counts one day's events, in UTC.
 type DayCount struct {
 	Day    time.Time

@@ -74,7 +74,7 @@ func (p *receiptPage) MFA() []proven {
 		facts = append(facts, proven{"MFA confirmed", "Partner Center, on your own token"})
 	}
 	for _, t := range e.AMR {
-		facts = append(facts, proven{"Signed in by " + strings.Join(t.Methods, ", "), p.tokenName(t.Token)})
+		facts = append(facts, proven{"Signed in by " + methodNames(t.Methods), p.tokenName(t.Token)})
 	}
 	if e.AuthTime.IsZero() {
 		return append(facts, proven{"MFA proven, time not proven", "no token says when you proved it"})

@@ -1,6 +1,7 @@
 package portal
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -142,4 +143,36 @@ func (a *Application) purposeName(e *Event) string {
 		return own
 	}
 	return e.Purpose
+}
+
+// plainDetail turns what a record says of a change into words that the other pages
+// use: who reads them has never heard of a grant. What is in no pair stays.
+var plainDetail = strings.NewReplacer(
+	"somebody of the partner", "somebody of your organisation",
+	"the restored grant", "the restored consent",
+	"the grant", "the consent",
+	"the candidate", "the new consent",
+	"withdrawn: local done", "withdrawn. The key that we kept: destroyed",
+	"withdrawn: local ", "withdrawn. The key that we kept: ",
+	", upstream ", "; at Microsoft: ",
+	", tokens ", "; passes that were handed out before: ",
+	" alive), copies ", " still good); copies out of our reach: ",
+	"not permitted", "not possible",
+	"not asked", "not asked for",
+	"; revoked at Entra", "; Microsoft refuses the key, so it is revoked",
+)
+
+// methods are what people call the ways of signing in that tokens name.
+var methods = map[string]string{
+	"pwd": "password", "mfa": "a second factor", "otp": "a one-time code", "fido": "a security key",
+	"rsa": "a certificate or the Authenticator", "wia": "Windows", "hwk": "a key of the device",
+}
+
+// methodNames says how somebody signed in.
+func methodNames(amr []string) string {
+	out := make([]string, len(amr))
+	for i, m := range amr {
+		out[i] = cmp.Or(methods[m], m)
+	}
+	return strings.Join(out, ", ")
 }
