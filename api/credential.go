@@ -137,7 +137,10 @@ func (s *Server) rotateCredential(w http.ResponseWriter, r *http.Request, caller
 		return err
 	}
 	if in.KeepOldSecs < 0 || in.KeepOldSecs > int64(maxKeep/time.Second) {
-		return mandate.Invalid("keep_old_secs", "must be at most 30 days")
+		return mandate.Invalid("keep_old_secs", "must be from 0 to 30 days")
+	}
+	if in.Undo && (in.Compromised || in.KeepOldSecs > 0) {
+		return mandate.Invalid("undo", "puts the old credential to use again, and so goes neither with compromised nor with keep_old_secs")
 	}
 	var out *stream
 	last := CredentialLine{Finished: true}

@@ -60,6 +60,8 @@ func TestRotateCredential(t *testing.T) {
 		{CredentialRequest{Application: "nobody"}, "not found", ""},
 		{CredentialRequest{Application: "marketplace", KeepOldSecs: -1}, "keep_old_secs", ""},
 		{CredentialRequest{Application: "marketplace", KeepOldSecs: 1 << 40}, "keep_old_secs", ""},
+		{CredentialRequest{Application: "marketplace", Undo: true, Compromised: true}, "undo", ""},
+		{CredentialRequest{Application: "marketplace", Undo: true, KeepOldSecs: 1}, "undo", ""},
 	} {
 		var got []string
 		err := w.operator.RotateCredential(t.Context(), tt.in, func(l CredentialLine) {

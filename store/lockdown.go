@@ -28,7 +28,7 @@ func (s *Store) Lockdown() (*mandate.Lockdown, error) {
 // another reason. When it returns nil that survives a crash.
 func (s *Store) Lock(ctx context.Context, l mandate.Lockdown) error {
 	if l.Reason == "" || !line(l.Reason, maxReason) {
-		return mandate.Invalid("reason", "must be one line of at most %d bytes", maxReason)
+		return mandate.Invalid("reason", "must be one line of text, of 1 to %d bytes", maxReason)
 	}
 	err := s.db.Change(ctx, func(tx *database.Tx) error { return setLock(ctx, tx, l) })
 	return wrap("lock down", unavailable(ctx, err))

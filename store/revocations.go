@@ -24,7 +24,7 @@ const revocationColumns = `id, cloud, application, partner, customer, caller, au
 // second no replica hands out what it covers.
 func (s *Store) Revoke(ctx context.Context, r mandate.Revocation) (mandate.Revocation, error) {
 	if r.Reason == "" || !line(r.Reason, maxReason) {
-		return r, mandate.Invalid("reason", "must be one line of at most %d bytes", maxReason)
+		return r, mandate.Invalid("reason", "must be one line of text, of 1 to %d bytes", maxReason)
 	}
 	if !database.ValidText(string(r.Reach.Caller), string(r.Reach.Audience)) {
 		return r, mandate.Invalid("reach", "is no text")

@@ -33,7 +33,7 @@ what Entra has: a credential there that nobody here knows may be an attacker's.
 Entra is asked as the application itself, which needs home_tenant in the
 configuration and the application permission Application.ReadWrite.OwnedBy.`,
 		Example:           "  mandate credential status marketplace",
-		Args:              cobra.MaximumNArgs(1),
+		Args:              words("[APPLICATION]"),
 		ValidArgsFunction: c.complete(0, applications),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := c.client()

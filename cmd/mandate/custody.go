@@ -197,7 +197,7 @@ when you resume it. Say it on the other replicas' hosts afterwards, too.`,
 		Example: `  mandate restore mandate.backup --config mandate.yaml --audit /mnt/log/export.jsonl
   mandate restore --finish && mandate lockdown off
   mandate restore --accept-rollback --config mandate.yaml`,
-		Args: cobra.MaximumNArgs(1),
+		Args: words("[BACKUP]"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch {
 			case accept && (len(args) > 0 || finish || len(logs) > 0):

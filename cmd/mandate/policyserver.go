@@ -215,7 +215,7 @@ nearest what does not. With --policy other files are asked than those in force.`
   mandate policy explain --caller billing --partner contoso --audience graph --purpose invoice
   mandate policy explain --policy policy/ --caller helpdesk --partner contoso --audience partnercenter \
     --purpose support --method GET --path /v1/customers/22222222-2222-2222-2222-222222222222/users`,
-		Args: cobra.MaximumNArgs(1),
+		Args: words("[INDEX]"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			in := api.ExplainRequest{}
 			if len(args) == 1 {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -103,17 +102,35 @@ func group(cmd *cobra.Command) *cobra.Command {
 		}
 		return noCommand(cmd, args[0])
 	}
-	cmd.SuggestionsMinimumDistance = 2
 	return cmd
 }
 
 // noCommand says that word is no command of cmd, and what may have been meant.
 func noCommand(cmd *cobra.Command, word string) error {
-	text := fmt.Sprintf("%q is not a command of %q", word, cmd.CommandPath())
-	if s := cmd.SuggestionsFor(word); len(s) > 0 {
-		text += "; did you mean " + strings.Join(s, " or ") + "?"
+	cmd.SuggestionsMinimumDistance = 2
+	meant := cmd.SuggestionsFor(word)
+	if len(meant) == 0 {
+		meant = elsewhere(cmd.Root(), word)
 	}
-	return usage("%s", text)
+	if len(meant) == 0 {
+		return usage("%q is not a command of %q; see %s --help", word, cmd.CommandPath(), cmd.CommandPath())
+	}
+	return usage("%q is not a command of %q; did you mean %s?", word, cmd.CommandPath(), strings.Join(meant, " or "))
+}
+
+// elsewhere returns the commands below cmd whose last word that is, in full;
+// none if they are so many that nobody is helped.
+func elsewhere(cmd *cobra.Command, word string) (paths []string) {
+	for _, sub := range cmd.Commands() {
+		if sub.Name() == word && sub.IsAvailableCommand() {
+			paths = append(paths, sub.CommandPath())
+		}
+		paths = append(paths, elsewhere(sub, word)...)
+	}
+	if len(paths) > 3 {
+		return nil
+	}
+	return paths
 }
 
 // strictHelp has "help" refuse a word that is no command, as the command line
@@ -162,12 +179,15 @@ func flagError(cmd *cobra.Command, err error) error {
 	return usage("unknown flag --%s; did you mean --%s?", word, best)
 }
 
-// words wants exactly the arguments that are named.
+// words wants exactly the arguments that are named. The last of them may be
+// left out if it is in brackets.
 func words(names ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		switch {
-		case len(args) < len(names):
+		case len(args) < len(names) && !strings.HasPrefix(names[len(args)], "["):
 			return usage("%s is missing; see %s --help", names[len(args)], cmd.CommandPath())
+		case len(args) > len(names) && cmd.HasSubCommands():
+			return noCommand(cmd, args[len(names)])
 		case len(args) > len(names):
 			return usage("%q is one argument too many; see %s --help", args[len(names)], cmd.CommandPath())
 		}

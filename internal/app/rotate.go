@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -16,6 +18,7 @@ import (
 	"github.com/mandate-sam/mandate/api"
 	"github.com/mandate-sam/mandate/entra"
 	"github.com/mandate-sam/mandate/internal/rotation"
+	"github.com/mandate-sam/mandate/internal/spelling"
 )
 
 // topicCredentials is the notice that credentials are to be read again.
@@ -153,7 +156,13 @@ func (r *rotator) application(name string) (*liveCredential, error) {
 	if l := r.upstream.live[name]; l != nil {
 		return l, nil
 	}
-	return nil, fmt.Errorf("%w: there is no application %.60q", mandate.ErrNotFound, name)
+	const unknown = "%w: there is no application %.60q"
+	if len(name) <= 60 {
+		if near := spelling.Nearest(name, slices.Sorted(maps.Keys(r.upstream.live)), 2); near != "" {
+			return nil, fmt.Errorf(unknown+"; did you mean %q?", mandate.ErrNotFound, name, near)
+		}
+	}
+	return nil, fmt.Errorf(unknown, mandate.ErrNotFound, name)
 }
 
 // RotateCredential implements [api.Credentials].

@@ -1,9 +1,13 @@
 package app
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+
+	"github.com/mandate-sam/mandate"
 )
 
 // A process that is killed while it writes a credential leaves a private key
@@ -28,5 +32,14 @@ func TestNothingIsLeftOfAWriteThatWasKilled(t *testing.T) {
 	}
 	if b, _ := os.ReadFile(path); string(b) != "new" {
 		t.Errorf("%q", b)
+	}
+}
+
+func TestRotationOfNoApplication(t *testing.T) {
+	r := &rotator{parts: &parts{upstream: &upstream{live: map[string]*liveCredential{"marketplace": {}}}}}
+	for name, want := range map[string]string{"markteplace": `did you mean "marketplace"?`, "x": `there is no application "x"`, strings.Repeat("marketplace", 99): "there is no application"} {
+		if _, err := r.application(name); !errors.Is(err, mandate.ErrNotFound) || !strings.Contains(err.Error(), want) || len(err.Error()) > 200 {
+			t.Errorf("%.20q: got %v, want %s", name, err, want)
+		}
 	}
 }
