@@ -119,7 +119,7 @@ func TestBrowserPartnerPages(t *testing.T) {
 	w.do(chromedp.WaitVisible("#uses"))
 	w.look("partner-after")
 	w.reads("Withdrawn: nothing can be done with it", "can do nothing on behalf of", "somebody of your organisation asks to withdraw the consent",
-		"withdrawn. The key that we kept: destroyed; at Microsoft: not asked for; passes that were handed out before: not possible (", " still good); copies out of our reach: not possible")
+		"withdrawn. The key that we kept: destroyed; at Microsoft: not asked for; to take back passes that were handed out: not possible (", " still good); to destroy copies out of our reach: not possible")
 	if text := ask(w, chromedp.Text("main")); strings.Contains(text, "grant") {
 		t.Errorf("a partner reads of a grant: %s", text)
 	}

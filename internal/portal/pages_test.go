@@ -217,7 +217,7 @@ func TestReceipt(t *testing.T) {
 	text := s.get("/consent/" + id).text
 	for _, want := range []string{
 		"Contoso CSP", tenant.String(), "Fabrikam Marketplace", "alice@contoso.example", object.String(), "AdminAgents",
-		"MFA confirmed", "Partner Center, on your own token", "Signed in by password, a second factor", "access token for Microsoft Graph", "MFA proven, time not proven",
+		"MFA confirmed", "Partner Center, on your own token", "Signed in by password and a second factor", "access token for Microsoft Graph", "MFA proven, time not proven",
 		"Scope.Of.graph", "Azure Resource Manager", "1, the first", strings.Repeat("c0ffee", 10), ">41<", "What happens next", "How to withdraw",
 	} {
 		if !strings.Contains(text, want) {

@@ -155,8 +155,8 @@ var plainDetail = strings.NewReplacer(
 	"withdrawn: local done", "withdrawn. The key that we kept: destroyed",
 	"withdrawn: local ", "withdrawn. The key that we kept: ",
 	", upstream ", "; at Microsoft: ",
-	", tokens ", "; passes that were handed out before: ",
-	" alive), copies ", " still good); copies out of our reach: ",
+	", tokens ", "; to take back passes that were handed out: ",
+	" alive), copies ", " still good); to destroy copies out of our reach: ",
 	"not permitted", "not possible",
 	"not asked", "not asked for",
 	"; revoked at Entra", "; Microsoft refuses the key, so it is revoked",
@@ -174,5 +174,5 @@ func methodNames(amr []string) string {
 	for i, m := range amr {
 		out[i] = cmp.Or(methods[m], m)
 	}
-	return strings.Join(out, ", ")
+	return strings.Join(out, " and ")
 }
