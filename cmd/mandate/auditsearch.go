@@ -160,6 +160,10 @@ counted as unknown: the server ended in between, and Microsoft may have issued o
 }
 
 func (c *cli) printUses(uses []audit.Usage) error {
+	if len(uses) == 0 {
+		c.note("no record fits")
+		return nil
+	}
 	var rows [][]cell
 	for _, u := range uses {
 		tenant := u.Tenant.String()
