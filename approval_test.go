@@ -132,7 +132,7 @@ func TestApprovalIsForExactlyThat(t *testing.T) {
 		t.Error("another rule is the same")
 	}
 	left := map[string]bool{ // by which nothing more is given out
-		"Claims": true, "MinLifetime": true, "Refused": true, "Address": true, "Detail": true, "User": true, "Bound": true, "MFATime": true,
+		"ID": true, "Claims": true, "MinLifetime": true, "Refused": true, "Address": true, "Detail": true, "User": true, "Bound": true, "MFATime": true,
 	}
 	for _, f := range reflect.VisibleFields(reflect.TypeFor[Request]()) {
 		if _, ok := reflect.TypeFor[Asked]().FieldByName(f.Name); !ok && !left[f.Name] {

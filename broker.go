@@ -181,7 +181,10 @@ func (b *Broker) decide(ctx context.Context, req Request) (Token, error) {
 	if err := req.Check(); err != nil {
 		return Token{}, err
 	}
-	a := attempt{Broker: b, req: &req, id: rand.Text()}
+	a := attempt{Broker: b, req: &req, id: req.ID}
+	if a.id == "" {
+		a.id = rand.Text()
+	}
 	for range rounds {
 		tok, err := a.run(ctx)
 		if !errors.Is(err, ErrSuperseded) {

@@ -44,6 +44,14 @@ func TestTokenRedeemsAndCaches(t *testing.T) {
 	if diff := cmp.Diff(want, w.audit.events.list()); diff != "" {
 		t.Errorf("order (-want +got):\n%s", diff)
 	}
+	if r := w.audit.last(); r.Request == "" {
+		t.Error("a record has no request id")
+	}
+	named := ask()
+	named.ID = "given"
+	if _, err := w.Token(t.Context(), named); err != nil || w.audit.last().Request != "given" {
+		t.Errorf("recorded %+v, %v, want the id that was given", w.audit.last(), err)
+	}
 	if r := w.audit.last(); !r.Cached || r.Fingerprint != tok.Fingerprint || r.Generation != 1 || r.UTI != "uti-1" || r.Caller != "billing" || r.Purpose != "invoice" {
 		t.Errorf("record of a hit: %+v", r)
 	}

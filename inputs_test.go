@@ -17,6 +17,7 @@ var recorded = map[string]string{
 
 // unseen are fields that no policy looks at, and why.
 var unseen = map[string]string{
+	"ID":          "it is a random name",
 	"Claims":      "they go to Entra, which answers for them",
 	"MinLifetime": "it says which of two tokens is handed out, not whether",
 	"Refused":     "so does this",
@@ -26,7 +27,7 @@ var unseen = map[string]string{
 // is added to a request without a place in the record fails here.
 func TestAuditEveryInputIsRecorded(t *testing.T) {
 	full := Request{
-		Caller: "billing", Use: UseCall, Partner: Partner{Name: "contoso", Key: testKey}, Tenant: testKey.Partner, Audience: "https://graph.test", Scopes: []Scope{"a"}, Purpose: "p",
+		ID: "i", Caller: "billing", Use: UseCall, Partner: Partner{Name: "contoso", Key: testKey}, Tenant: testKey.Partner, Audience: "https://graph.test", Scopes: []Scope{"a"}, Purpose: "p",
 		Ticket: "t", Claims: "{}", MinLifetime: 1, Refused: "f", Address: netip.MustParseAddr("192.0.2.7"), Detail: "d", User: &adele, Bound: []string{"purpose"},
 		Method: "GET", Path: "/v1", MFATime: time.Unix(1_800_000_000, 0),
 	}

@@ -167,6 +167,7 @@ const (
 
 // A Request asks for one token.
 type Request struct {
+	ID          string // joins its records; random, of whoever made it; empty lets the broker make one
 	Caller      CallerID
 	Use         Use
 	Partner     Partner

@@ -118,7 +118,7 @@ func (s *Server) deny(ctx context.Context, req *mandate.Request, reason string) 
 	}
 	key := req.Partner.Key // a copy, for the record: requests stay where they are, and nearly none is denied
 	rec := mandate.Record{
-		Kind: mandate.KindDenied, Epoch: epoch, Caller: req.Caller, Use: req.Use, Purpose: req.Purpose, Ticket: req.Ticket, Detail: req.Detail,
+		Kind: mandate.KindDenied, Request: web.RequestID(ctx), Epoch: epoch, Caller: req.Caller, Use: req.Use, Purpose: req.Purpose, Ticket: req.Ticket, Detail: req.Detail,
 		Partner: req.Partner.Name, Grant: &key, Tenant: req.Tenant, Audience: req.Audience, Asked: req.Scopes, Reason: reason, Bound: req.Bound,
 	}
 	if req.Address.IsValid() {

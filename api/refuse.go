@@ -17,7 +17,7 @@ func (s *Server) refuse(ctx context.Context, caller mandate.CallerID, use mandat
 	if !errors.Is(err, mandate.ErrInvalid) && !errors.Is(err, mandate.ErrUnknownPartner) {
 		return err // recorded already, or no fault of the caller's
 	}
-	rec := mandate.Record{Kind: mandate.KindDenied, Caller: caller, Use: use, Reason: fmt.Sprintf("no rule: %.300s", err)}
+	rec := mandate.Record{Kind: mandate.KindDenied, Request: web.RequestID(ctx), Caller: caller, Use: use, Reason: fmt.Sprintf("no rule: %.300s", err)}
 	if a := web.Address(ctx); a.IsValid() {
 		rec.Address = a.String()
 	}

@@ -131,6 +131,9 @@ func TestRevocationOnTheWayOut(t *testing.T) {
 	if _, err := w.caller.Token(t.Context(), TokenRequest{Partner: "contoso", Audience: "graph", Purpose: "support"}); err != nil || len(w.broker.asked()) != 2 {
 		t.Errorf("a token that was overtaken once: %v, asked %d times", err, len(w.broker.asked()))
 	}
+	if asked := w.broker.asked(); asked[0].ID == "" || asked[1].ID != "" {
+		t.Errorf("two decisions share the id %q, %q", asked[0].ID, asked[1].ID)
+	}
 	for range handOvers {
 		w.broker.epochs = append(w.broker.epochs, thisEpoch-1)
 	}

@@ -36,7 +36,7 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request, caller mandate.Ca
 	if err != nil {
 		return err
 	}
-	req, err := s.parseToken(in)
+	req, err := s.parseToken(web.RequestID(r.Context()), in)
 	if err == nil {
 		err = s.admit(r.Context(), &req, caller, binding, bound, in.UserToken)
 	}
@@ -69,6 +69,7 @@ func (s *Server) current(ctx context.Context, req mandate.Request) (tok mandate.
 		if tok, err = s.cfg.Broker.Token(ctx, req); err != nil {
 			return mandate.Token{}, err
 		}
+		req.ID = "" // of another time that it is decided
 		epoch, err := s.cfg.Epoch.Epoch()
 		if err != nil {
 			return mandate.Token{}, err
@@ -80,9 +81,10 @@ func (s *Server) current(ctx context.Context, req mandate.Request) (tok mandate.
 	return mandate.Token{}, fmt.Errorf("%w: security state kept changing while the token was on its way", mandate.ErrUnavailable)
 }
 
-// parseToken turns what a caller wrote into the domain's terms.
-func (s *Server) parseToken(in TokenRequest) (mandate.Request, error) {
-	req := mandate.Request{Use: mandate.UseToken, Purpose: in.Purpose, Ticket: in.Ticket}
+// parseToken turns what a caller wrote into the domain's terms. Its records have
+// the request id of the answer, so that either leads to the other.
+func (s *Server) parseToken(id string, in TokenRequest) (mandate.Request, error) {
+	req := mandate.Request{ID: id, Use: mandate.UseToken, Purpose: in.Purpose, Ticket: in.Ticket}
 	// Bounded, so that the multiplication cannot overflow; Check knows the
 	// limits.
 	req.MinLifetime = time.Duration(min(max(in.MinLifetime, -1), 1<<20)) * time.Second

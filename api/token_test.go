@@ -29,7 +29,7 @@ func TestToken(t *testing.T) {
 		Scopes: []string{"Mail.Read", "User.Read"}, Purpose: "support", Ticket: "T-1",
 		Claims: `{"access_token":{"nbf":{"essential":true,"value":"1"}}}`, MinLifetime: 10 * time.Minute,
 	}
-	ignore := cmpopts.IgnoreFields(mandate.Request{}, "Address")
+	ignore := cmpopts.IgnoreFields(mandate.Request{}, "ID", "Address")
 	exported := cmp.Comparer(func(a, b mandate.TenantID) bool { return a == b })
 	apps := cmp.Comparer(func(a, b mandate.AppID) bool { return a == b })
 	if diff := cmp.Diff(want, w.broker.asked()[0], ignore, exported, apps); diff != "" {
@@ -47,11 +47,31 @@ func TestToken(t *testing.T) {
 	}
 }
 
+// Whoever was refused finds the record by the request id of the answer.
+func TestTokenRefusalRecorded(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.Users = fakeUsers{} })
+	for what, body := range map[string]string{
+		"by no rule":          merge(goodToken, map[string]any{"purpose": "naïve"}),
+		"before any rule":     merge(goodToken, map[string]any{"user_token": "adatum"}),
+		"an unknown partner":  merge(goodToken, map[string]any{"partner": "nobody"}),
+		"an unknown audience": merge(goodToken, map[string]any{"audience": "exchange"}),
+	} {
+		_, h, _ := post(t, w.caller, "/v1/tokens", body)
+		var r mandate.Record
+		if err := json.Unmarshal(must(w.log.Last(1))[0], &r); err != nil || r.Kind != mandate.KindDenied || r.Request == "" || r.Request != h.Get("X-Request-Id") {
+			t.Errorf("%s: recorded %+v, %v, and the answer has %q", what, r, err, h.Get("X-Request-Id"))
+		}
+	}
+}
+
 func TestTokenDefaults(t *testing.T) {
 	w := newWorld(t)
 	status, h, body := post(t, w.caller, "/v1/tokens", goodToken)
 	if status != 200 || h.Get("Cache-Control") != "no-store" {
 		t.Fatalf("%d %v %s", status, h, body)
+	}
+	if r := w.broker.asked()[0]; r.ID == "" || r.ID != h.Get("X-Request-Id") {
+		t.Errorf("the request has the id %q, and the answer %q", r.ID, h.Get("X-Request-Id"))
 	}
 	if r := w.broker.asked()[0]; r.Tenant != contosoID || len(r.Scopes) != 0 || r.Use != mandate.UseToken {
 		t.Errorf("request %+v, want the partner's own tenant and no scope", r)
@@ -198,7 +218,7 @@ func FuzzTokenRequest(f *testing.F) {
 		if json.Unmarshal([]byte(body), &in) != nil || in.Partner == "lost" {
 			return
 		}
-		req, err := s.parseToken(in)
+		req, err := s.parseToken("r1", in)
 		if err == nil {
 			req.Caller = "billing"
 			err = req.Check()
