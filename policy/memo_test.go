@@ -179,7 +179,7 @@ func TestPolicyMemoHasTwoPlaces(t *testing.T) {
 // put in one of the three.
 func TestPolicyMemoKnowsEveryField(t *testing.T) {
 	attribute := []string{"Ticket", "Address", "MFATime", "Method", "Path"}
-	ignored := []string{"Claims", "MinLifetime", "Refused", "Detail", "User", "Bound"}
+	ignored := []string{"ID", "Claims", "MinLifetime", "Refused", "Detail", "User", "Bound"}
 	part := []string{"Caller", "Use", "Partner", "Tenant", "Audience", "Scopes", "Purpose"}
 	known := make(map[string]bool)
 	for _, list := range [][]string{attribute, ignored, part} {
