@@ -109,7 +109,7 @@ touched.
 The application changes its own registration: that takes home_tenant in the
 configuration, the application permission Application.ReadWrite.OwnedBy, and the
 application among its own owners. With --by-hand you do it in the portal, and the
-command waits for it.
+command waits for it, however long that takes.
 
 With --compromised the old one is not kept, and you are told which grants to renew.`
 

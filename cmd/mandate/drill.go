@@ -32,8 +32,9 @@ It runs the demonstration program, because this one has no emulator in it:
   mandate-demo or demo beside this program, or on the PATH
   in a source tree of Mandate, cmd/demo, built with "go"
 
-in a directory of its own, which is removed. Its progress goes to standard error,
-and the report to standard output. The exit status is 0 if every step succeeded.`
+in a directory of its own, which is removed. Its progress goes to standard error
+(not with --json: the steps are in the report), and the report to standard output.
+The exit status is 0 if every step succeeded.`
 
 func (c *cli) drillCommand() *cobra.Command {
 	var path, kind string

@@ -165,7 +165,7 @@ type Procedure struct {
 type Pace struct {
 	Every time.Duration // half a second; grows to ten times that while Entra says no
 	Times int           // 5 in a row are believed: Entra answers from many places
-	Limit time.Duration // 10 minutes for each step that waits for Entra
+	Limit time.Duration // 10 minutes for each step that waits for Entra, unless a person changes the registration
 	Fleet time.Duration // 30 seconds for the other replicas
 }
 

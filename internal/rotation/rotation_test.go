@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/mandate-sam/mandate"
@@ -261,6 +262,20 @@ func TestRotationNeverPropagates(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	w.done(t, "never", false)
+}
+
+// A person who changes the registration by hand is waited for, and not told the
+// same every few seconds.
+func TestRotationByHandWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, lines, begun := newRotationWorld(false), 0, time.Now()
+		w.lag = 800
+		err := w.run(t.Context(), func(p *Procedure, s *State) { p.Pace, p.Tell, s.Manual = Pace{}, func(Line) { lines++ }, true })
+		if took := time.Since(begun); err != nil || took < time.Hour || lines > 100 {
+			t.Errorf("%v after %v, told %d lines", err, took, lines)
+		}
+		w.done(t, "by hand", true)
+	})
 }
 
 // If the removal of the new one fails while undoing, the next run goes on with

@@ -51,7 +51,8 @@ func refused(err error) (bool, error) {
 // wait asks until Entra has said the same several times in a row.
 func (p *Procedure) wait(ctx context.Context, s *State, which Which, is verdict) error {
 	every, times, limit := cmp.Or(p.Pace.Every, 500*time.Millisecond), cmp.Or(p.Pace.Times, 5), cmp.Or(p.Pace.Limit, 10*time.Minute)
-	pause, row, begun, told := every, 0, time.Now(), time.Now()
+	pause, row, begun := every, 0, time.Now()
+	told, quiet := begun, 5*time.Second
 	for {
 		err := p.Registry.Try(ctx, s, which)
 		if ctx.Err() != nil {
@@ -68,11 +69,11 @@ func (p *Procedure) wait(ctx context.Context, s *State, which Which, is verdict)
 		} else {
 			row, pause = 0, min(pause*3/2, 10*every)
 		}
-		if time.Since(begun) > limit {
+		if time.Since(begun) > limit && !s.Manual { // a person takes the time that it takes, and can hang up
 			return &lateError{limit, err}
 		}
-		if time.Since(told) > 5*time.Second {
-			told = time.Now()
+		if time.Since(told) > quiet {
+			told, quiet = time.Now(), min(2*quiet, time.Minute)
 			p.Tell(Line{Step: waiting(which), Text: fmt.Sprintf("for %v now; Entra says: %s", time.Since(begun).Round(time.Second), words(err))})
 		}
 		if err := sleep(ctx, pause); err != nil {
