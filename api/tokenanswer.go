@@ -12,7 +12,7 @@ import (
 
 // A tokenAnswer is the answer, as it goes over the wire.
 type tokenAnswer struct {
-	AccessToken string           `json:"access_token"`
+	AccessToken string           `json:"access_token"` // of characters that need no escaping: package entra takes no others
 	TokenType   string           `json:"token_type"`
 	ExpiresIn   int64            `json:"expires_in"`
 	Tenant      mandate.TenantID `json:"tenant"`
@@ -26,9 +26,9 @@ type tokenAnswer struct {
 // appendTo appends a as encoding/json writes it, but by hand: it is the longest
 // thing that is written for a token. A test holds one against the other.
 func (a *tokenAnswer) appendTo(b []byte) []byte {
-	b = append(b, `{"access_token":`...)
-	b = jsontext.AppendString(b, a.AccessToken)
-	b = append(b, `,"token_type":`...)
+	b = append(b, `{"access_token":"`...)
+	b = append(b, a.AccessToken...)
+	b = append(b, `","token_type":`...)
 	b = jsontext.AppendString(b, a.TokenType)
 	b = append(b, `,"expires_in":`...)
 	b = strconv.AppendInt(b, a.ExpiresIn, 10)

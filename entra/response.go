@@ -89,12 +89,25 @@ func (x exchange) read(status int, h http.Header, body []byte) (answer, *mandate
 	switch {
 	case s.Access == "":
 		return answer{}, x.unusable(status, "the answer has no access token")
+	case !sendable(s.Access):
+		return answer{}, x.unusable(status, "the answer's access token has characters that cannot be in one")
 	case !strings.EqualFold(s.TokenType, "Bearer"):
 		return answer{}, x.unusable(status, "the answer's token is not of type Bearer")
 	case !ok:
 		return answer{}, x.unusable(status, "the access token's lifetime is missing or out of range")
 	}
 	return x.answer(s, life, h), nil
+}
+
+// sendable reports whether a token can stand in a header, and anywhere else
+// without being written in another way: a b64token of RFC 6750, section 2.1.
+func sendable(token string) bool {
+	for _, c := range []byte(strings.TrimRight(token, "=")) {
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && strings.IndexByte("-._~+/", c) < 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // unusable is the fault of an answer of which nothing can be believed.
