@@ -10,6 +10,7 @@ import (
 
 	"github.com/mandate-sam/mandate"
 	"github.com/mandate-sam/mandate/callers"
+	"github.com/mandate-sam/mandate/internal/spelling"
 	"github.com/mandate-sam/mandate/internal/web"
 )
 
@@ -118,9 +119,16 @@ func (s *Server) showCaller(w http.ResponseWriter, r *http.Request, _ mandate.Ca
 	if err != nil {
 		return err
 	}
+	var names []string
 	for _, c := range all {
 		if c.ID == id {
 			return web.Write(w, http.StatusOK, c)
+		}
+		names = append(names, string(c.ID))
+	}
+	if mandate.Name(string(id)) {
+		if near := spelling.Nearest(string(id), names, 2); near != "" {
+			return fmt.Errorf("%w: no caller is named %q; did you mean %q?", mandate.ErrNotFound, id, near)
 		}
 	}
 	return fmt.Errorf("%w: no caller is named %.80q", mandate.ErrNotFound, id)

@@ -6,12 +6,14 @@ import (
 	"crypto/sha256"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
 
 	"github.com/mandate-sam/mandate"
 	"github.com/mandate-sam/mandate/internal/database"
+	"github.com/mandate-sam/mandate/internal/spelling"
 )
 
 // maxSecrets is how many secrets that have not expired a caller may have: the
@@ -274,16 +276,36 @@ func (s *Store) AdoptCaller(ctx context.Context, id mandate.CallerID, owner stri
 
 // changeCaller changes a caller that is there, and raises the epoch.
 func (s *Store) changeCaller(ctx context.Context, id mandate.CallerID, fn func(*database.Tx) error) error {
-	return s.db.Change(ctx, func(tx *database.Tx) error {
-		none := fmt.Errorf("%w: no caller is named %.80q", mandate.ErrNotFound, id)
-		if !mandate.Name(string(id)) {
-			return none
-		}
+	none := fmt.Errorf("%w: no caller is named %.80q", mandate.ErrNotFound, id)
+	if !mandate.Name(string(id)) {
+		return none
+	}
+	err := s.db.Change(ctx, func(tx *database.Tx) error {
 		if known, err := registered(ctx, tx, id); err != nil || !known {
 			return cmpErr(err, none)
 		}
 		return fn(tx)
 	})
+	if errors.Is(err, none) {
+		if near := s.nearestCaller(id); near != "" {
+			err = fmt.Errorf("%w; did you mean %q?", err, near)
+		}
+	}
+	return err
+}
+
+// nearestCaller returns the caller whose name is spelt most like id, or "" if
+// none is near.
+func (s *Store) nearestCaller(id mandate.CallerID) string {
+	snap, err := s.current()
+	if err != nil {
+		return ""
+	}
+	var names []string
+	for _, c := range snap.callers {
+		names = append(names, string(c.ID))
+	}
+	return spelling.Nearest(string(id), names, 2)
 }
 
 // Callers returns all callers by ID.

@@ -145,3 +145,17 @@ func testChangesAndReadersAtOnce(t *testing.T, cfg database.Config) {
 	}
 	all.Wait()
 }
+
+// A misspelt name is guessed, where something is to be done at once.
+func TestUnknownCaller(t *testing.T) {
+	s, _ := openTest(t)
+	addCaller(t, s, "billing")
+	for name, want := range map[mandate.CallerID]string{
+		"biling": `no caller is named "biling"; did you mean "billing"?`, "reports": `no caller is named "reports"`, mandate.CallerID(strings.Repeat("billing", 999)): `no caller is named "billingbilling`,
+	} {
+		err := s.RemoveCaller(t.Context(), name)
+		if !errors.Is(err, mandate.ErrNotFound) || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "mean") != strings.Contains(want, "mean") || len(err.Error()) > 200 {
+			t.Errorf("%.20q: got %v, want %s", name, err, want)
+		}
+	}
+}
