@@ -245,30 +245,31 @@ func (a *attempt) run(ctx context.Context) (Token, error) {
 		atLeast:    max(a.cfg.Early, a.req.MinLifetime),
 		renews:     a.req.Refused,
 	}
-	if t := a.usable(&f); t != nil {
-		a.renewAhead(ctx, f, t)
-		return a.hand(ctx, t, true)
+	now := time.Now()
+	if t := a.usable(&f, now); t != nil {
+		a.renewAhead(ctx, f, t, now)
+		return a.hand(ctx, t, true, now)
 	}
-	if err := a.backoffs.known(&f, time.Now()); err != nil {
+	if err := a.backoffs.known(&f, now); err != nil {
 		return Token{}, a.fail(ctx, err)
 	}
 	if err := a.record(ctx, KindDecided, nil); err != nil {
 		return Token{}, err
 	}
-	if (a.req.Claims != "" || a.req.Refused != "") && !a.challenges.take(a.req.Caller, a.req.Partner.Key, time.Now()) {
+	if (a.req.Claims != "" || a.req.Refused != "") && !a.challenges.take(a.req.Caller, a.req.Partner.Key, now) {
 		return Token{}, a.fail(ctx, fmt.Errorf("%w: refused tokens and claims challenges for this partner; at most %d a minute", ErrRateLimited, challengeBudget))
 	}
 	t, err := a.await(ctx, f)
 	if err != nil {
 		return Token{}, a.fail(ctx, err)
 	}
-	return a.hand(ctx, t, false)
+	return a.hand(ctx, t, false, time.Now())
 }
 
 // hand releases t: within the rule, recorded, and only if the epoch that it
 // was decided in still holds when everything else is done.
-func (a *attempt) hand(ctx context.Context, t *cached, wasCached bool) (Token, error) {
-	if err := a.decision.covers(&t.Token, time.Now()); err != nil {
+func (a *attempt) hand(ctx context.Context, t *cached, wasCached bool, now time.Time) (Token, error) {
+	if err := a.decision.covers(&t.Token, now); err != nil {
 		return Token{}, a.fail(ctx, err)
 	}
 	if err := a.unchangedSince(a.epoch); err != nil {

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // An errand is what the broker itself asks Microsoft with a partner's grant.
@@ -53,7 +54,7 @@ func (b *Broker) errandToken(ctx context.Context, g *Grant, epoch int64, e erran
 		redemption: Redemption{Key: g.Key, Tenant: g.Key.Partner, Audience: e.audience},
 		generation: g.Generation, since: g.Since, epoch: epoch, atLeast: max(b.cfg.Early, customersTimeout), renews: refused,
 	}
-	t := b.usable(&f)
+	t := b.usable(&f, time.Now())
 	r.Cached = t != nil
 	var err error
 	if t == nil {

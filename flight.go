@@ -99,7 +99,7 @@ func (b *Broker) fly(ctx context.Context, f flight) (*cached, error) {
 		return nil, err
 	}
 	defer leave()
-	if t := b.usable(&f); t != nil {
+	if t := b.usable(&f, time.Now()); t != nil {
 		return t, nil
 	}
 	if err := b.backoffs.claim(&f, time.Now(), b.cfg.Timeout); err != nil {
@@ -117,12 +117,12 @@ func (b *Broker) fly(ctx context.Context, f flight) (*cached, error) {
 }
 
 // usable returns the token that was put into the cache since f began.
-func (b *Broker) usable(f *flight) *cached {
+func (b *Broker) usable(f *flight, now time.Time) *cached {
 	if f.alive {
 		return nil
 	}
 	k := f.cacheKey()
-	t := b.cache.get(&k, time.Now(), f.atLeast)
+	t := b.cache.get(&k, now, f.atLeast)
 	if t == nil || t.Fingerprint == f.renews {
 		return nil
 	}

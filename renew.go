@@ -9,8 +9,8 @@ import (
 
 // renewAhead renews t in the background when it is due, once for all who find
 // it so, while the valid token goes on being served.
-func (a *attempt) renewAhead(ctx context.Context, f flight, t *cached) {
-	due, now := t.refresh.Load(), time.Now()
+func (a *attempt) renewAhead(ctx context.Context, f flight, t *cached, now time.Time) {
+	due := t.refresh.Load()
 	if a.req.Claims != "" || now.UnixNano() < due || !t.refresh.CompareAndSwap(due, now.Add(retryRenewal).UnixNano()) {
 		return
 	}

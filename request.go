@@ -44,6 +44,9 @@ func (r *Request) Check() error {
 }
 
 func (r *Request) checkScopes() error {
+	if len(r.Scopes) == 0 {
+		return nil
+	}
 	if len(r.Scopes) > maxScopes {
 		return Invalid("scopes", "are more than %d", maxScopes)
 	}
