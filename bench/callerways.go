@@ -176,7 +176,7 @@ func (d *doors) serveOver(h http.Handler, c *tls.Config) (string, error) {
 	if c != nil {
 		l = tls.NewListener(l, c)
 	}
-	s := &http.Server{Handler: h}
+	s := newServer(h)
 	d.servers = append(d.servers, s)
 	go s.Serve(l) // ends when d is closed
 	return addr, nil
