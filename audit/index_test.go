@@ -15,8 +15,8 @@ func TestIndexPauses(t *testing.T) {
 		want time.Duration
 	}{
 		{time.Millisecond, 0, nil, 50 * time.Millisecond},
-		{time.Second, 0, nil, 3 * time.Second},
-		{time.Second, indexBehind, nil, 3 * time.Second},
+		{time.Second, 0, nil, 9 * time.Second},
+		{time.Second, indexBehind, nil, 9 * time.Second},
 		{time.Second, indexBehind + 1, nil, 0},
 		{time.Second, indexBehind + 1, errors.New("gone"), time.Second},
 	} {
