@@ -41,21 +41,20 @@ type segment struct {
 	first int64 // index of its first entry
 	file  file
 	size  int64 // bytes that are durable
-	room  int64 // bytes that the file has, or 0 if that is not known
 }
 
-// makeRoom sees to it that the file has room for n more bytes. Where there are
+// makeRoom sees to it that the last segment has room for n more bytes. Where there are
 // zeros already, a batch changes nothing but bytes: a file that grows has a new
 // length and new places on the disk too, which are written apart, together with
 // whatever else waits there. That takes twice as long, and much longer beside
 // somebody who writes other files.
-func (g *segment) makeRoom(n int64) error {
-	for g.room < g.size+n {
-		from := max(g.room, g.size)
+func (s *fileStore) makeRoom(g *segment, n int64) error {
+	for s.room < g.size+n {
+		from := max(s.room, g.size)
 		if _, err := g.file.WriteAt(zeros[:], from); err != nil {
 			return err
 		}
-		g.room = from + int64(len(zeros))
+		s.room = from + int64(len(zeros))
 	}
 	return nil
 }
@@ -64,12 +63,12 @@ func (g *segment) makeRoom(n int64) error {
 // makeRoom.
 var zeros [1 << 20]byte
 
-// trim cuts off what is behind the entries.
-func (g *segment) trim() error {
+// trim cuts off what is behind the entries of the last segment.
+func (s *fileStore) trim(g *segment) error {
 	if err := g.file.Truncate(g.size); err != nil {
 		return err
 	}
-	g.room = g.size
+	s.room = 0
 	return nil
 }
 
@@ -84,6 +83,10 @@ type fileStore struct {
 	rotate   int64 // segmentSize
 
 	leafFile, tileFile file
+
+	// room is how many bytes the last segment has, or 0 if that is not known.
+	// It is of whoever writes.
+	room int64
 
 	// write is called by one goroutine at a time, and changes the fields
 	// below; mu guards them from those who read meanwhile.
@@ -174,7 +177,7 @@ func (s *fileStore) append(g *segment, p *place) error {
 			return err
 		}
 	}
-	if err := g.makeRoom(int64(len(p.text()))); err != nil {
+	if err := s.makeRoom(g, int64(len(p.text()))); err != nil {
 		return err
 	}
 	if _, err := g.file.WriteAt(p.text(), g.size); err != nil {
@@ -188,7 +191,7 @@ func (s *fileStore) repair() error {
 	if !s.broken {
 		return nil
 	}
-	if err := s.segs[len(s.segs)-1].trim(); err != nil {
+	if err := s.trim(&s.segs[len(s.segs)-1]); err != nil {
 		return err
 	}
 	s.broken = false
@@ -199,7 +202,7 @@ func (s *fileStore) repair() error {
 // last segment has something behind its entries.
 func (s *fileStore) turn() error {
 	g := &s.segs[len(s.segs)-1]
-	if err := errors.Join(s.leafFile.Sync(), s.tileFile.Sync(), g.trim(), g.file.Sync()); err != nil {
+	if err := errors.Join(s.leafFile.Sync(), s.tileFile.Sync(), s.trim(g), g.file.Sync()); err != nil {
 		return err
 	}
 	if err := s.begin(s.end.front.size); err != nil {
@@ -237,7 +240,7 @@ func (s *fileStore) close() error {
 	defer s.mu.Unlock()
 	var errs []error
 	if n := len(s.segs); n > 0 && !s.broken {
-		errs = append(errs, s.segs[n-1].trim())
+		errs = append(errs, s.trim(&s.segs[n-1]))
 	}
 	for _, f := range append([]file{s.leafFile, s.tileFile}, openSegmentFiles(s.segs)...) {
 		if f != nil {
