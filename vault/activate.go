@@ -106,7 +106,7 @@ type standing struct {
 // standings returns all generations of a grant, in a transaction in which
 // nothing else changes their states.
 func standings(ctx context.Context, tx *database.Tx, k mandate.GrantKey) ([]standing, error) {
-	rows, err := tx.Query(ctx, `SELECT generation, state, user_tenant, user_object, home, fallback_until <= `+nowMS+`
+	rows, err := tx.Query(ctx, `SELECT generation, state, user_tenant, user_object, home, fallback_until BETWEEN 1 AND `+nowMS+`
 		FROM grants WHERE `+ofGrant+` ORDER BY generation`, keyArgs(k)...)
 	if err != nil {
 		return nil, err

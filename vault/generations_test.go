@@ -202,6 +202,17 @@ func TestRollback(t *testing.T) {
 		if err := v.Rollback(ctx, contoso); !errors.Is(err, mandate.ErrNotFound) {
 			t.Errorf("Rollback past a suspension: got error %v, want %v", err, mandate.ErrNotFound)
 		}
+		activate(t, v, candidate(v.db, contoso, 4, "fourth"))
+		err = v.db.Change(ctx, func(tx *database.Tx) error { // which no method leaves beside a fall-back
+			_, err := tx.Exec(ctx, `UPDATE grants SET state = 'suspended' WHERE state = 'active'`)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := v.Rollback(ctx, contoso); !errors.Is(err, mandate.ErrNotFound) {
+			t.Errorf("Rollback of a suspended grant: got error %v, want %v", err, mandate.ErrNotFound)
+		}
 	})
 }
 

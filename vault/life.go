@@ -39,9 +39,6 @@ func (v *SQL) Resume(ctx context.Context, k mandate.GrantKey) error {
 // was suspended or withdrawn comes back this way.
 func (v *SQL) Rollback(ctx context.Context, k mandate.GrantKey) error {
 	err := v.change(ctx, k, func(tx *database.Tx, all []standing) ([]destroyed, error) {
-		if !slices.ContainsFunc(all, func(s standing) bool { return s.state == mandate.StateFallback && !s.over }) {
-			return nil, errNothing
-		}
 		gone, err := end(ctx, tx, k, all, mandate.StateReplaced, mandate.StateActive)
 		if err == nil && len(gone) == 0 {
 			err = errNothing
@@ -102,7 +99,7 @@ func (v *SQL) Withdraw(ctx context.Context, k mandate.GrantKey) ([]mandate.Remna
 		return err
 	})
 	if err != nil {
-		return nil, wrap("withdraw grant", v.explain(ctx, k, changed(ctx, err)))
+		return nil, wrap("withdraw grant", v.explain(ctx, k, ours(ctx, err)))
 	}
 	remnants, _ := v.destroy(ctx, gone) // what failed is among them
 	if err := v.db.Scrub(ctx); err != nil {
@@ -112,7 +109,7 @@ func (v *SQL) Withdraw(ctx context.Context, k mandate.GrantKey) ([]mandate.Remna
 }
 
 // errNothing rolls a change back that found nothing to change.
-var errNothing = errors.New("nothing to change")
+var errNothing = fmt.Errorf("%w: nothing to change", mandate.ErrNotFound)
 
 // change makes one change of a grant's generations, with everything that
 // belongs to each.
@@ -127,7 +124,7 @@ func (v *SQL) change(ctx context.Context, k mandate.GrantKey, fn func(*database.
 		return err
 	})
 	if err != nil {
-		return changed(ctx, err)
+		return ours(ctx, err)
 	}
 	if len(gone) > 0 {
 		v.destroy(ctx, gone) // what fails is in the rows, for Sweep
@@ -146,23 +143,15 @@ func begin(ctx context.Context, tx *database.Tx, k mandate.GrantKey) ([]standing
 }
 
 // move gives the generation in the state from the state to, or returns
-// errNothing if there is none.
+// errNothing if there is none, or its time is over.
 func move(ctx context.Context, tx *database.Tx, k mandate.GrantKey, all []standing, from, to mandate.State) error {
-	i := slices.IndexFunc(all, func(s standing) bool { return s.state == from })
+	i := slices.IndexFunc(all, func(s standing) bool { return s.state == from && !s.over })
 	if i < 0 {
 		return errNothing
 	}
 	_, err := tx.Exec(ctx, `UPDATE grants SET state = $5, since = (SELECT epoch FROM head), fallback_until = 0
 		WHERE `+ofGrant+` AND generation = $4`, keyArgs(k, all[i].generation, string(to))...)
 	return err
-}
-
-// changed tells the database's errors from errNothing.
-func changed(ctx context.Context, err error) error {
-	if errors.Is(err, errNothing) {
-		return errNothing
-	}
-	return unavailable(ctx, err)
 }
 
 func missing(err error, what string) error {
