@@ -81,6 +81,13 @@ func TestDatabaseFilesYieldNothing(t *testing.T) {
 	activate(t, v, second)
 	absent("second Activate")
 	gone("replaced generation's", replaced)
+	fallback := sealedBytes(t, db)
+	activate(t, v, candidate(db, contoso, 3, long+"4"))
+	if err := v.Suspend(t.Context(), contoso); err != nil {
+		t.Fatal(err)
+	}
+	absent("Suspend")
+	gone("fall-back's", fallback)
 	withdrawn := sealedBytes(t, db)
 	if left, err := v.Withdraw(t.Context(), contoso); err != nil || len(left) > 0 {
 		t.Fatal(left, err)

@@ -98,6 +98,9 @@ func (c *check) fallbackKeeps(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("Fallback: %w", err)
 	}
+	if err := c.refused(ctx, c.candidate(f.Generation, "in the place of a fall-back")); err != nil {
+		return err
+	}
 	if err := c.rotate(ctx, f, "rotated fall-back"); err != nil {
 		return fmt.Errorf("Keep of a fall-back: %w", err)
 	}
@@ -121,6 +124,9 @@ func (c *check) candidates(ctx context.Context) error {
 	}
 	if _, err := c.vault.Candidate(ctx, c.key); !errors.Is(err, mandate.ErrNoGrant) {
 		return fmt.Errorf("Candidate where none was staged: got error %v, want %v", err, mandate.ErrNoGrant)
+	}
+	if err := c.vault.Stage(ctx, c.staged(active.Last+2, "too far")); !errors.Is(err, mandate.ErrSuperseded) {
+		return fmt.Errorf("Stage of a generation after the next: got error %v, want %v", err, mandate.ErrSuperseded)
 	}
 	for i := range 2 { // the second takes the first one's place
 		g := c.staged(active.Last+1+int64(i), fmt.Sprint("candidate ", i))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/mandate-sam/mandate"
@@ -154,6 +155,9 @@ func TestKeeperDown(t *testing.T) {
 		if !errors.As(err, &f) || f.Domain != mandate.DomainTransient || f.Remedy != mandate.RemedyRetry || !errors.Is(err, mandate.ErrUnavailable) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+	if err := other.Activate(ctx, candidate(v.db, contoso, 2, "next")); !errors.Is(err, mandate.ErrUnavailable) || !strings.Contains(err.Error(), "no answer") {
+		t.Errorf("Activate: %v", err)
 	}
 	strange := newVault(t, v.db, openKeys(t, t.TempDir()+"/keys"))
 	if _, err := strange.Open(ctx, contoso); err == nil || errors.Is(err, mandate.ErrUpstream) {

@@ -232,6 +232,35 @@ func TestAHomeThatFails(t *testing.T) {
 	}
 }
 
+// TestAHomeKeepsNothingThatIsOver: what a change of the grant destroys is gone
+// from the home at once, and not with the next sweep.
+func TestAHomeKeepsNothingThatIsOver(t *testing.T) {
+	ctx := t.Context()
+	h := &fakeHome{}
+	v := withHome(t, sqlite(t), h)
+	c := check{key: contoso}
+	compromised := candidate(v.db, contoso, 3, "third")
+	compromised.Compromised = true
+	for i, tt := range []struct {
+		change func() error
+		want   int
+	}{
+		{func() error { return v.Activate(ctx, candidate(v.db, contoso, 1, "first")) }, 1},
+		{func() error { return v.Activate(ctx, candidate(v.db, contoso, 2, "second")) }, 2}, // and the fall-back
+		{func() error { return v.Activate(ctx, compromised) }, 1},
+		{func() error { return v.Activate(ctx, candidate(v.db, contoso, 4, "fourth")) }, 2},
+		{func() error { return v.Rollback(ctx, contoso) }, 1},
+		{func() error { return v.Activate(ctx, candidate(v.db, contoso, 5, "fifth")) }, 2},
+		{func() error { return v.Suspend(ctx, contoso) }, 1},
+		{func() error { return v.Stage(ctx, c.staged(6, "sixth")) }, 2},
+		{func() error { return v.Discard(ctx, contoso) }, 1},
+	} {
+		if err := tt.change(); err != nil || len(h.names()) != tt.want {
+			t.Errorf("after change %d (error %v) the home has %v, want %d", i, err, h.names(), tt.want)
+		}
+	}
+}
+
 func TestWithdrawDestroysTheHomesCopies(t *testing.T) {
 	ctx := t.Context()
 	h := &fakeHome{remains: "a soft-deleted secret"}

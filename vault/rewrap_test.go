@@ -334,6 +334,11 @@ func TestOneUnwrap(t *testing.T) {
 	if slow.n != 2 {
 		t.Errorf("after a change of security state: %d unwrappings, want one more", slow.n-1)
 	}
+	activate(t, v, candidate(db, contoso, 2, "renewed"))
+	open("renewed")
+	if slow.n != 2 {
+		t.Errorf("what was just activated was unwrapped %d times", slow.n-2)
+	}
 }
 
 // hookWrapper does something before it wraps.

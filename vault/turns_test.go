@@ -357,20 +357,26 @@ func TestTokenIDsAreDistinct(t *testing.T) {
 // TestWhatCannotBeSharedIsKept: while the keeper of the key for shared tokens is
 // down, a redemption still counts, and its turn ends.
 func TestWhatCannotBeSharedIsKept(t *testing.T) {
-	ctx := t.Context()
-	v, db, _ := openVault(t)
-	v.shared = &fakeWrapper{id: "k", err: errors.New("down")}
-	c, g, w, turn := redeeming(t, v)
-	k := mandate.Keep{Grant: g, Epoch: epochOf(t, db), Turn: turn, Next: mandate.NewSecret("next"), Token: c.accessToken(g, w, "access")}
-	if err := v.Keep(ctx, k); err != nil {
-		t.Fatal(err)
-	}
-	if g, err := v.Open(ctx, contoso); err != nil || g.Refresh.Reveal() != "next" {
-		t.Errorf("Open: got error %v, want the token that was kept", err)
-	}
-	if _, err := c.take(ctx, w); err != nil {
-		t.Errorf("the turn is not over: %v", err)
-	}
+	onBoth(t, func(t *testing.T, cfg database.Config) {
+		ctx := t.Context()
+		v := replicas(t, cfg)[0]
+		v.shared = &fakeWrapper{id: "k", err: errors.New("down")}
+		c, g, w, turn := redeeming(t, v)
+		k := mandate.Keep{Grant: g, Epoch: epochOf(t, v.db), Turn: turn, Next: mandate.NewSecret("next"), Token: c.accessToken(g, w, "access")}
+		if err := v.Keep(ctx, k); err != nil {
+			t.Fatal(err)
+		}
+		if g, err := v.Open(ctx, contoso); err != nil || g.Refresh.Reveal() != "next" {
+			t.Errorf("Open: got error %v, want the token that was kept", err)
+		}
+		var shared int
+		if err := v.db.QueryRow(ctx, `SELECT count(*) FROM turns WHERE sealed IS NOT NULL OR expires > 0`).Scan(&shared); err != nil || shared > 0 {
+			t.Errorf("%d tokens are shared (error %v)", shared, err)
+		}
+		if _, err := c.take(ctx, w); err != nil {
+			t.Errorf("the turn is not over: %v", err)
+		}
+	})
 }
 
 // BenchmarkRedemption is what a redemption costs the database: a turn taken, a

@@ -124,6 +124,7 @@ func TestActivateRefusesWhatIsNoGrant(t *testing.T) {
 		"no application": func(g *mandate.Grant) { g.Key.Application = mandate.AppID{} },
 		"no partner":     func(g *mandate.Grant) { g.Key.Partner = mandate.TenantID{} },
 		"suspended":      func(g *mandate.Grant) { g.State = mandate.StateSuspended },
+		"no such origin": func(g *mandate.Grant) { g.Origin = "found" },
 		"generation 0":   func(g *mandate.Grant) { g.Generation = 0 },
 		"version 0":      func(g *mandate.Grant) { g.Version = 0 },
 		"no token":       func(g *mandate.Grant) { g.Refresh = mandate.Secret{} },
@@ -176,6 +177,9 @@ func TestLifeOfAGrant(t *testing.T) {
 	}
 	if err := v.Resume(ctx, contoso); !errors.Is(err, mandate.ErrNotFound) {
 		t.Errorf("Resume of an active grant: got error %v, want %v", err, mandate.ErrNotFound)
+	}
+	if held, err := v.Held(ctx, contoso); err != nil || held.Refresh.Reveal() != "refresh" {
+		t.Errorf("Held: got error %v, want the active one", err)
 	}
 	old := g
 	if err := rotate(ctx, v, old, "rotated"); err != nil {
@@ -282,6 +286,7 @@ func TestDatabaseDownIsUnavailable(t *testing.T) {
 	for name, err := range map[string]error{
 		"Head":     second(v.Head(t.Context(), contoso)),
 		"Open":     second(v.Open(t.Context(), contoso)),
+		"Held":     second(v.Held(t.Context(), contoso)),
 		"Grants":   second(v.Grants(t.Context(), contoso.Partner)),
 		"Keep":     v.Keep(t.Context(), mandate.Keep{Grant: g, Epoch: epoch, Next: mandate.NewSecret("x")}),
 		"Activate": v.Activate(t.Context(), candidate(db, contoso, 2, "x")),
