@@ -170,13 +170,20 @@ func (b *blobs) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// witnessedByBlobs gives a log a store of blobs for a witness.
+func witnessedByBlobs(t *testing.T, cfg *Config) (*blobs, *httptest.Server) {
+	t.Helper()
+	b := &blobs{all: make(map[string][]byte)}
+	s := httptest.NewServer(b)
+	t.Cleanup(s.Close)
+	cfg.Witnesses = []WitnessConfig{{Name: "worm", URL: s.URL + "/c?sig=s3cr3t"}}
+	return b, s
+}
+
 // A witness that cannot be reached stops nothing, is told of, and catches up.
 func TestAuditWitnessDown(t *testing.T) {
 	cfg := testConfig(t)
-	b := &blobs{all: make(map[string][]byte)}
-	s := httptest.NewServer(b)
-	defer s.Close()
-	cfg.Witnesses = []WitnessConfig{{Name: "worm", URL: s.URL + "/c?sig=s3cr3t"}}
+	b, s := witnessedByBlobs(t, &cfg)
 	l := openLog(t, cfg)
 	fill(t, l, 3)
 	if got := offer(t, l); got.Size != 3 || len(b.all) != 1 {
@@ -206,10 +213,7 @@ func TestAuditWitnessDown(t *testing.T) {
 // the log was set back, and has come to the same size again.
 func TestTamperBlob(t *testing.T) {
 	cfg := testConfig(t)
-	b := &blobs{all: make(map[string][]byte)}
-	s := httptest.NewServer(b)
-	defer s.Close()
-	cfg.Witnesses = []WitnessConfig{{Name: "worm", URL: s.URL + "/c?sig=s3cr3t"}}
+	b, _ := witnessedByBlobs(t, &cfg)
 	l := openLog(t, cfg)
 	fill(t, l, 3)
 	offer(t, l)
