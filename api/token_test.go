@@ -61,6 +61,22 @@ func TestTokenRefusalRecorded(t *testing.T) {
 		if err := json.Unmarshal(must(w.log.Last(1))[0], &r); err != nil || r.Kind != mandate.KindDenied || r.Request == "" || r.Request != h.Get("X-Request-Id") {
 			t.Errorf("%s: recorded %+v, %v, and the answer has %q", what, r, err, h.Get("X-Request-Id"))
 		}
+		if r.Caller != "billing" || r.Use != mandate.UseToken || r.Address != "127.0.0.1" || r.Epoch != thisEpoch || r.Reason == "" {
+			t.Errorf("%s: recorded %+v, which does not say who was refused what, where, and when", what, r)
+		}
+	}
+}
+
+// What cannot be recorded is not told either: it could be tried unseen.
+func TestTokenRefusalUnrecorded(t *testing.T) {
+	w := newWorld(t)
+	unknown := merge(goodToken, map[string]any{"partner": "nobody"})
+	for what, broken := range map[string]*error{"epoch": &w.epoch.err, "log": &w.log.err} {
+		*broken = fmt.Errorf("%w: gone", mandate.ErrUnavailable)
+		if status, _, body := post(t, w.caller, "/v1/tokens", unknown); status != 503 || strings.Contains(body, "nobody") {
+			t.Errorf("without the %s: %d %s", what, status, body)
+		}
+		*broken = nil
 	}
 }
 

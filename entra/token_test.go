@@ -367,3 +367,18 @@ func TestTrap09ExpiryFromExpiresIn(t *testing.T) {
 		t.Errorf("%v has no monotonic reading", got.Expires)
 	}
 }
+
+// A token is of the characters of RFC 6750, section 2.1, and of no others: the
+// API writes it without looking at them again.
+func TestSendable(t *testing.T) {
+	const all = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/"
+	for c := range 256 {
+		token := string([]byte{'a', byte(c), 'b'})
+		if got, want := sendable(token), strings.IndexByte(all, byte(c)) >= 0; got != want {
+			t.Errorf("%q: got %v, want %v", token, got, want)
+		}
+	}
+	if !sendable("a.b.c==") || sendable("a=b") {
+		t.Error("'=' is at the end, and only there")
+	}
+}
