@@ -42,13 +42,12 @@ func (l *Log) Activity(ctx context.Context, q Query, application mandate.AppID) 
 }
 
 func (x *index) activity(ctx context.Context, q Query, application mandate.AppID) (u Activity, err error) {
-	q.Limit = mostCounted
-	query, args, err := x.query(ctx, q)
-	if err != nil || query == "" {
+	f, err := x.lookup(ctx, q)
+	if err != nil || f == nil {
 		return u, err
 	}
-	args = append(args, application.String())
-	rows, err := x.db.Query(ctx, `SELECT at / 86400000, kind, caller, tenant, count(*) FROM audit_index WHERE idx IN (`+query+`)
+	args := append(f.args, f.first, f.end, application.String())
+	rows, err := x.db.Query(ctx, `SELECT at / 86400000, kind, caller, tenant, count(*) FROM audit_index WHERE idx IN (`+f.newest(mostCounted)+`)
 		AND application = $`+strconv.Itoa(len(args))+` AND kind IN ('issued', 'denied', 'failed') GROUP BY 1, 2, 3, 4 ORDER BY 1`, args...)
 	if err != nil {
 		return u, err

@@ -120,7 +120,7 @@ func open1(ctx context.Context, cfg Config) (*Log, error) {
 	cfg.Log = cmp.Or(cfg.Log, slog.Default())
 	cfg.Client = cmp.Or(cfg.Client, &http.Client{Timeout: witnessTimeout, CheckRedirect: noRedirect})
 	l := &Log{cfg: cfg, keys: newKeyring(cfg.DB, cfg.Keys), grown: make(chan struct{})}
-	l.index = &index{log: l, db: cfg.Index, far: indexFar}
+	l.index = &index{log: l, db: cfg.Index, far: indexFar, few: indexFew, look: indexLook}
 	for _, w := range cfg.Witnesses {
 		opened, err := newWitness(w, cfg.Client)
 		if err != nil {

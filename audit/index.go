@@ -2,9 +2,13 @@ package audit
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/mandate-sam/mandate"
@@ -21,7 +25,18 @@ type index struct {
 	// far is how many records it may be behind for somebody to wait: more are
 	// only missing when all of it is made anew.
 	far int64
+
+	// few is how many records one thing that is asked fits for it to be rare,
+	// and step how many records one statement looks at otherwise: a database
+	// ends one that takes long, and that two things which are common never met
+	// is known only when all records of one have been looked at.
+	few, look int64
 }
+
+const (
+	indexFew  = 5000
+	indexLook = 100_000
+)
 
 // indexFar takes some seconds.
 const indexFar = 50_000
@@ -112,7 +127,7 @@ func (x *index) step(ctx context.Context) (int64, error) {
 		if n == 0 {
 			return errElsewhere
 		}
-		return tx.InsertRows(ctx, `INSERT INTO audit_index (idx, at, kind, chain, application, caller, tenant, audience, purpose, request, fingerprint, uti, correlation, handed, ticket, person)`,
+		return tx.InsertRows(ctx, `INSERT INTO audit_index (idx, at, kind, chain, application, caller, tenant, audience, purpose, request, fingerprint, uti, correlation, handed, granted, ticket, person)`,
 			`ON CONFLICT (idx) DO NOTHING`, indexColumns, rows)
 	})
 	if errors.Is(err, errElsewhere) {
@@ -121,7 +136,7 @@ func (x *index) step(ctx context.Context) (int64, error) {
 	return end, err
 }
 
-const indexColumns = 16
+const indexColumns = 17
 
 // row returns the columns of a line.
 func (x *index) row(ctx context.Context, v *line) ([]any, error) {
@@ -135,8 +150,13 @@ func (x *index) row(ctx context.Context, v *line) ([]any, error) {
 		x.log.cfg.Log.Error("audit log: a record cannot be read", "index", v.index, "error", err)
 		return nil, nil
 	}
+	return x.columns(ctx, &e), nil
+}
+
+// columns returns what the index has of a record.
+func (x *index) columns(ctx context.Context, e *Entry) []any {
 	if e.Dropped {
-		return []any{e.Index, int64(0), "", e.Chain, "", "", "", "", "", "", "", "", "", int64(0), nil, nil}, nil
+		return []any{e.Index, int64(0), "", e.Chain, "", "", "", "", "", "", "", "", "", int64(0), int64(0), nil, nil}
 	}
 	r := &e.Record
 	application, handed := "", int64(0)
@@ -160,7 +180,17 @@ func (x *index) row(ctx context.Context, v *line) ([]any, error) {
 		tenant = r.Tenant.String()
 	}
 	return []any{e.Index, r.Time.UnixMilli(), r.Kind, e.Chain, application, string(r.Caller), tenant, string(r.Audience), r.Purpose,
-		r.Request, r.Fingerprint, r.UTI, r.Correlation, handed, ticket, person}, nil
+		r.Request, r.Fingerprint, r.UTI, r.Correlation, handed, scopesTag(r.Granted), ticket, person}
+}
+
+// scopesTag tells lists of scopes apart, in whatever order they are: of all
+// records with the same, one says which they are. Zero is of none.
+func scopesTag(scopes []mandate.Scope) int64 {
+	if len(scopes) == 0 {
+		return 0
+	}
+	sum := sha256.Sum256([]byte(strings.Join(slices.Sorted(slices.Values(scopes)), " ")))
+	return int64(binary.BigEndian.Uint64(sum[:]))
 }
 
 // settled waits until the index has all records that there are now.

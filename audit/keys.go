@@ -102,11 +102,7 @@ func (k *keyring) load(ctx context.Context, name keyName, create bool) (*key, er
 	if len(sealed) == 0 {
 		return &key{}, nil
 	}
-	plain, err := outer.Open(nil, nil, sealed, name.bound())
-	if err != nil {
-		return nil, fmt.Errorf("the key of %q in %s does not open: its row was changed, or belongs elsewhere", name.chain, name.month)
-	}
-	return newKey(plain)
+	return name.open(outer, sealed)
 }
 
 func newKey(plain []byte) (*key, error) {
@@ -218,9 +214,14 @@ func (k *key) tag(kind, text string) int64 {
 }
 
 // months returns the keys of a chain, or of all chains if all is set, between
-// two months, and both.
+// two months, and both. They are in memory then: of many partners they are
+// thousands, and would be asked for one by one.
 func (k *keyring) months(ctx context.Context, chain string, all bool, from, to string) (out []keyName, err error) {
-	rows, err := k.db.Query(ctx, `SELECT chain, month FROM audit_keys
+	outer, err := k.outerKey(ctx)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := k.db.Query(ctx, `SELECT chain, month, sealed FROM audit_keys
 		WHERE (chain = $1 OR $2) AND month >= $3 AND month <= $4 AND month <> '' AND length(sealed) > 0`, chain, all, from, to)
 	if err != nil {
 		return nil, err
@@ -228,12 +229,35 @@ func (k *keyring) months(ctx context.Context, chain string, all bool, from, to s
 	defer rows.Close()
 	for rows.Next() {
 		var n keyName
-		if err := rows.Scan(&n.chain, &n.month); err != nil {
+		var sealed []byte
+		if err := rows.Scan(&n.chain, &n.month, &sealed); err != nil {
 			return nil, err
 		}
 		out = append(out, n)
+		if found, err := n.open(outer, sealed); err == nil {
+			k.learn(n, found)
+		}
 	}
 	return out, rows.Err()
+}
+
+// learn keeps a key in memory, but not in the place of one that was destroyed
+// since it was read.
+func (k *keyring) learn(n keyName, found *key) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.known[n] == nil {
+		k.known[n] = found
+	}
+}
+
+// open opens a sealed key.
+func (n keyName) open(outer cipher.AEAD, sealed []byte) (*key, error) {
+	plain, err := outer.Open(nil, nil, sealed, n.bound())
+	if err != nil {
+		return nil, fmt.Errorf("the key of %q in %s does not open: its row was changed, or belongs elsewhere", n.chain, n.month)
+	}
+	return newKey(plain)
 }
 
 // open decrypts the personal data of an entry.

@@ -160,7 +160,7 @@ func (l *Log) Drop(ctx context.Context, before time.Time) (int64, error) {
 		return n, fmt.Errorf("drop: %w", err)
 	}
 	if _, err := l.index.db.Exec(ctx, `UPDATE audit_index SET kind = '', application = '', caller = '', tenant = '', audience = '', purpose = '', request = '',
-		fingerprint = '', uti = '', correlation = '', handed = 0, ticket = NULL, person = NULL WHERE at < $1`, before.UnixMilli()); err != nil {
+		fingerprint = '', uti = '', correlation = '', handed = 0, granted = 0, ticket = NULL, person = NULL WHERE at < $1`, before.UnixMilli()); err != nil {
 		return n, fmt.Errorf("drop: %w", err)
 	}
 	return n, nil

@@ -1,12 +1,13 @@
 package audit
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"iter"
 	"math"
+	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/mandate-sam/mandate"
@@ -53,7 +54,7 @@ func (l *Log) Search(ctx context.Context, q Query) ([]Entry, error) {
 }
 
 // Each returns the records that a query finds, the newest first, all of them
-// whatever the limit: what pages and reports are made of.
+// whatever the limit: what pages and exports are made of.
 func (l *Log) Each(ctx context.Context, q Query) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		for q.Limit = 1000; ; {
@@ -83,14 +84,27 @@ func (l *Log) Entry(ctx context.Context, index int64) (Entry, error) {
 	return Entry{}, fmt.Errorf("%w: record %d", mandate.ErrNotFound, index)
 }
 
-// slack is how far the times of records are out of order at most.
-const slack = time.Minute
-
+// find returns the indexes of the records that a query finds, the newest first.
 func (x *index) find(ctx context.Context, q Query) (out []int64, err error) {
-	query, args, err := x.query(ctx, q)
-	if err != nil || query == "" {
+	f, err := x.lookup(ctx, q)
+	if err != nil || f == nil {
 		return nil, err
 	}
+	begin, most := x.few, x.look
+	if f.rare {
+		begin, most = math.MaxInt64, math.MaxInt64
+	}
+	limit := cmp.Or(max(q.Limit, 0), 100)
+	for args := range f.ranges(begin, most) {
+		if out, err = x.collect(ctx, out, f.newest(limit-len(out)), args); err != nil || len(out) == limit {
+			return out, err
+		}
+	}
+	return out, nil
+}
+
+// collect appends the indexes that a statement returns.
+func (x *index) collect(ctx context.Context, out []int64, query string, args []any) ([]int64, error) {
 	rows, err := x.db.Query(ctx, query, args...)
 	if err != nil {
 		return nil, err
@@ -126,51 +140,124 @@ func (c condition) sql(n int, indexed bool) string {
 	return column + " IN (" + placeholders(n, len(c.values)) + ")"
 }
 
-// query returns the statement for q, or "" if nothing can be found.
-func (x *index) query(ctx context.Context, q Query) (string, []any, error) {
+// A lookup finds records in a range of indexes.
+type lookup struct {
+	where string // the records; its last two arguments are the range
+	query string // their indexes; it has the same arguments
+	order string // of the records, in a form that an index serves or none
+	args  []any  // but for the range
+	first int64  // no record before it fits,
+	end   int64  // nor one from here on
+	rare  bool   // looking through all of the range is as little work as reading what is found
+}
+
+// ranges returns the arguments for ranges of indexes which are the whole of
+// it, the newest first: of so many indexes, then twice as many, up to the most.
+func (f *lookup) ranges(step, most int64) iter.Seq[[]any] {
+	return func(yield func([]any) bool) {
+		for end := f.end; end > f.first; {
+			first := f.first
+			if end-first > step {
+				first = end - step
+			}
+			if !yield(append(slices.Clone(f.args), first, end)) {
+				return
+			}
+			if end = first; step < most {
+				step = min(2*step, most)
+			}
+		}
+	}
+}
+
+// newest returns the statement for the indexes of the newest records.
+func (f *lookup) newest(limit int) string {
+	return f.query + " ORDER BY " + f.order + " DESC LIMIT " + strconv.Itoa(limit)
+}
+
+// lookup returns how the records of q are found, or nil if there are none.
+func (x *index) lookup(ctx context.Context, q Query) (*lookup, error) {
 	conditions, err := x.conditions(ctx, q)
 	if err != nil || conditions == nil {
-		return "", nil, err
+		return nil, err
 	}
-	best, err := x.rarest(ctx, conditions)
+	return x.lookFor(ctx, q, conditions)
+}
+
+// lookFor is lookup for the times of q alone, and conditions.
+func (x *index) lookFor(ctx context.Context, q Query, conditions []condition) (*lookup, error) {
+	best, rare, err := x.rarest(ctx, conditions)
 	if err != nil {
-		return "", nil, err
+		return nil, err
 	}
-	var where []string
-	var args []any
+	f := &lookup{rare: rare, order: "idx"}
+	if f.first, f.end, err = x.span(ctx, q); err != nil {
+		return nil, err
+	}
+	looked, others := "", []string{} // each up in its index
 	for i, c := range conditions {
-		where = append(where, c.sql(len(args)+1, i == best))
-		args = append(args, c.values...)
-	}
-	add := func(condition string, values ...int64) {
-		for _, v := range values {
-			args = append(args, v)
-			condition = strings.Replace(condition, "?", "$"+strconv.Itoa(len(args)), 1)
+		n := len(f.args) + 1
+		f.args = append(f.args, c.values...)
+		f.where += c.sql(n, i == best) + " AND "
+		if i == best {
+			looked = c.sql(n, true)
+		} else {
+			others = append(others, c.sql(n, true))
 		}
-		where = append(where, condition)
 	}
-	// Times and indexes grow together, give or take what records wait for each
-	// other: a time is a range of indexes, which every index here ends with.
-	// Before a record that is older than the time by the slack all are older
-	// than the time, and behind one that is newer by that all are newer.
+	times := ""
 	if !q.From.IsZero() {
-		add("idx > coalesce((SELECT idx FROM audit_index WHERE at < ? ORDER BY at DESC LIMIT 1), -1) AND at + 0 >= ?", q.From.Add(-slack).UnixMilli(), q.From.UnixMilli())
+		f.args = append(f.args, q.From.UnixMilli())
+		times += fmt.Sprintf("at + 0 >= $%d AND ", len(f.args))
 	}
 	if !q.To.IsZero() {
-		add("idx < coalesce((SELECT idx FROM audit_index WHERE at > ? ORDER BY at LIMIT 1), ?) AND at + 0 < ?", q.To.Add(slack).UnixMilli(), math.MaxInt64, q.To.UnixMilli())
+		f.args = append(f.args, q.To.UnixMilli())
+		times += fmt.Sprintf("at + 0 < $%d AND ", len(f.args))
 	}
+	if rare && len(conditions) > 0 && len(conditions[best].values) > 1 {
+		// No index has this order for several values, and the one that has it
+		// for all records must not seem worth a try.
+		f.order = "idx + 0"
+	}
+	within := fmt.Sprintf("%[1]s >= $%[2]d AND %[1]s < $%[3]d", f.order, len(f.args)+1, len(f.args)+2)
+	f.where += times + within
+	f.query = "SELECT idx FROM audit_index WHERE " + f.where
+	if !rare {
+		// So many records fit one thing and not the others that it is better not
+		// to read them: the indexes have all of this.
+		f.query = "SELECT idx FROM audit_index WHERE " + looked + " AND " + times + within
+		for _, c := range others {
+			f.query += " INTERSECT SELECT idx FROM audit_index WHERE " + c + " AND " + within
+		}
+	}
+	return f, nil
+}
+
+// slack is how far the times of records are out of order at most.
+const slack = time.Minute
+
+// spanned are the index behind the last record that is older than $1, and that
+// of the first one that is newer than $2.
+const spanned = `SELECT coalesce((SELECT idx FROM audit_index WHERE at < $1 ORDER BY at DESC LIMIT 1), -1) + 1,
+	coalesce((SELECT idx FROM audit_index WHERE at > $2 ORDER BY at LIMIT 1), (SELECT max(idx) FROM audit_index) + 1, 0)`
+
+// span returns the range of indexes that has the times of q. Times and indexes
+// grow together, give or take what records wait for each other. Before a
+// record that is older than the time by the slack all are older than the time,
+// and behind one that is newer by that all are newer.
+func (x *index) span(ctx context.Context, q Query) (first, end int64, err error) {
+	from, to := int64(math.MinInt64), int64(math.MaxInt64)
+	if !q.From.IsZero() {
+		from = q.From.Add(-slack).UnixMilli()
+	}
+	if !q.To.IsZero() {
+		to = q.To.Add(slack).UnixMilli()
+	}
+	err = x.db.QueryRow(ctx, spanned, from, to).Scan(&first, &end)
 	if q.Before > 0 {
-		add("idx < ?", q.Before)
+		end = min(end, q.Before)
 	}
-	b := "SELECT idx FROM audit_index"
-	if len(where) > 0 {
-		b += " WHERE " + strings.Join(where, " AND ")
-	}
-	limit := q.Limit
-	if limit <= 0 {
-		limit = 100
-	}
-	return b + " ORDER BY idx DESC LIMIT " + strconv.Itoa(limit), args, nil
+	return first, end, err
 }
 
 // conditions returns what q says but for times, or nil if nothing can be found.
@@ -202,26 +289,31 @@ func (x *index) conditions(ctx context.Context, q Query) ([]condition, error) {
 	return out, nil
 }
 
-// rarest returns which of the conditions the fewest records fit, as far as
-// that is told by counting a few thousand: that one's index is used. Databases
-// guess it from averages, and no kind of record, caller or partner is average.
-func (x *index) rarest(ctx context.Context, all []condition) (best int, err error) {
-	const enough = 5000
-	least := int64(math.MaxInt64)
+// rarest returns which of the conditions the fewest records fit: that one's
+// index is used. Databases guess it from averages, and no kind of record,
+// caller or partner is average. A few thousand are counted, and of conditions
+// that more records fit it is the one for which these go back the furthest;
+// rare is false then, if there are others to hold the records against.
+func (x *index) rarest(ctx context.Context, all []condition) (best int, rare bool, err error) {
+	least, oldest := int64(math.MaxInt64), int64(0)
 	for i, c := range all {
 		if len(all) == 1 {
 			break
 		}
-		var n int64
-		query := "SELECT count(*) FROM (SELECT 1 FROM audit_index WHERE " + c.sql(1, true) + " LIMIT " + strconv.Itoa(enough) + ") AS found"
-		if err := x.db.QueryRow(ctx, query, c.values...).Scan(&n); err != nil {
-			return 0, err
+		order := " ORDER BY idx DESC"
+		if len(c.values) > 1 {
+			order = "" // which would be that of each value
 		}
-		if n < least {
-			best, least = i, n
+		var n, last int64
+		query := "SELECT count(*), coalesce(min(idx), 0) FROM (SELECT idx FROM audit_index WHERE " + c.sql(1, true) + order + " LIMIT " + strconv.FormatInt(x.few, 10) + ") AS found"
+		if err := x.db.QueryRow(ctx, query, c.values...).Scan(&n, &last); err != nil {
+			return 0, false, err
+		}
+		if n < least || n == least && last < oldest {
+			best, least, oldest = i, n, last
 		}
 	}
-	return best, nil
+	return best, len(all) < 2 || least < x.few, nil
 }
 
 // tags returns what a ticket or a person is found by: one number for every key
@@ -280,17 +372,5 @@ func (x *index) chain(ctx context.Context, chain string, size int64) iter.Seq2[i
 }
 
 func (x *index) chainPage(ctx context.Context, chain string, from, to, n int64) (out []int64, err error) {
-	rows, err := x.db.Query(ctx, `SELECT idx FROM audit_index WHERE chain = $1 AND idx >= $2 AND idx < $3 ORDER BY idx LIMIT $4`, chain, from, to, n)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var i int64
-		if err := rows.Scan(&i); err != nil {
-			return nil, err
-		}
-		out = append(out, i)
-	}
-	return out, rows.Err()
+	return x.collect(ctx, nil, `SELECT idx FROM audit_index WHERE chain = $1 AND idx >= $2 AND idx < $3 ORDER BY idx LIMIT $4`, []any{chain, from, to, n})
 }

@@ -2,6 +2,7 @@ package audit
 
 import (
 	"bytes"
+	"context"
 	"encoding/csv"
 	"encoding/json"
 	"errors"
@@ -52,6 +53,7 @@ func TestAuditErase(t *testing.T) {
 		if err := l.Erase(t.Context(), chainOfPartner(0), monthOf(then)); err != nil {
 			t.Fatal(err)
 		}
+		l.keys.learn(keyName{chainOfPartner(0), monthOf(then)}, &key{plain: make([]byte, 32)}) // who has read it before
 		for index, erased := range map[int64]bool{old: true, other: false, now: false} {
 			e, err := l.Entry(t.Context(), index)
 			if err != nil || e.Erased != erased || (e.User == nil) != erased || (e.Ticket == "") != erased || (e.Detail == "") != erased || e.Purpose != "invoice" {
@@ -272,11 +274,21 @@ func TestAuditFormsHaveEverything(t *testing.T) {
 }
 
 // A report counts uses, names partners that some of their records do not name,
-// and says what was allowed and has no end.
+// says which scopes tokens carried, and what was allowed and has no end: also
+// if that is later than what is asked for, or of a token from memory. It reads
+// few of the records.
 func TestAuditReport(t *testing.T) {
 	cfg := testConfig(t)
 	l := openLog(t, cfg)
 	ago := time.Now().Add(-time.Hour)
+	errand := testRecord(0, "")
+	errand.Caller, errand.Partner, errand.Kind, errand.Request = "mandate:customers", "", mandate.KindDecided, "e"
+	recordIn(t, l, errand, ago)
+	for i := range 20 {
+		rec := testRecord(0, "")
+		rec.Caller, rec.Partner, rec.Granted = "reader", "contoso", [][]mandate.Scope{{"A", "B"}, {"B", "A"}, {"B", "C"}}[i%3]
+		recordIn(t, l, rec, ago.Add(time.Duration(i)*time.Second))
+	}
 	for i, r := range []struct {
 		kind, request string
 		at            time.Time
@@ -291,24 +303,46 @@ func TestAuditReport(t *testing.T) {
 		}
 		recordIn(t, l, rec, r.at)
 	}
-	errand := testRecord(0, "")
-	errand.Caller, errand.Partner = "mandate:customers", ""
-	recordIn(t, l, errand, time.Now())
+	errand.Kind, errand.Cached = mandate.KindIssued, true
+	recordIn(t, l, errand, time.Now().Add(time.Second))
 	act := testRecord(0, "")
 	act.Kind, act.Caller, act.Audience, act.Purpose = mandate.KindFailed, "uid:0", "", ""
 	recordIn(t, l, act, time.Now())
+	if err := l.index.settled(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	reads := &countedReads{store: l.store}
+	l.store = reads
+	moment := func(at time.Time) time.Time { return at.UTC().Truncate(time.Millisecond) }
 	uses, err := l.Report(t.Context(), Query{})
-	if err != nil || len(uses) != 2 {
-		t.Fatalf("got %+v, %v", uses, err)
+	if err != nil || len(uses) != 3 || reads.n > 4 {
+		t.Fatalf("got %+v, %v, having read %d records", uses, err, reads.n)
 	}
-	for _, u := range uses {
-		if u.Partner != "contoso" || u.Issued != 1 {
-			t.Errorf("got %+v", u)
-		}
-		if u.Caller == "billing" && (u.Denied != 1 || u.Failed != 1 || u.Possibly != 1) {
-			t.Errorf("got %+v", u)
+	for i, want := range []Usage{
+		{Caller: "reader", Issued: 20, First: moment(ago), Last: moment(ago.Add(19 * time.Second)), Scopes: []mandate.Scope{"A", "B", "C"}},
+		{Caller: "mandate:customers", Issued: 1, First: moment(ago), Last: uses[1].Last},
+		{Caller: "billing", Issued: 1, Denied: 1, Failed: 1, Possibly: 1, First: moment(ago), Last: uses[2].Last},
+	} {
+		want.Chain, want.Partner, want.Purpose, want.Tenant, want.Audience = chainOfPartner(0), "contoso", "invoice", partnerKey(0).Partner, "https://graph.test"
+		if !reflect.DeepEqual(uses[i], want) {
+			t.Errorf("got %+v, want %+v", uses[i], want)
 		}
 	}
+	// The errand was allowed before this, and what came of it is later.
+	if uses, err := l.Report(t.Context(), Query{Caller: "mandate:customers", To: ago.Add(time.Minute)}); err != nil || len(uses) != 1 || uses[0].Possibly != 0 || uses[0].Issued != 0 {
+		t.Errorf("of an hour ago: %+v, %v", uses, err)
+	}
+}
+
+// countedReads counts what is read of the log.
+type countedReads struct {
+	store
+	n int
+}
+
+func (s *countedReads) read(ctx context.Context, from, n int64) ([]line, error) {
+	s.n++
+	return s.store.read(ctx, from, n)
 }
 
 // A time finds all of its records, though several are of the same moment and
@@ -358,7 +392,6 @@ func TestAuditSearchUsesIndexes(t *testing.T) {
 			"tenant": {Query{Tenant: partnerKey(2).Partner.String()}, "tenant", 10}, "fingerprint": {Query{Fingerprint: "fp-7"}, "fingerprint", 1}, "ticket": {Query{Ticket: "T-7"}, "ticket", 1},
 			"person": {Query{Person: "dddddddd-0000-0000-0000-00000000000d"}, "person", 31}, "request": {Query{Request: "r"}, "request", 1}, "uti": {Query{UTI: "u"}, "uti", 1},
 			"correlation": {Query{Correlation: "c"}, "correlation", 1}, "purpose": {Query{Purpose: "migration"}, "purpose", 1}, "audience": {Query{Audience: "https://graph.test"}, "audience", 31},
-			"at":                   {Query{From: time.Now().Add(-time.Hour), To: time.Now().Add(time.Hour)}, "at", 31},
 			"rare caller":          {Query{Caller: "gone", Chain: chainOfPartner(0), Kind: mandate.KindDenied}, "caller", 1},
 			"rare kind":            {Query{Caller: "billing", Kind: mandate.KindDenied}, "kind", 0},
 			"rare purpose, and at": {Query{Caller: "billing", Purpose: "migration", From: time.Now().Add(-time.Hour)}, "purpose", 0},
@@ -368,13 +401,24 @@ func TestAuditSearchUsesIndexes(t *testing.T) {
 			if err != nil || len(got) != tt.want {
 				t.Errorf("%s: %d records, %v, want %d", name, len(got), err, tt.want)
 			}
-			query, args, err := l.index.query(t.Context(), tt.q)
+			f, err := l.index.lookup(t.Context(), tt.q)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if plan := planned(query, args); !strings.Contains(plan, "audit_index_"+tt.index) {
+			if plan := planned(f.newest(100), append(f.args, f.first-enlarged, f.end)); !strings.Contains(plan, "audit_index_"+tt.index) {
 				t.Errorf("%s: the index of %s is not used:\n%s", name, tt.index, plan)
 			}
+		}
+		some := condition{column: "ticket"}
+		for n := range int64(200) {
+			some.values = append(some.values, n*100)
+		}
+		f := must(l.index.lookFor(t.Context(), Query{}, []condition{some}))
+		if plan := planned(f.newest(100), append(f.args, f.first-enlarged, f.end)); !strings.Contains(plan, "audit_index_ticket") {
+			t.Errorf("a ticket of many partners is looked for without its index:\n%.500s", plan)
+		}
+		if plan := planned(spanned, []any{int64(19_000), int64(19_100)}); strings.Count(plan, "audit_index_at") != 2 {
+			t.Errorf("times are looked for without an index:\n%s", plan)
 		}
 		if plan := planned(alive, []any{int64(19_000), "", "", "", "", ""}); !strings.Contains(plan, "audit_index_alive") && !strings.Contains(plan, "audit_index_handed") {
 			t.Errorf("tokens that are alive are looked for without an index:\n%s", plan)
@@ -446,6 +490,9 @@ func explainer(t *testing.T, cfg Config) func(query string, args []any) string {
 		return b.String()
 	}
 }
+
+// enlarged is how many rows enlarge adds.
+const enlarged = 20_000
 
 // enlarge makes a table in PostgreSQL look large: what is not in an index must
 // not look free. The rows that it adds are found by none of the test's queries
