@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"time"
@@ -97,6 +98,9 @@ func (x *index) count(ctx context.Context, q Query) iter.Seq2[*counted, error] {
 		// What is counted at once is little enough to be sorted in memory.
 		query, more := f.counting()
 		step := x.look / 10
+		if f.order != "idx" {
+			step = math.MaxInt64 // no index has ranges of these, and they are few
+		}
 		for args := range f.ranges(step, step) {
 			all, err := x.countRange(ctx, query, append(args, more...))
 			if err != nil {

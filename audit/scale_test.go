@@ -210,7 +210,7 @@ func scaleReports(t *testing.T, l *Log, g *generator) {
 		name string
 		q    Query
 	}{{"30 days", Query{From: month}}, {"30 days of the largest partner", Query{From: month, Chain: chainOfPartner(0)}}, {"30 days of a small partner", Query{From: month, Chain: chainOfPartner(77)}},
-		{"all of the largest partner", Query{Chain: chainOfPartner(0)}}, {"all of a small partner", Query{Chain: chainOfPartner(77)}}, {"everything", Query{}}} {
+		{"all of the largest partner", Query{Chain: chainOfPartner(0)}}, {"all of a small partner", Query{Chain: chainOfPartner(77)}}, {"a user", Query{Person: scaleID(9, 3)}}, {"everything", Query{}}} {
 		began := time.Now()
 		uses, err := l.Report(t.Context(), tt.q)
 		took := time.Since(began)
@@ -227,7 +227,8 @@ func scaleReports(t *testing.T, l *Log, g *generator) {
 		t.Logf("report of %-32s %7d lines of %d tokens %v", tt.name, len(uses), got.Issued, took.Round(time.Millisecond))
 		for i := 0; i < g.all && g.all < 100_000; i++ {
 			switch r := g.record(i); {
-			case !tt.q.From.IsZero() && r.Time.Before(tt.q.From) || tt.q.Chain != "" && tt.q.Chain != chainOf(&r):
+			case !tt.q.From.IsZero() && r.Time.Before(tt.q.From) || tt.q.Chain != "" && tt.q.Chain != chainOf(&r),
+				tt.q.Person != "" && (r.User == nil || r.User.Object.String() != tt.q.Person):
 			case r.Kind == mandate.KindIssued:
 				want.Issued++
 			case r.Kind == mandate.KindDenied:
