@@ -179,6 +179,11 @@ func TestAHomeIsReadOnlyWhenSomethingChanged(t *testing.T) {
 	if h.gets != 1 {
 		t.Errorf("another replica read the home %d times, want 1", h.gets)
 	}
+	c := check{key: contoso}
+	w := c.wanted(g, "https://example.com")
+	if turn, _, err := newVaultLike(t, v).Take(t.Context(), w); err != nil || turn.Fence == 0 || turn.Grant.Generation != 0 || h.gets != 1 {
+		t.Errorf("Take: got generation %d, %v, and %d reads of the home; want none more", turn.Grant.Generation, err, h.gets)
+	}
 	if err := rotate(t.Context(), v, g, "next"); err != nil {
 		t.Fatal(err)
 	}

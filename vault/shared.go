@@ -87,7 +87,7 @@ func (v *SQL) databaseClock(ctx context.Context) (reading, error) {
 // token: it is redeemed again, which harms nobody but whoever altered it.
 func (v *SQL) token(ctx context.Context, r *turn, w *mandate.Wanted) *mandate.Token {
 	remaining := time.Duration(r.expires-r.now) * time.Millisecond
-	if len(r.sealed) == 0 || remaining <= max(w.AtLeast, 0) || r.epoch < w.Since || r.grant.generation == 0 || r.epoch < r.grant.since {
+	if len(r.sealed) == 0 || remaining <= w.AtLeast || r.epoch < w.Since || r.grant.generation == 0 || r.epoch < r.grant.since {
 		return nil
 	}
 	if w.Not != "" && r.fingerprint == w.Not {

@@ -84,6 +84,7 @@ func (v *SQL) Take(ctx context.Context, w mandate.Wanted) (mandate.Turn, *mandat
 	if v.shared == nil {
 		return mandate.Turn{}, nil, errors.New("take turn: this vault shares no tokens; it was made without a key for them")
 	}
+	w.AtLeast = max(w.AtLeast, 0)
 	id, unreadable := idOf(w.Key), ""
 	others := waiter{id: id}
 	defer others.done()
@@ -117,7 +118,7 @@ func (v *SQL) Take(ctx context.Context, w mandate.Wanted) (mandate.Turn, *mandat
 func (v *SQL) turn(ctx context.Context, id []byte, w *mandate.Wanted, owner, unreadable string) (turn, error) {
 	r := turn{asked: time.Now()}
 	args := keyArgs(w.Key.Grant, w.Key.Generation, id, owner, mandate.TurnLease.Milliseconds(),
-		max(w.AtLeast, 0).Milliseconds(), w.Since, w.Not, unreadable)
+		w.AtLeast.Milliseconds(), w.Since, w.Not, unreadable)
 	var err error
 	if v.db.WritesInWith() {
 		at := func(query string) error {
@@ -158,9 +159,10 @@ func (r *turn) scan(scan func(...any) error) error {
 }
 
 // openedIn returns the grant from which to redeem, so that nobody has to ask
-// for it again; zero if it cannot be opened, of which [SQL.Open] says why.
+// for it again; zero if there is none, or it is in a home, or it cannot be
+// opened, of which [SQL.Open] says why.
 func (v *SQL) openedIn(ctx context.Context, r *turn) mandate.Grant {
-	if r.grant.generation == 0 || r.grant.home != "" {
+	if r.grant.home != "" {
 		return mandate.Grant{}
 	}
 	g, err := v.open(ctx, &r.grant)

@@ -297,6 +297,63 @@ func TestTokensEndByTheDatabasesClock(t *testing.T) {
 	if left := time.Until(got.Expires); left > time.Hour || left < time.Hour-time.Minute {
 		t.Errorf("the token lives %v more, want an hour", left)
 	}
+	if _, err := db.Exec(ctx, `DELETE FROM turns`); err != nil {
+		t.Fatal(err)
+	}
+	token.Expires, w.AtLeast = time.Now().Add(-time.Minute), -time.Hour
+	if err := c.share(ctx, g, w, token, mandate.Secret{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, got, err := v.Take(ctx, w); err != nil || got != nil {
+		t.Errorf("to one who asks for a token of the past: got %v, %v, want none", got, err)
+	}
+}
+
+// TestWhoWaitsIsTold that the turn is over, however it ends.
+func TestWhoWaitsIsTold(t *testing.T) {
+	onBoth(t, func(t *testing.T, cfg database.Config) {
+		ctx := t.Context()
+		v := replicas(t, cfg)[0]
+		c, g := holding(t, v)
+		notices, cancel := v.db.Subscribe(topicTurn)
+		defer cancel()
+		for i, end := range []func(mandate.Turn, mandate.Wanted) error{
+			func(turn mandate.Turn, w mandate.Wanted) error {
+				return v.Keep(ctx, mandate.Keep{Grant: g, Epoch: epochOf(t, v.db), Turn: turn, Token: c.accessToken(g, w, "access")})
+			},
+			func(turn mandate.Turn, w mandate.Wanted) error {
+				return v.Keep(ctx, mandate.Keep{Grant: g, Epoch: epochOf(t, v.db), Turn: turn, Next: mandate.NewSecret("next"), Token: c.accessToken(g, w, "access")})
+			},
+			func(turn mandate.Turn, _ mandate.Wanted) error { return v.Release(ctx, turn) },
+		} {
+			w := c.wanted(g, mandate.Audience(fmt.Sprint("https://", i)))
+			turn, err := c.take(ctx, w)
+			if err != nil {
+				t.Fatal(err)
+			}
+			told := make(chan error, 1)
+			go func() { _, _, err := v.Take(ctx, w); told <- err }()
+			for waited := false; !waited; {
+				if err := v.db.QueryRow(ctx, `SELECT waited FROM turns WHERE id = $1`, idOf(w.Key)).Scan(&waited); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := end(turn, w); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case name := <-notices:
+				if name != nameOfTurn(idOf(w.Key)) {
+					t.Errorf("end %d: got a notice of %q, want %q", i, name, nameOfTurn(idOf(w.Key)))
+				}
+			case <-time.After(10 * time.Second):
+				t.Fatalf("end %d: nobody was told", i)
+			}
+			if err := <-told; err != nil {
+				t.Errorf("end %d: Take: %v", i, err)
+			}
+		}
+	})
 }
 
 func TestTakeEndsWithItsContext(t *testing.T) {
