@@ -458,6 +458,39 @@ func TestAuditRoom(t *testing.T) {
 	holds(t, cfg, openLog(t, cfg), 13)
 }
 
+// A batch that failed in its segment leaves nothing behind the next one, which
+// is shorter; and while that cannot be cut off nothing is acknowledged.
+func TestAuditTornBatch(t *testing.T) {
+	cfg := testConfig(t)
+	d := new(dials)
+	cfg.openFile = func(path string, flag int) (file, error) {
+		f, err := openPrivate(path, flag)
+		if err != nil || !strings.HasSuffix(path, segmentSuffix) {
+			return f, err
+		}
+		return &badDisk{f, d}, nil
+	}
+	l := openLog(t, cfg)
+	record(t, l, testRecord(0, "good"))
+	refused := func(detail string) {
+		t.Helper()
+		if _, err := l.Record(t.Context(), testRecord(0, detail)); !errors.Is(err, mandate.ErrUnavailable) {
+			t.Errorf("got %v, want ErrUnavailable", err)
+		}
+	}
+	d.full.Store(true)
+	refused(strings.Repeat("lost ", 500))
+	d.full.Store(false)
+	d.noCut.Store(true)
+	refused("not yet")
+	d.noCut.Store(false)
+	record(t, l, testRecord(0, "good"))
+	if _, data := lastSegment(t, cfg); bytes.Contains(data, []byte("lost")) || bytes.Count(data, []byte("\n")) != 2 {
+		t.Errorf("the segment has %.3000q", data)
+	}
+	holds(t, cfg, l, 2)
+}
+
 // Of a batch that was under way when the power failed, any part may have
 // reached the disk, and zeros are where the rest is not. What is whole at its
 // beginning counts, nothing behind the first zero does, and the next batch
