@@ -115,6 +115,9 @@ func TestAuditSuperseded(t *testing.T) {
 		old.Epoch = epoch.now
 		record(t, l, old)
 		raise()
+		if _, err := l.Record(t.Context(), old); !errors.Is(err, mandate.ErrSuperseded) {
+			t.Errorf("in an epoch that no record speaks of yet: got %v", err)
+		}
 		now := old
 		now.Epoch = epoch.now
 		denied := old

@@ -458,6 +458,36 @@ func TestAuditRoom(t *testing.T) {
 	holds(t, cfg, openLog(t, cfg), 13)
 }
 
+// Only the last segment may end in the middle of a batch, none may be missing,
+// and no file of the log may be read by others.
+func TestAuditSegments(t *testing.T) {
+	for what, harm := range map[string]func(names []string) error{
+		"a zero":       func(names []string) error { return os.WriteFile(names[0], []byte("{\x00}\n"), 0o600) },
+		"half a line":  func(names []string) error { return os.Truncate(names[0], 100) },
+		"one is gone":  func(names []string) error { return os.Remove(names[1]) },
+		"others read":  func(names []string) error { return os.Chmod(names[0], 0o640) },
+		"not a file":   func(names []string) error { return errors.Join(os.Remove(names[0]), os.Mkdir(names[0], 0o700)) },
+		"another name": func(names []string) error { return os.Rename(names[0], filepath.Dir(names[0])+"/first"+segmentSuffix) },
+	} {
+		cfg := testConfig(t)
+		l := openLog(t, cfg)
+		l.store.(*fileStore).rotate = 2000
+		fill(t, l, 12)
+		l.Close()
+		names := must(filepath.Glob(filepath.Join(cfg.Dir, "*"+segmentSuffix)))
+		if len(names) < 3 {
+			t.Fatal(names)
+		}
+		if err := errors.Join(os.Remove(filepath.Join(cfg.Dir, "state")), harm(names)); err != nil { // all of it is read
+			t.Fatal(err)
+		}
+		if l, err := Open(t.Context(), cfg); err == nil {
+			l.Close()
+			t.Errorf("%s: the log was opened", what)
+		}
+	}
+}
+
 // A batch that failed in its segment leaves nothing behind the next one, which
 // is shorter; and while that cannot be cut off nothing is acknowledged.
 func TestAuditTornBatch(t *testing.T) {
