@@ -462,9 +462,12 @@ func TestAuditRoom(t *testing.T) {
 // and no file of the log may be read by others.
 func TestAuditSegments(t *testing.T) {
 	for what, harm := range map[string]func(names []string) error{
-		"a zero":       func(names []string) error { return os.WriteFile(names[0], []byte("{\x00}\n"), 0o600) },
-		"half a line":  func(names []string) error { return os.Truncate(names[0], 100) },
-		"one is gone":  func(names []string) error { return os.Remove(names[1]) },
+		"a zero":      func(names []string) error { return os.WriteFile(names[0], []byte("{\x00}\n"), 0o600) },
+		"half a line": func(names []string) error { return os.Truncate(names[0], 100) },
+		"one is gone": func(names []string) error { return os.Remove(names[1]) },
+		"one too many": func(names []string) error {
+			return os.WriteFile(filepath.Join(filepath.Dir(names[0]), fmt.Sprintf("%020d", 99)+segmentSuffix), nil, 0o600)
+		},
 		"others read":  func(names []string) error { return os.Chmod(names[0], 0o640) },
 		"not a file":   func(names []string) error { return errors.Join(os.Remove(names[0]), os.Mkdir(names[0], 0o700)) },
 		"another name": func(names []string) error { return os.Rename(names[0], filepath.Dir(names[0])+"/first"+segmentSuffix) },
