@@ -216,6 +216,59 @@ func TestRollback(t *testing.T) {
 	})
 }
 
+// TestAChangeIsOfOneGrant: whatever happens to a grant leaves those of another
+// partner, another application and another cloud as they are, with what is
+// shared of them.
+func TestAChangeIsOfOneGrant(t *testing.T) {
+	ctx := t.Context()
+	v, db, _ := openVault(t)
+	others := []mandate.GrantKey{contoso, contoso, contoso}
+	others[0].Partner = flip(contoso.Partner)
+	others[1].Application = mandate.AppID(contoso.Partner)
+	others[2].Cloud = "china"
+	for _, k := range append(others, contoso) {
+		activate(t, v, candidate(db, k, 1, "first"))
+		activate(t, v, candidate(db, k, 2, "second"))
+	}
+	whole := func(doing string) {
+		t.Helper()
+		for _, k := range others {
+			g, err := v.Open(ctx, k)
+			f, ferr := v.Fallback(ctx, k)
+			if err != nil || ferr != nil || g.Refresh.Reveal() != "second" || f.Refresh.Reveal() != "first" {
+				t.Fatalf("after %s: the grant %+v is %v, and its fall-back %v", doing, k, err, ferr)
+			}
+			c := &check{vault: v, epoch: patient{db}, turns: v, key: k}
+			w := c.wanted(g, "https://example.com")
+			token := c.accessToken(g, w, "access")
+			if doing == "nothing" {
+				err = c.share(ctx, g, w, token, mandate.Secret{})
+			} else {
+				err = c.got(ctx, w, token)
+			}
+			if err != nil {
+				t.Errorf("after %s: the shared token of %+v: %v", doing, k, err)
+			}
+		}
+	}
+	whole("nothing")
+	for _, change := range []struct {
+		name string
+		do   func() error
+	}{
+		{"Activate", func() error { return v.Activate(ctx, candidate(db, contoso, 3, "third")) }},
+		{"Rollback", func() error { return v.Rollback(ctx, contoso) }},
+		{"Suspend", func() error { return v.Suspend(ctx, contoso) }},
+		{"Resume", func() error { return v.Resume(ctx, contoso) }},
+		{"Withdraw", func() error { return v.withdraw(ctx, contoso) }},
+	} {
+		if err := change.do(); err != nil {
+			t.Fatal(err)
+		}
+		whole(change.name)
+	}
+}
+
 // TestASuspendedGrantIsReplacedOnlyByACandidate, and says so whatever came after
 // it.
 func TestASuspendedGrantIsReplacedOnlyByACandidate(t *testing.T) {
