@@ -130,6 +130,9 @@ func TestTurnsOfTheDead(t *testing.T) {
 		if err := v.Extend(ctx, dead); !errors.Is(err, mandate.ErrSuperseded) {
 			t.Errorf("Extend by one who was taken for dead: got error %v, want %v", err, mandate.ErrSuperseded)
 		}
+		if err := v.Release(ctx, dead); err != nil {
+			t.Errorf("Release by one who was taken for dead: %v, and it changes nothing", err)
+		}
 		if _, err := v.db.Exec(ctx, `UPDATE turns SET lease = now_ms() + 200`); err != nil {
 			t.Fatal(err)
 		}
