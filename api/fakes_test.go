@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -205,12 +206,22 @@ func (l *fakeLog) Wait(ctx context.Context, count int64) error {
 	}
 }
 
-// fakeEpoch is an epoch, or an error.
-type fakeEpoch struct{ err error }
+// fakeEpoch is an epoch, or an error; a later one when it was asked for so
+// often.
+type fakeEpoch struct {
+	err   error
+	later int64 // 0: never
+	asked atomic.Int64
+}
 
 const thisEpoch = 7
 
-func (e *fakeEpoch) Epoch() (int64, error) { return thisEpoch, e.err }
+func (e *fakeEpoch) Epoch() (int64, error) {
+	if n := e.asked.Add(1); e.later > 0 && n > e.later {
+		return thisEpoch + 1, e.err
+	}
+	return thisEpoch, e.err
+}
 
 // A world is a server behind both its doors, with clients, and an API for it
 // to call.

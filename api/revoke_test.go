@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -121,6 +123,22 @@ func TestRevokeNotKnown(t *testing.T) {
 	w.revoker.all = []mandate.Revocation{{Reach: mandate.Reach{Partner: mandate.GrantKey{Cloud: "another"}, Customer: adatumID}}}
 	if all, err := w.operator.Revocations(t.Context()); err != nil || len(all) != 1 || len(all[0].NotKnown) != 1 {
 		t.Errorf("a customer of another partner than is meant: %+v, %v", all, err)
+	}
+}
+
+// The last that is asked is asked when the answer is about to be sent.
+func TestRevocationBeforeItIsSent(t *testing.T) {
+	w := newWorld(t)
+	w.epoch.later = 1
+	status, _, body := post(t, w.caller, "/v1/tokens", goodToken)
+	if status != http.StatusServiceUnavailable || strings.Contains(body, canary) || w.epoch.asked.Load() != 2 {
+		t.Errorf("%d %s, and the epoch was asked for %d times", status, body, w.epoch.asked.Load())
+	}
+	// On the socket it is later still: all that is left is to send nothing.
+	w.epoch.asked.Store(0)
+	_, err := w.operator.Token(t.Context(), TokenRequest{Partner: "contoso", Audience: "graph", Purpose: "support"})
+	if err == nil || errors.Is(err, mandate.ErrSuperseded) || w.epoch.asked.Load() != 2 {
+		t.Errorf("got error %v, and the epoch was asked for %d times", err, w.epoch.asked.Load())
 	}
 }
 

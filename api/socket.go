@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/internal/web"
 )
 
 // maxSocketPath is how long the path of a Unix socket may be on Linux, in
@@ -42,7 +43,7 @@ func ListenSocket(path string) (net.Listener, error) {
 	if err := os.Chmod(path, 0o600); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
-	return l, nil
+	return web.Hold(l), nil
 }
 
 // CheckSocketPath reports what is wrong with the path of a socket, as an error
@@ -102,8 +103,13 @@ func removeStale(path string) error {
 type peerKey struct{}
 
 // ConnContext is for [http.Server.ConnContext]: it keeps the user id of the
-// process that opened the connection, as the kernel reports it.
+// process that opened the connection, as the kernel reports it. It does what
+// [web.HoldContext] does, too.
 func ConnContext(ctx context.Context, c net.Conn) context.Context {
+	ctx = web.HoldContext(ctx, c)
+	if under, ok := c.(interface{ NetConn() net.Conn }); ok {
+		c = under.NetConn()
+	}
 	uc, ok := c.(*net.UnixConn)
 	if !ok {
 		return ctx

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -52,33 +53,42 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request, caller mandate.Ca
 		Tenant: tok.Tenant, Audience: tok.Audience, Scopes: tok.Scopes,
 		Generation: tok.Generation, Decision: tok.Rule, Record: tok.Receipt,
 	}
-	a.write(w)
-	return nil
+	return a.write(w, r, func() error { return s.still(tok.Epoch) })
 }
 
 // handOvers is how often a token is asked for again that was overtaken by a
 // change of security state on its way out.
 const handOvers = 3
 
-// current returns a token of the epoch in force. This is the last that is
-// looked at before a token is handed out or used: a process may have stood
-// still since the broker looked, for however long, and may have read of a
-// newer epoch before this goroutine went on.
+// current returns a token of the epoch in force: a process may have stood still
+// since the broker looked, for however long, and may have read of a newer epoch
+// before this goroutine went on.
 func (s *Server) current(ctx context.Context, req mandate.Request) (tok mandate.Token, err error) {
 	for range handOvers {
 		if tok, err = s.cfg.Broker.Token(ctx, req); err != nil {
 			return mandate.Token{}, err
 		}
 		req.ID = "" // of another time that it is decided
-		epoch, err := s.cfg.Epoch.Epoch()
-		if err != nil {
-			return mandate.Token{}, err
-		}
-		if epoch == tok.Epoch {
+		err := s.still(tok.Epoch)
+		if err == nil {
 			return tok, nil
+		}
+		if !errors.Is(err, mandate.ErrSuperseded) {
+			return mandate.Token{}, err
 		}
 	}
 	return mandate.Token{}, fmt.Errorf("%w: security state kept changing while the token was on its way", mandate.ErrUnavailable)
+}
+
+// still reports whether an epoch is the one in force, and wraps
+// [mandate.ErrSuperseded] if it is not. It is the last that is asked before a
+// token leaves.
+func (s *Server) still(epoch int64) error {
+	now, err := s.cfg.Epoch.Epoch()
+	if err == nil && now != epoch {
+		err = fmt.Errorf("%w: epoch %d, and now it is %d", mandate.ErrSuperseded, epoch, now)
+	}
+	return err
 }
 
 // parseToken turns what a caller wrote into the domain's terms. Its records have

@@ -58,10 +58,10 @@ func (a *tokenAnswer) appendTo(b []byte) []byte {
 // the memory of connections does.
 var answers = sync.Pool{New: func() any { return new([]byte) }}
 
-// write answers with a.
-func (a *tokenAnswer) write(w http.ResponseWriter) {
+// write answers with a, unless check fails when it is about to be sent.
+func (a *tokenAnswer) write(w http.ResponseWriter, r *http.Request, check func() error) error {
 	b := answers.Get().(*[]byte)
+	defer answers.Put(b)
 	*b = a.appendTo((*b)[:0])
-	web.WriteEncoded(w, http.StatusOK, *b)
-	answers.Put(b)
+	return web.WriteHeld(w, r, http.StatusOK, *b, check)
 }

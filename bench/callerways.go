@@ -26,6 +26,7 @@ import (
 	"github.com/mandate-sam/mandate"
 	"github.com/mandate-sam/mandate/audit"
 	proving "github.com/mandate-sam/mandate/callers"
+	"github.com/mandate-sam/mandate/internal/web"
 	"github.com/mandate-sam/mandate/store"
 )
 
@@ -173,6 +174,7 @@ func (d *doors) serveOver(h http.Handler, c *tls.Config) (string, error) {
 		return "", err
 	}
 	addr := l.Addr().String()
+	l = web.Hold(l)
 	if c != nil {
 		l = tls.NewListener(l, c)
 	}

@@ -189,7 +189,7 @@ func (d *doors) serve(s *http.Server) (addr string, err error) {
 		return "", err
 	}
 	d.servers = append(d.servers, s)
-	go s.Serve(l) // ends when d is closed
+	go s.Serve(web.Hold(l)) // ends when d is closed
 	return l.Addr().String(), nil
 }
 

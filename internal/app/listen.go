@@ -7,6 +7,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"github.com/mandate-sam/mandate/internal/web"
 )
 
 // listen opens a listener, which ends TLS if the configuration names a
@@ -14,8 +16,12 @@ import (
 // them count is for whoever tells callers apart to say.
 func (c *Config) listen(l Listener, clients bool) (net.Listener, error) {
 	ln, err := net.Listen("tcp", l.Listen)
-	if err != nil || l.TLS.Certificate == "" {
-		return ln, err
+	if err != nil {
+		return nil, err
+	}
+	ln = web.Hold(ln)
+	if l.TLS.Certificate == "" {
+		return ln, nil
 	}
 	certs := &certificate{cert: c.file(l.TLS.Certificate), key: c.file(l.TLS.Key)}
 	if _, err := certs.get(nil); err != nil {

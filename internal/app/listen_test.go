@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"io"
 	"math/big"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/internal/web"
 )
 
 // writePair writes a self-signed pair with that serial number.
@@ -44,6 +46,31 @@ func writePair(t *testing.T, dir string, serial int64) (cert, key Path) {
 		}
 	}
 	return Path(filepath.Join(dir, "c.pem")), Path(filepath.Join(dir, "k.pem"))
+}
+
+// What must not be sent late can be held on every connection.
+func TestListenHolds(t *testing.T) {
+	cert, key := writePair(t, t.TempDir(), 1)
+	for _, l := range []Listener{{Listen: "127.0.0.1:0"}, {Listen: "127.0.0.1:0", TLS: TLS{Certificate: cert, Key: key}}} {
+		ln, err := new(Config).listen(l, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ln.Close()
+		client, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		c, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if web.HoldContext(t.Context(), c) == t.Context() {
+			t.Errorf("a %T cannot be held", c)
+		}
+	}
 }
 
 // A certificate that is replaced is served without a restart; a pair that does
