@@ -43,11 +43,11 @@ type segment struct {
 	size  int64 // bytes that are durable
 }
 
-// makeRoom sees to it that the last segment has room for n more bytes. Where there are
-// zeros already, a batch changes nothing but bytes: a file that grows has a new
-// length and new places on the disk too, which are written apart, together with
-// whatever else waits there. That takes twice as long, and much longer beside
-// somebody who writes other files.
+// makeRoom sees to it that the last segment has room for n more bytes. Where
+// there are zeros already, a batch changes nothing but bytes: a file that grows
+// has a new length and new places on the disk too, which are written apart,
+// together with whatever else waits there. That takes twice as long, and much
+// longer beside somebody who writes other files.
 func (s *fileStore) makeRoom(g *segment, n int64) error {
 	for s.room < g.size+n {
 		from := max(s.room, g.size)

@@ -41,15 +41,20 @@ func stored(t *testing.T, d *DB) (out []string) {
 	return out
 }
 
+// eachAndPooled runs a test on each database, and through a pooler.
+func eachAndPooled(t *testing.T, f func(*testing.T, Config)) {
+	each(t, f)
+	t.Run("pooler", func(t *testing.T) {
+		c := pgtest.Shared(t)
+		f(t, Config{URL: c.Pooler(t, c.Database(t))})
+	})
+}
+
 // TestPipe, directly and through a pooler: what is sent is executed in order,
 // the transaction's own changes are seen, and what was not waited for is
 // committed with the rest.
 func TestPipe(t *testing.T) {
-	each(t, testPipe)
-	t.Run("pooler", func(t *testing.T) {
-		c := pgtest.Shared(t)
-		testPipe(t, Config{URL: c.Pooler(t, c.Database(t))})
-	})
+	eachAndPooled(t, testPipe)
 }
 
 func testPipe(t *testing.T, cfg Config) {
@@ -91,11 +96,7 @@ func testPipe(t *testing.T, cfg Config) {
 // TestPipeUndone: an error anywhere, a panic or a context that has ended leave
 // nothing behind, and what comes next is not disturbed.
 func TestPipeUndone(t *testing.T) {
-	each(t, testPipeUndone)
-	t.Run("pooler", func(t *testing.T) {
-		c := pgtest.Shared(t)
-		testPipeUndone(t, Config{URL: c.Pooler(t, c.Database(t))})
-	})
+	eachAndPooled(t, testPipeUndone)
 }
 
 func testPipeUndone(t *testing.T, cfg Config) {

@@ -23,8 +23,8 @@ func AppendString(b []byte, s string) []byte {
 }
 
 // plain reports whether nothing of s is written in another way. It looks at
-// eight bytes at once, and at all of them, because a token is long and nearly
-// always plain: the top bit of a byte of found is set if that byte of x has it
+// eight bytes at once, and at all of them, because nearly every text is
+// plain: the top bit of a byte of found is set if that byte of x has it
 // set, or if a subtraction has wrapped, which it does below 0x20 and where what
 // is looked for was made zero. A byte that borrows from its neighbour was
 // found itself.
