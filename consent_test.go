@@ -169,18 +169,19 @@ func TestConsentExpectedUser(t *testing.T) {
 
 // Freshness is claimed only if Entra names a time after the sign-in began.
 func TestConsentAuthTime(t *testing.T) {
+	c := consent()
 	for _, tt := range []struct {
 		at     time.Time
 		proven bool
 	}{
 		{time.Time{}, false},
-		{time.Now().Add(-time.Hour), false},
-		{time.Now().Add(time.Second), true},
-		{time.Now().Truncate(time.Second), true}, // Entra counts whole seconds
+		{c.Began.Add(-time.Hour), false},
+		{c.Began.Add(time.Second), true},
+		{c.Began.Truncate(time.Second), true}, // Entra counts whole seconds
 	} {
 		w := newPartnerWorld(t)
 		w.entra.auth = tt.at
-		g, _, err := w.Consent(t.Context(), consent())
+		g, _, err := w.Consent(t.Context(), c)
 		if err != nil || g.Evidence.AuthTime.IsZero() == tt.proven {
 			t.Errorf("auth_time %v: got %v, %v", tt.at, g.Evidence.AuthTime, err)
 		}
