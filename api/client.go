@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/mandate-sam/mandate"
@@ -96,10 +97,19 @@ func direct(hc http.Client) *http.Client {
 	return &hc
 }
 
+// brokenOffs is how often a token is asked for again because the connection
+// broke off before the answer.
+const brokenOffs = 3
+
 // Token asks for an access token. It carries no fingerprint, UTI or
-// correlation id: those are in the record that its receipt names.
+// correlation id: those are in the record that its receipt names. If the
+// connection breaks off before the answer, as it does when something is revoked
+// just when that is about to be sent, it asks again.
 func (c *Client) Token(ctx context.Context, in TokenRequest) (mandate.Token, error) {
 	a, err := exchange[tokenAnswer](ctx, c, "POST", "/v1/tokens", in)
+	for n := 0; n < brokenOffs && brokenOff(err) && ctx.Err() == nil; n++ {
+		a, err = exchange[tokenAnswer](ctx, c, "POST", "/v1/tokens", in)
+	}
 	if err != nil {
 		return mandate.Token{}, err
 	}
@@ -107,6 +117,11 @@ func (c *Client) Token(ctx context.Context, in TokenRequest) (mandate.Token, err
 		Access: mandate.NewSecret(a.AccessToken), Expires: time.Now().Add(time.Duration(a.ExpiresIn) * time.Second),
 		Tenant: a.Tenant, Audience: a.Audience, Scopes: a.Scopes, Generation: a.Generation, Rule: a.Decision, Receipt: a.Record,
 	}, nil
+}
+
+// brokenOff reports whether an exchange failed because its connection ended.
+func brokenOff(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 // Partners returns all partners, sorted by name.

@@ -26,22 +26,28 @@ func (l holdListener) Accept() (net.Conn, error) {
 // A holdConn asks before it sends.
 type holdConn struct {
 	net.Conn
-	mu     sync.Mutex // guards checks
+	mu     sync.Mutex // guards what follows
 	checks []*func() error
+	broken error // why something was kept back; nothing is sent any more
 }
 
 // NetConn returns the connection that c holds back, as that of [tls.Conn]
 // does.
 func (c *holdConn) NetConn() net.Conn { return c.Conn }
 
-// Write implements [net.Conn].
+// Write implements [net.Conn]. After what was kept back nothing can follow:
+// TLS, for one, has counted it, and what it sends to say farewell would look
+// forged.
 func (c *holdConn) Write(b []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, check := range c.checks {
-		if err := (*check)(); err != nil {
-			return 0, err
+		if c.broken == nil {
+			c.broken = (*check)()
 		}
+	}
+	if c.broken != nil {
+		return 0, c.broken
 	}
 	return c.Conn.Write(b)
 }
