@@ -15,6 +15,7 @@ type faultKey struct {
 	generation int64
 	tenant     TenantID
 	audience   Audience
+	asked      string // scopes that were named, if what Entra says is of those; see askedKey
 }
 
 // pauses are how long a domain is left alone after its first failure in a row,
@@ -47,7 +48,10 @@ type backoffs struct {
 
 // keys are the domains that a redemption can fail in. A challenge is a
 // question of the caller's own: what Entra says to it concerns nobody else,
-// unless it is about the application or the tenant's being busy.
+// unless it is about the application or the tenant's being busy. Whoever names
+// scopes asks something of their own, too, but may ask it again and again: what
+// Entra says to it is remembered, and closes nothing to those who ask for others.
+// Otherwise one caller with a scope that does not exist would stop them all.
 func (f *flight) keys() []faultKey {
 	r := &f.redemption
 	keys := []faultKey{
@@ -57,6 +61,12 @@ func (f *flight) keys() []faultKey {
 		whole := f.keyIn(DomainGrant)
 		whole.audience = ""
 		keys = append(keys, whole, f.keyIn(DomainGrant), f.keyIn(DomainCustomer), f.keyIn(DomainAudience))
+	}
+	if asked := f.named(); asked != "" {
+		for _, k := range keys[2:] {
+			k.asked = asked
+			keys = append(keys, k)
+		}
 	}
 	return keys
 }
@@ -74,6 +84,9 @@ func (f *flight) keyIn(d Domain) faultKey {
 	return faultKey{domain: d, grant: r.Key, generation: f.generation, tenant: r.Tenant, audience: r.Audience}
 }
 
+// named is what f asks for by name, if it does.
+func (f *flight) named() string { return askedKey(f.redemption.Scopes, "") }
+
 // keyOf is the domain that fault closes. A policy of the tenant's may demand
 // a fresh sign-in for one API and leave the others alone; a refresh token that
 // is dead is dead for all.
@@ -81,6 +94,9 @@ func (f *flight) keyOf(fault *Fault) faultKey {
 	k := f.keyIn(fault.Domain)
 	if k.domain == DomainGrant && !fault.MFA() && !fault.ConditionalAccess() {
 		k.audience = ""
+	}
+	if k.domain != DomainApplication && k.domain != DomainTransient {
+		k.asked = f.named()
 	}
 	return k
 }

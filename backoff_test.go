@@ -44,6 +44,10 @@ func TestBackoffDomains(t *testing.T) {
 	otherAudience := ask(func(r *Request) { r.Audience = graph })
 	customerGraph := ask(func(r *Request) { r.Tenant, r.Audience = adatum, graph })
 	challenge := ask(func(r *Request) { r.Claims = `{"access_token":{"nbf":{"essential":true,"value":"1"}}}` })
+	named := ask(func(r *Request) { r.Scopes = []Scope{"Made.Up"} })
+	namedGraph := ask(func(r *Request) { r.Scopes, r.Audience = []Scope{"Made.Up"}, graph })
+	namedOther := ask(func(r *Request) { r.Scopes = []Scope{"User.Read"} })
+	namedCustomer := ask(func(r *Request) { r.Scopes, r.Tenant = []Scope{"Made.Up"}, adatum })
 	for _, tt := range []struct {
 		name    string
 		fault   Fault
@@ -67,6 +71,18 @@ func TestBackoffDomains(t *testing.T) {
 			[]Request{customer, customerGraph}, []Request{here, otherCustomer}},
 		{"a caller's own challenge", Fault{Domain: DomainGrant, Codes: []int{50076}}, challenge,
 			nil, []Request{here, customer, challenge}},
+		{"a scope of a caller's own", Fault{Domain: DomainAudience, Codes: []int{70011}}, named,
+			[]Request{named}, []Request{here, namedOther, namedGraph, namedCustomer}},
+		{"a scope of a caller's own in a customer's tenant", Fault{Domain: DomainCustomer, Codes: []int{65001}}, namedCustomer,
+			[]Request{namedCustomer}, []Request{customer, named}},
+		{"what is said to be the grant's, to a scope of a caller's own", Fault{Domain: DomainGrant, OAuthError: "invalid_request"}, named,
+			[]Request{named, namedGraph}, []Request{here, customer, namedOther}},
+		{"the grant, whatever scopes are named", Fault{Domain: DomainGrant, Codes: []int{50173}}, here,
+			[]Request{here, named, namedOther}, nil},
+		{"the application, whatever scopes are named", Fault{Domain: DomainApplication, Codes: []int{7000222}}, named,
+			[]Request{here, named}, nil},
+		{"a busy tenant, whatever scopes are named", Fault{Domain: DomainTransient, Status: 503}, named,
+			[]Request{here, named}, []Request{customer}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newWorld(t)

@@ -104,6 +104,7 @@ type Broker struct {
 	ending     context.Context // done when Run ends: what can be broken off is
 	end        context.CancelFunc
 	challenges budget
+	named      budget
 	rolls      rolls
 	stats      stats
 
@@ -151,6 +152,7 @@ func (b *Broker) Run(ctx context.Context) error {
 		case now := <-tick.C:
 			b.cache.sweep(now)
 			b.challenges.sweep(now)
+			b.named.sweep(now)
 			b.backoffs.sweep(now)
 		case <-ctx.Done():
 			b.end()
@@ -256,8 +258,8 @@ func (a *attempt) run(ctx context.Context) (Token, error) {
 	if err := a.record(ctx, KindDecided, nil); err != nil {
 		return Token{}, err
 	}
-	if (a.req.Claims != "" || a.req.Refused != "") && !a.challenges.take(a.req.Caller, a.req.Partner.Key, now) {
-		return Token{}, a.fail(ctx, fmt.Errorf("%w: refused tokens and claims challenges for this partner; at most %d a minute", ErrRateLimited, challengeBudget))
+	if err := a.afford(now); err != nil {
+		return Token{}, a.fail(ctx, err)
 	}
 	t, err := a.await(ctx, f)
 	if err != nil {

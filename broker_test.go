@@ -779,6 +779,44 @@ func TestTokenClaimsBudget(t *testing.T) {
 	})
 }
 
+// Scopes have no end, and so a caller cannot keep Entra busy with one more each
+// time. Who has tokens in memory, names none, or is somebody else, goes on.
+func TestTokenNamedBudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		named := func(n int) func(*Request) {
+			return func(r *Request) { r.Scopes = []Scope{fmt.Sprintf("Scope.%d", n)} }
+		}
+		for i := range namedBudget {
+			if _, err := w.Token(t.Context(), ask(named(i))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		before := w.entra.calls.Load()
+		if _, err := w.Token(t.Context(), ask(named(999))); !errors.Is(err, ErrRateLimited) || w.entra.calls.Load() != before {
+			t.Errorf("over the budget: %v", err)
+		}
+		for name, change := range map[string]func(*Request){
+			"in memory":      named(0),
+			"no scopes":      func(r *Request) { r.Scopes = nil },
+			"another caller": func(r *Request) { named(999)(r); r.Caller = "other" },
+			"another tenant": func(r *Request) { named(999)(r); r.Tenant = adatum },
+		} {
+			if _, err := w.Token(t.Context(), ask(change)); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		time.Sleep(time.Minute)
+		if _, err := w.Token(t.Context(), ask(named(1000))); err != nil {
+			t.Errorf("a minute later: %v", err)
+		}
+		w.named.sweep(time.Now().Add(time.Minute))
+		if len(w.named.used) != 0 {
+			t.Error("the budget remembers for ever")
+		}
+	})
+}
+
 func TestRunSweeps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -786,10 +824,19 @@ func TestRunSweeps(t *testing.T) {
 		defer stop()
 		go w.Run(ctx)
 		w.Token(t.Context(), ask())
+		w.Token(t.Context(), ask(func(r *Request) {
+			r.Scopes, r.Claims = []Scope{"User.Read"}, `{"access_token":{"nbf":{"essential":true,"value":"1"}}}`
+		}))
+		if len(w.challenges.used) != 1 || len(w.named.used) != 1 {
+			t.Errorf("budgets of %d and %d callers", len(w.challenges.used), len(w.named.used))
+		}
 		time.Sleep(61 * time.Minute)
 		synctest.Wait()
 		if w.cache.len() != 0 {
 			t.Error("an expired token is still in memory")
+		}
+		if len(w.challenges.used) != 0 || len(w.named.used) != 0 {
+			t.Error("the budgets remember for ever")
 		}
 	})
 }

@@ -1,6 +1,7 @@
 package mandate
 
 import (
+	"fmt"
 	"sync"
 	"time"
 )
@@ -9,7 +10,12 @@ import (
 // pass on for one grant in a minute: each costs Entra a redemption.
 const challengeBudget = 10
 
-// A budget counts them per caller and grant.
+// namedBudget is how often in a minute a caller may have Entra asked for scopes
+// that it names, in one tenant: there is no end of scopes, and each is another
+// token. Callers that mean it name a few, and have their tokens for an hour.
+const namedBudget = 60
+
+// A budget counts what each caller has asked for.
 type budget struct {
 	mu   sync.Mutex // guards used
 	used map[budgetKey]*budgetUse
@@ -18,6 +24,7 @@ type budget struct {
 type budgetKey struct {
 	caller CallerID
 	grant  GrantKey
+	tenant TenantID // zero where it does not matter
 }
 
 type budgetUse struct {
@@ -25,20 +32,20 @@ type budgetUse struct {
 	n     int
 }
 
-// take counts one challenge, and reports whether it is within the budget.
-func (b *budget) take(c CallerID, g GrantKey, now time.Time) bool {
+// take counts once more, and reports whether that is at most most in a minute.
+func (b *budget) take(k budgetKey, most int, now time.Time) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.used == nil {
 		b.used = make(map[budgetKey]*budgetUse)
 	}
-	u := b.used[budgetKey{c, g}]
+	u := b.used[k]
 	if u == nil || now.Sub(u.since) >= time.Minute {
 		u = &budgetUse{since: now}
-		b.used[budgetKey{c, g}] = u
+		b.used[k] = u
 	}
 	u.n++
-	return u.n <= challengeBudget
+	return u.n <= most
 }
 
 func (b *budget) sweep(now time.Time) {
@@ -49,4 +56,17 @@ func (b *budget) sweep(now time.Time) {
 			delete(b.used, k)
 		}
 	}
+}
+
+// afford counts what a request costs that makes Entra work for its caller
+// alone, and reports what was too much.
+func (a *attempt) afford(now time.Time) error {
+	r := a.req
+	if (r.Claims != "" || r.Refused != "") && !a.challenges.take(budgetKey{caller: r.Caller, grant: r.Partner.Key}, challengeBudget, now) {
+		return fmt.Errorf("%w: refused tokens and claims challenges for this partner; at most %d a minute", ErrRateLimited, challengeBudget)
+	}
+	if len(r.Scopes) > 0 && !a.named.take(budgetKey{r.Caller, r.Partner.Key, r.Tenant}, namedBudget, now) {
+		return fmt.Errorf("%w: tokens for scopes that are named, in this tenant; at most %d a minute beside those that are in memory", ErrRateLimited, namedBudget)
+	}
+	return nil
 }
