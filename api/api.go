@@ -382,9 +382,17 @@ func (s *Server) handler(admit doorkeeper, routes []route) http.Handler {
 				err = s.held(w, r, rt, caller, operator)
 			}
 			if err != nil {
-				return s.turnedAway(r, rt, caller, err)
+				err = s.turnedAway(r, rt, caller, err)
+			} else {
+				err = rt.do(s, w, r, caller)
 			}
-			return rt.do(s, w, r, caller)
+			if err == nil {
+				return nil
+			}
+			if _, no := s.peer(r); no == nil {
+				return web.ForOperator(err)
+			}
+			return err
 		}))
 	}
 	for _, rt := range routes {

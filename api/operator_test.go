@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -248,6 +249,31 @@ func TestPeer(t *testing.T) {
 	}
 	if _, ok := PeerCaller(t.Context()); ok {
 		t.Error("a context of no connection has a peer")
+	}
+}
+
+// Why the server can do nothing is for those who run it, and for them alone.
+func TestWhyUnavailable(t *testing.T) {
+	w := newWorld(t)
+	w.store.err = fmt.Errorf("%w: 10.1.2.3 does not answer", mandate.ErrUnavailable)
+	w.broker.set(w.store.err)
+	if _, err := w.operator.Callers(t.Context()); !errors.Is(err, mandate.ErrUnavailable) || !strings.Contains(err.Error(), "10.1.2.3 does not answer") {
+		t.Errorf("over the socket: %v", err)
+	}
+	w.store.err = nil
+	ask := TokenRequest{Partner: "contoso", Audience: "graph", Purpose: "support"}
+	if _, err := w.operator.Token(t.Context(), ask); !errors.Is(err, mandate.ErrUnavailable) || !strings.Contains(err.Error(), "10.1.2.3 does not answer") {
+		t.Errorf("over the socket: %v", err)
+	}
+	if _, err := w.caller.Token(t.Context(), ask); !errors.Is(err, mandate.ErrUnavailable) || strings.Contains(err.Error(), "10.1.2.3") || !strings.Contains(err.Error(), "(request ") {
+		t.Errorf("a caller: %v", err)
+	}
+	strangers := newWorld(t, func(c *Config) {
+		c.Operators = []int{1 << 30}
+		c.Ready = func(context.Context) error { return errors.New("10.1.2.3 does not answer") }
+	})
+	if status, _, body := send(t, strangers.operator, "GET", "/readyz", ""); strings.Contains(body, "10.1.2.3") {
+		t.Errorf("somebody else at the socket: %d %s", status, body)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/mod/sumdb/tlog"
 
+	"github.com/mandate-sam/mandate"
 	"github.com/mandate-sam/mandate/internal/database"
 )
 
@@ -54,8 +55,13 @@ func (s *sqlStore) tiles(ctx context.Context, from, n int64) ([]tlog.Hash, error
 	return s.hashRows(ctx, `SELECT idx, hash FROM audit_tiles WHERE idx >= $1 AND idx < $2 ORDER BY idx`, "tile", from, n)
 }
 
-// read implements [store].
+// read implements [store]. What fails here is the database.
 func (s *sqlStore) read(ctx context.Context, from, n int64) (out []line, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("%w: %w", mandate.ErrUnavailable, err)
+		}
+	}()
 	rows, err := s.db.Query(ctx, `SELECT idx, entry FROM audit_entries WHERE idx >= $1 AND idx < $2 ORDER BY idx`, from, from+min(n, 2000))
 	if err != nil {
 		return nil, err

@@ -133,8 +133,10 @@ func (s *Store) read(ctx context.Context) (*snapshot, error) {
 }
 
 // unavailable says of an error of the database that it is one, unless it was
-// the caller who gave up, or it is one that callers branch on. What was found
-// in altered security state is none of those, whatever it says.
+// the caller who gave up, or it is one that callers branch on. A time that is
+// over, the caller's or our own, is no giving up: the database did not answer
+// within it. What was found in altered security state is none of those,
+// whatever it says.
 func unavailable(ctx context.Context, err error) error {
 	if errors.Is(err, database.ErrAltered) {
 		return fmt.Errorf("%w: %w", mandate.ErrUnavailable, err)
@@ -147,7 +149,7 @@ func unavailable(ctx context.Context, err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case ctx.Err() != nil:
+	case errors.Is(ctx.Err(), context.Canceled):
 		return errors.Join(ctx.Err(), err)
 	}
 	return fmt.Errorf("%w: %w", mandate.ErrUnavailable, err)

@@ -368,6 +368,11 @@ func testDatabaseDownIsUnavailable(t *testing.T, cfg database.Config) {
 			t.Errorf("%s: got error %v, want %v", name, err, mandate.ErrUnavailable)
 		}
 	}
+	late, cancel := context.WithDeadline(ctx, time.Now().Add(-time.Second))
+	defer cancel()
+	if _, err := s.read(late); !errors.Is(err, mandate.ErrUnavailable) {
+		t.Errorf("not answered in time: got error %v, want %v", err, mandate.ErrUnavailable)
+	}
 	gone, cancel := context.WithCancel(ctx)
 	cancel()
 	if err := s.AddPartner(gone, fabrikam); !errors.Is(err, context.Canceled) && !errors.Is(err, mandate.ErrUnavailable) {

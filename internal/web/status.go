@@ -1,6 +1,7 @@
 package web
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,7 +21,8 @@ type row struct {
 	retry  time.Duration // when trying again is right, unless the error says it
 }
 
-// internal is the row of everything that is not in the table.
+// internal is the row of everything that is not in the table, but for a time
+// that is over: that is the database's, or somebody else's who did not answer.
 var internal = row{nil, http.StatusInternalServerError, "internal", false, 0}
 
 // table has a row for every sentinel of package mandate. The first row that
@@ -49,6 +51,9 @@ func lookup(err error) row {
 		if errors.Is(err, row.err) {
 			return row
 		}
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return table[0]
 	}
 	return internal
 }
@@ -114,8 +119,39 @@ type Problem struct {
 }
 
 // remedyUnavailable is what a caller may know of it: the rest names hosts.
-const remedyUnavailable = ": what is needed to decide or to record cannot be reached, so nothing is done. Try again; " +
+const remedyUnavailable = ": what is needed to decide or to record cannot be reached, so nothing is done; " +
 	"if it lasts, it is the move of this server's operator, whose log says more under the request id"
+
+// An untold error is for somebody whose move it is.
+type untold struct{ err error }
+
+func (e *untold) Error() string { return e.err.Error() }
+func (e *untold) Unwrap() error { return e.err }
+
+// ForOperator returns err for an account of the host that runs the server: of
+// what is unavailable it reads why, and not that an operator could find out.
+func ForOperator(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &untold{err}
+}
+
+// whyUnavailable is the message of an [mandate.ErrUnavailable], or of a time
+// that is over.
+func whyUnavailable(err error) string {
+	var told *remoteError
+	var operator *untold
+	switch {
+	case errors.As(err, &told): // by the server, whose client this is
+		return told.Error()
+	case !errors.As(err, &operator):
+		return mandate.ErrUnavailable.Error() + remedyUnavailable
+	case errors.Is(err, mandate.ErrUnavailable):
+		return err.Error()
+	}
+	return fmt.Sprintf("%v: %v", mandate.ErrUnavailable, err)
+}
 
 // NewProblem returns what a caller may know of err.
 func NewProblem(err error) Problem {
@@ -129,7 +165,7 @@ func NewProblem(err error) Problem {
 	case row.err == nil:
 		p.Message = "Something went wrong on this side. Its log has the details under the request id."
 	case row.err == mandate.ErrUnavailable:
-		p.Message = row.err.Error() + remedyUnavailable
+		p.Message = whyUnavailable(err)
 	case !row.show:
 		p.Message = row.err.Error()
 	default:
@@ -225,10 +261,12 @@ func (p *Problem) Err() error {
 		return &mandate.Refusal{Reason: mandate.Reason(p.Reason), Detail: p.Detail, Audience: p.Audience, Staged: p.Staged, Fault: p.fault()}
 	case sentinel == mandate.ErrUpstream && p.Domain != "":
 		return p.fault()
+	case sentinel == mandate.ErrUnavailable:
+		return &RetryError{&remoteError{p.Message, p.RequestID, sentinel}, duration(p.RetryAfter)}
 	case p.RetryAfter > 0:
 		return &RetryError{sentinel, duration(p.RetryAfter)}
 	default:
-		return &remoteError{p.Message, sentinel}
+		return &remoteError{p.Message, "", sentinel}
 	}
 }
 
@@ -262,13 +300,20 @@ func ParseProblem(status int, body []byte) error {
 	return doc.Error.Err()
 }
 
-// A remoteError keeps a server's words and wraps the sentinel.
+// A remoteError keeps a server's words and wraps the sentinel. Where the
+// server's log says more, request is what it says it under.
 type remoteError struct {
 	message string
+	request string
 	err     error
 }
 
-func (e *remoteError) Error() string { return e.message }
+func (e *remoteError) Error() string {
+	if e.request == "" {
+		return e.message
+	}
+	return e.message + " (request " + e.request + ")"
+}
 func (e *remoteError) Unwrap() error { return e.err }
 
 // A RetryError says when to try again. It wraps Err, which decides the status.

@@ -1,6 +1,7 @@
 package web_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -160,6 +161,7 @@ func TestWithheld(t *testing.T) {
 	for _, err := range []error{
 		inner,
 		fmt.Errorf("%w: %w", mandate.ErrUnavailable, inner),
+		fmt.Errorf("%w: %w", context.DeadlineExceeded, inner),
 		fmt.Errorf("%w: %w", mandate.ErrUnauthenticated, inner),
 		fmt.Errorf("%w: %w", mandate.ErrRotated, inner),
 		&mandate.Fault{Domain: mandate.DomainTransient, Remedy: mandate.RemedyRetry, Cause: inner},
@@ -171,6 +173,35 @@ func TestWithheld(t *testing.T) {
 	}
 }
 
+// Whoever runs the server reads why something is unavailable, its log's
+// request id, and that once only.
+func TestForOperator(t *testing.T) {
+	inner := errors.New("dial tcp 10.1.2.3: connection refused")
+	for _, tt := range []struct {
+		err  error
+		want string
+	}{
+		{fmt.Errorf("read: %w: %w", mandate.ErrUnavailable, inner), "read: temporarily unavailable: dial tcp 10.1.2.3: connection refused"},
+		{fmt.Errorf("read: %w", context.DeadlineExceeded), "temporarily unavailable: read: context deadline exceeded"},
+	} {
+		res, body := serve(t, web.ForOperator(tt.err))
+		got := web.ParseProblem(res.StatusCode, body)
+		want := tt.want + " (request " + res.Header.Get("X-Request-Id") + ")"
+		if !errors.Is(got, mandate.ErrUnavailable) || got.Error() != want+"; try again in 2s" {
+			t.Errorf("got  %v\nwant %s", got, want)
+		}
+		if p := web.NewProblem(got); p.Message != want || p.RetryAfter != 2 {
+			t.Errorf("as JSON again: %+v, want the message %s", p, want)
+		}
+	}
+	if _, body := serve(t, web.ForOperator(inner)); strings.Contains(string(body), "10.1.2.3") {
+		t.Errorf("what is not in the table is for the log alone: %s", body)
+	}
+	if err := web.ForOperator(nil); err != nil {
+		t.Errorf("nothing became %v", err)
+	}
+}
+
 // What must come first: what could not be recorded is unavailable, and a
 // refusal is one although Entra or a bad field was its cause.
 func TestPrecedence(t *testing.T) {
@@ -179,6 +210,8 @@ func TestPrecedence(t *testing.T) {
 		code string
 	}{
 		{errors.Join(&mandate.DeniedError{}, mandate.ErrUnavailable), "unavailable"},
+		{fmt.Errorf("read: %w", context.DeadlineExceeded), "unavailable"},
+		{errors.Join(&mandate.DeniedError{}, context.DeadlineExceeded), "denied"},
 		{&mandate.Refusal{Reason: mandate.ReasonEntra, Fault: &mandate.Fault{}}, "refused"},
 		{&mandate.Refusal{Reason: mandate.ReasonToken, Err: mandate.Invalid("x", "y")}, "refused"},
 	} {
