@@ -256,6 +256,14 @@ func (a *App) vaultConfig(ctx context.Context, c *Config) (v vault.Config, err e
 	return v, err
 }
 
+// mayMakeKey refuses to make the key at path for replicas.
+func (c *Config) mayMakeKey(path string) error {
+	if c.Database.URL == "" {
+		return nil
+	}
+	return fmt.Errorf("the key file %s is missing: replicas share one key, so make it once (mandate key new %s) and give every replica a copy", path, path)
+}
+
 // openKey opens the key file. One that is missing is made only while there is
 // nothing that another key has sealed: a new key in place of a lost one would
 // hide the loss until the first token is asked for. Replicas never make one:
@@ -263,8 +271,8 @@ func (a *App) vaultConfig(ctx context.Context, c *Config) (v vault.Config, err e
 func (a *App) openKey(ctx context.Context, c *Config) (*vault.KeyFile, error) {
 	path := c.keyFile()
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		if c.Database.URL != "" {
-			return nil, fmt.Errorf("the key file %s is missing: replicas share one key, so make it once (mandate key new %s) and give every replica a copy", path, path)
+		if err := c.mayMakeKey(path); err != nil {
+			return nil, err
 		}
 		if err := a.noneSealed(ctx, path); err != nil {
 			return nil, err

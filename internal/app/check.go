@@ -75,13 +75,15 @@ func CheckFiles(c Config) []Finding {
 	if err != nil {
 		add("grants", err, "")
 	}
-	for _, p := range []struct{ subject, path string }{{"key file", c.keyFile()}, {"data", c.file(c.Data)}} {
-		if p.path == "" {
-			continue
+	if path := c.keyFile(); path != "" {
+		note, err := presence(path)
+		if note != "" {
+			err = c.mayMakeKey(path)
 		}
-		note, err := presence(p.path)
-		add(p.subject, err, "%s%s", p.path, note)
+		add("key file", err, "%s%s", path, note)
 	}
+	note, err = presence(c.file(c.Data))
+	add("data", err, "%s%s", c.file(c.Data), note)
 	return out
 }
 

@@ -45,6 +45,16 @@ func TestExample(t *testing.T) {
 	}
 }
 
+// What the example shows of a cloud of one's own can be used as it stands.
+func TestExampleCloud(t *testing.T) {
+	_, clouds, ok := strings.Cut(Example(), "\n# clouds:\n")
+	clouds, _, _ = strings.Cut(clouds, "\n\n")
+	text := strings.Replace(Example(), "cloud: global ", "cloud: emulator ", 1) + "\nclouds:\n" + strings.ReplaceAll("\n"+clouds, "\n#", "\n")
+	if c, err := load(t, text); !ok || err != nil || len(c.Clouds) != 1 || len(c.Clouds[0].Audiences) != 3 {
+		t.Errorf("%v\n%s", err, text)
+	}
+}
+
 // A path is no secret for being long, and what is left out has its default.
 func TestLoadConfigDefaults(t *testing.T) {
 	text := strings.Replace(Example(), "data: data", "data: /srv/mandate/a/directory/with/a/rather/long/name", 1)

@@ -188,3 +188,17 @@ func TestCheckFilesElsewhere(t *testing.T) {
 		t.Error("a key file is looked for, and there is none")
 	}
 }
+
+// Only a server that is alone makes its key: the check says so before the start
+// does.
+func TestCheckFilesOfReplicas(t *testing.T) {
+	for url, want := range map[string]bool{"": true, "postgres://m@db.example/m": false} {
+		c, _ := made(t, Example())
+		c.Database.URL = url
+		for _, f := range CheckFiles(*c) {
+			if f.Subject == "key file" && (f.OK != want || strings.Contains(f.Message, "mandate key new") == want) {
+				t.Errorf("database %q: %+v", url, f)
+			}
+		}
+	}
+}
