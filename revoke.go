@@ -20,6 +20,10 @@ type Revocation struct {
 
 // A Reach is what a revocation covers: the requests that fit all of its fields.
 // A zero field fits every request, so the zero Reach covers everything.
+//
+// Customer covers what is done in that tenant, and calls whose path names it:
+// Partner Center has customers in the partner's own tenant, and tells them apart
+// by the path alone.
 type Reach struct {
 	Partner  GrantKey `json:"partner,omitzero"`
 	Customer TenantID `json:"customer,omitzero"`
@@ -30,9 +34,16 @@ type Reach struct {
 // Covers reports whether a request is within the reach.
 func (r *Reach) Covers(q *Request) bool {
 	return (r.Partner == GrantKey{} || r.Partner == q.Partner.Key) &&
-		(r.Customer.IsZero() || r.Customer == q.Tenant) &&
+		(r.Customer.IsZero() || r.Customer == q.Tenant || q.names(r.Customer)) &&
 		(r.Caller == "" || r.Caller == q.Caller) &&
 		(r.Audience == "" || r.Audience == q.Audience)
+}
+
+// names reports whether the path of a call has a tenant's ID in it. Others read
+// an ID in capitals, in braces and without its hyphens, too.
+func (r *Request) names(t TenantID) bool {
+	plain := func(s string) string { return strings.ToLower(strings.ReplaceAll(s, "-", "")) }
+	return r.Use == UseCall && strings.Contains(plain(r.Path), plain(t.String()))
 }
 
 // String says in words what is covered.

@@ -77,3 +77,30 @@ func TestReachCovers(t *testing.T) {
 		}
 	}
 }
+
+// A call to Partner Center about a customer is made in the partner's tenant, and
+// is covered by what covers that customer, however the path writes the ID.
+func TestReachCoversCallsAboutACustomer(t *testing.T) {
+	reach := Reach{Customer: litware}
+	id := litware.String()
+	for path, want := range map[string]bool{
+		"/v1/customers/" + id:                                true,
+		"/v1/customers/" + id + "/users":                     true,
+		"/V1/Customers/" + strings.ToUpper(id):               true,
+		"/v1/customers/" + strings.ReplaceAll(id, "-", ""):   true,
+		"/v1/customers/%7B" + id + "%7D/users":               true,
+		"/v1.0/directory/customers('" + id + "')":            true,
+		"/v1/customers":                                      false,
+		"/v1/customers/" + adatum.String() + "/users":        false,
+		"/v1/customers/" + id[:len(id)-1] + "/subscriptions": false,
+	} {
+		q := ask(func(r *Request) { r.Use, r.Method, r.Path = UseCall, "GET", path })
+		if got := reach.Covers(&q); got != want {
+			t.Errorf("%s: covered: %t", path, got)
+		}
+	}
+	q := ask(func(r *Request) { r.Path = "/v1/customers/" + id })
+	if reach.Covers(&q) {
+		t.Error("a token has no path, and is covered by one")
+	}
+}

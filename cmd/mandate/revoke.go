@@ -23,6 +23,11 @@ it again. What is covered is what fits all that you name: --partner contoso
 --customer TENANT is that customer through that partner alone. --everything covers
 everything; you are asked to type the word, unless you say --yes.
 
+--customer covers tokens for that tenant, and calls that this server makes and whose
+path names it. Where a rule gives callers tokens of the partner's own tenant
+(@customers("all")), these reach every customer at Partner Center: to stop them, too,
+revoke --partner P --audience partnercenter.
+
 It is in force in every replica within a second, tokens in caches included, and the
 audit log has no token after it. Nothing is destroyed. Tokens that were handed out
 before stay good until they expire; how many those are, and until when, is told.

@@ -101,6 +101,12 @@ func TestConfusedDeputy(t *testing.T) {
 	if a, err := d.Operator.Call(t.Context(), c); err != nil || a.Status != 200 {
 		t.Errorf("the customer of the rule: %+v, %v", a, err)
 	}
+	// Who revokes a customer means these calls, too.
+	if _, err := d.Operator.Revoke(t.Context(), api.RevokeRequest{Customer: emulator.AdatumTenant, Reason: "INC-7"}); err != nil {
+		t.Fatal(err)
+	}
+	d.denied(t, "the customer of the rule, revoked", func() error { _, err := d.Operator.Call(t.Context(), c); return err })
+	d.lift(t)
 	// A token that carries more than the rule names is obtained, and kept back.
 	rule = ruleFor(`@scopes("User.Read")`, `resource in Partner::"contoso"`, fmt.Sprintf(`context.audience == Audience::"graph" && resource == Customer::"%s"`, emulator.AdatumTenant))
 	if _, err := d.apply(t, rule); err != nil {
@@ -108,6 +114,20 @@ func TestConfusedDeputy(t *testing.T) {
 	}
 	if _, err := d.Operator.Token(t.Context(), good); !errors.Is(err, mandate.ErrWiderThanRule) {
 		t.Errorf("a token wider than the rule: %v", err)
+	}
+}
+
+// lift lifts whatever is revoked.
+func (d *Demo) lift(t *testing.T) {
+	t.Helper()
+	all, err := d.Operator.Revocations(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range all {
+		if err := d.Operator.Lift(t.Context(), r.ID); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
