@@ -1,6 +1,7 @@
 package mandate
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -320,7 +321,7 @@ func (b *Broker) probeAgent(ctx context.Context, g *Grant, graph Secret) error {
 		return &Refusal{Reason: ReasonRoleUnknown, Fault: f, Err: err}
 	}
 	if !slices.Contains(groups, "AdminAgents") && !slices.Contains(groups, "SalesAgents") {
-		return &Refusal{Reason: ReasonRole, Detail: "groups: " + strings.Join(groups, ", ")}
+		return &Refusal{Reason: ReasonRole, Detail: "groups: " + cmp.Or(strings.Join(groups, ", "), "none")}
 	}
 	g.AgentGroups = groups
 	return nil

@@ -3,6 +3,7 @@ package mandate
 import (
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -141,6 +142,9 @@ func TestConsentRefused(t *testing.T) {
 			var r *Refusal
 			if !errors.As(err, &r) || r.Reason != tt.want || !errors.Is(err, ErrRefused) {
 				t.Errorf("got %v, want %s", err, tt.want)
+			}
+			if strings.HasSuffix(err.Error(), ": ") {
+				t.Errorf("%q ends before it says what is wrong", err)
 			}
 			if len(w.vault.grants) != len(before) {
 				t.Errorf("a refused consent stored %+v", w.vault.grants)

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/mandate-sam/mandate"
 	"github.com/mandate-sam/mandate/api"
@@ -144,7 +146,7 @@ func hint(err error) string {
 	var denied *mandate.DeniedError
 	switch {
 	case errors.As(err, &r) && refusals[r.Reason] != "":
-		return refusals[r.Reason]
+		return strings.Replace(refusals[r.Reason], "that API", cmp.Or(string(r.Audience), "that API"), 1)
 	case errors.As(err, &f):
 		return remedies[f.Remedy]
 	case errors.As(err, &denied) && denied.Decision.Approval != "":

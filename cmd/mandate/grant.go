@@ -185,10 +185,10 @@ func grantFacts(partner string, g *api.Grant, now time.Time) [][]cell {
 	if g.Failures > 0 {
 		rows = append(rows, plain("keep-alive", fmt.Sprintf("failed %d time(s), last on %s: %s", g.Failures, at(g.Attempted), g.LastFault)))
 	}
-	switch g.State {
-	case mandate.StateCandidate:
+	switch {
+	case g.State == mandate.StateCandidate && !g.Deadline.IsZero(): // without one it was only tried
 		rows = append(rows, []cell{{text: "waits for"}, {fmt.Sprintf("an operator, until %s: mandate grant approve %s %d, or discard", at(g.Deadline), partner, g.Generation), yellow}})
-	case mandate.StateFallback:
+	case g.State == mandate.StateFallback:
 		rows = append(rows, plain("stands in until", at(g.Deadline)))
 	}
 	for _, a := range g.Audiences {

@@ -74,7 +74,11 @@ func (w *smallWorld) Import(ctx context.Context, in mandate.Import) (mandate.Gra
 		return mandate.Grant{}, mandate.Receipt{}, &mandate.Refusal{Reason: mandate.ReasonWeaker, Detail: "it would replace the active one", Staged: 4}
 	}
 	r, err := w.act(ctx, in.Partner, in.By, "import from "+in.From)
-	return mandate.Grant{Generation: 5, State: mandate.StateActive, Origin: mandate.OriginImport, UserName: "ada@contoso.test", Until: in.Until}, r, err
+	state := mandate.StateActive
+	if in.DryRun {
+		state = mandate.StateCandidate
+	}
+	return mandate.Grant{Generation: 5, State: state, Origin: mandate.OriginImport, UserName: "ada@contoso.test", Until: in.Until}, r, err
 }
 
 func (w *smallWorld) Secret(_ context.Context, _ string, k *api.KeyVaultSource, name string) (mandate.Secret, error) {
@@ -112,6 +116,9 @@ func TestRefusalHints(t *testing.T) {
 		if hint(fmt.Errorf("x: %w", &mandate.Refusal{Reason: r})) == "" {
 			t.Errorf("%s: no hint", r)
 		}
+	}
+	if h := hint(&mandate.Refusal{Reason: mandate.ReasonAudience, Audience: "https://graph.test"}); !strings.Contains(h, "for https://graph.test") {
+		t.Errorf("which API is refused: %q", h)
 	}
 	f := &mandate.Fault{Remedy: mandate.RemedyRenew}
 	if h := hint(errors.Join(&mandate.Refusal{Reason: mandate.ReasonEntra, Fault: f})); !strings.Contains(h, "invite") {

@@ -124,7 +124,11 @@ func (c *cli) importGrants(ctx context.Context, run *importRun, args []string) (
 		return c.printJSON(out)
 	}
 	c.note("%s", imported(out))
-	return table(c.out, []string{fmt.Sprintf("%s, generation %d", out.Partner, out.Grant.Generation), ""}, grantFacts(out.Partner, out.Grant, time.Now()))
+	head := fmt.Sprintf("%s, generation %d", out.Partner, out.Grant.Generation)
+	if out.DryRun {
+		head = out.Partner + ", not stored"
+	}
+	return table(c.out, []string{head, ""}, grantFacts(out.Partner, out.Grant, time.Now()))
 }
 
 // imported says in a sentence what became of an import.
