@@ -3,6 +3,7 @@ package audit
 import (
 	"bufio"
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -20,6 +21,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/mandate-sam/mandate"
 	"github.com/mandate-sam/mandate/internal/database"
@@ -459,12 +462,22 @@ func TestAuditRoom(t *testing.T) {
 }
 
 // Only the last segment may end in the middle of a batch, none may be missing,
-// and no file of the log may be read by others.
+// and no file of the log may be read by others: also where the state spares
+// reading the segments before.
 func TestAuditSegments(t *testing.T) {
 	for what, harm := range map[string]func(names []string) error{
-		"a zero":      func(names []string) error { return os.WriteFile(names[0], []byte("{\x00}\n"), 0o600) },
-		"half a line": func(names []string) error { return os.Truncate(names[0], 100) },
-		"one is gone": func(names []string) error { return os.Remove(names[1]) },
+		"a zero":       func(names []string) error { return os.WriteFile(names[0], []byte("{\x00}\n"), 0o600) },
+		"half a line":  func(names []string) error { return os.Truncate(names[0], 100) },
+		"a line less":  func(names []string) error { return cutLine(names[1]) },
+		"a line more":  func(names []string) error { return appendLine(names[0], []byte("{}")) },
+		"one is gone":  func(names []string) error { return os.Remove(names[1]) },
+		"the first is": func(names []string) error { return os.Remove(names[0]) },
+		"all but the last are": func(names []string) error {
+			for _, name := range names[:len(names)-1] {
+				os.Remove(name)
+			}
+			return nil
+		},
 		"one too many": func(names []string) error {
 			return os.WriteFile(filepath.Join(filepath.Dir(names[0]), fmt.Sprintf("%020d", 99)+segmentSuffix), nil, 0o600)
 		},
@@ -472,22 +485,167 @@ func TestAuditSegments(t *testing.T) {
 		"not a file":   func(names []string) error { return errors.Join(os.Remove(names[0]), os.Mkdir(names[0], 0o700)) },
 		"another name": func(names []string) error { return os.Rename(names[0], filepath.Dir(names[0])+"/first"+segmentSuffix) },
 	} {
-		cfg := testConfig(t)
-		l := openLog(t, cfg)
-		l.store.(*fileStore).rotate = 2000
-		fill(t, l, 12)
-		l.Close()
-		names := must(filepath.Glob(filepath.Join(cfg.Dir, "*"+segmentSuffix)))
-		if len(names) < 3 {
-			t.Fatal(names)
+		for _, state := range []bool{true, false} {
+			cfg, names := segmented(t)
+			if !state {
+				os.Remove(filepath.Join(cfg.Dir, "state")) // all of it is read
+			}
+			if err := harm(names); err != nil {
+				t.Fatal(err)
+			}
+			if l, err := Open(t.Context(), cfg); err == nil {
+				l.Close()
+				t.Errorf("%s, with the state %v: the log was opened", what, state)
+			}
 		}
-		if err := errors.Join(os.Remove(filepath.Join(cfg.Dir, "state")), harm(names)); err != nil { // all of it is read
+	}
+}
+
+// segmented returns a log of several segments with 312 records, of which the
+// first have a tile; it was closed.
+func segmented(t *testing.T) (Config, []string) {
+	t.Helper()
+	cfg := testConfig(t)
+	l := openLog(t, cfg)
+	l.store.(*fileStore).rotate = 2000
+	var group sync.WaitGroup
+	for range 300 {
+		group.Go(func() { record(t, l, testRecord(0, "one of many")) })
+	}
+	group.Wait()
+	fill(t, l, 12)
+	must(l.Checkpoint(t.Context()))
+	l.Close()
+	names := must(segmentFiles(cfg.Dir))
+	if len(names) < 3 {
+		t.Fatal(names)
+	}
+	return cfg, names
+}
+
+// cutLine takes the last line out of a file.
+func cutLine(path string) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	return os.Truncate(path, int64(bytes.LastIndexByte(data[:len(data)-1], '\n')+1))
+}
+
+// Files that can be made again are, when they are gone or do not fit the
+// segments, and no checkpoint is signed with what was in them.
+func TestAuditMadeAnew(t *testing.T) {
+	for _, name := range []string{"state", "leaves", "tiles"} {
+		for what, harm := range map[string]func(path string) error{
+			"gone":  os.Remove,
+			"empty": func(path string) error { return os.WriteFile(path, nil, 0o600) },
+			"other": func(path string) error {
+				data := must(os.ReadFile(path))
+				data[min(len(data)-1, 290*leafRow)] ^= 1
+				return os.WriteFile(path, data, 0o600)
+			},
+		} {
+			cfg, _ := segmented(t)
+			if err := harm(filepath.Join(cfg.Dir, name)); err != nil {
+				t.Fatal(err)
+			}
+			l := openLog(t, cfg)
+			fill(t, l, 1)
+			if _, err := l.Checkpoint(t.Context()); err != nil {
+				t.Errorf("%s, %s: %v", name, what, err)
+			}
+			holds(t, cfg, l, 313)
+		}
+	}
+	cfg, _ := segmented(t)
+	state := filepath.Join(cfg.Dir, "state")
+	var v saved
+	if err := json.Unmarshal(must(os.ReadFile(state)), &v); err != nil {
+		t.Fatal(err)
+	}
+	v.Front[0] ^= 1
+	if err := os.WriteFile(state, must(json.Marshal(v)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l := openLog(t, cfg)
+	fill(t, l, 1)
+	if _, err := l.Checkpoint(t.Context()); err != nil {
+		t.Error(err)
+	}
+	holds(t, cfg, l, 313)
+}
+
+// What the file of leaves says wrongly of a record under a tile is not known at
+// the start; whoever reads that record is told what to do, and it helps.
+func TestAuditMisplaced(t *testing.T) {
+	for what, move := range map[string]func(offset uint64) uint64{
+		"negative":           func(uint64) uint64 { return 1 << 63 },
+		"behind the segment": func(uint64) uint64 { return 1 << 40 },
+		"in another line":    func(uint64) uint64 { return 1 },
+		"too early":          func(offset uint64) uint64 { return offset - 5 },
+		"too late":           func(offset uint64) uint64 { return offset + 5 },
+	} {
+		cfg, _ := segmented(t)
+		leaves := filepath.Join(cfg.Dir, "leaves")
+		data := must(os.ReadFile(leaves))
+		offset := data[7*leafRow+tlog.HashSize : 8*leafRow]
+		binary.BigEndian.PutUint64(offset, move(binary.BigEndian.Uint64(offset)))
+		if err := os.WriteFile(leaves, data, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if l, err := Open(t.Context(), cfg); err == nil {
-			l.Close()
-			t.Errorf("%s: the log was opened", what)
+		l := openLog(t, cfg)
+		for _, index := range []int64{6, 7} { // up to there, and from there
+			if what == "too late" && index == 7 {
+				continue // it is the end of a line, and no record
+			}
+			if _, err := l.store.read(t.Context(), index, 1); err == nil || !strings.Contains(err.Error(), leaves) {
+				t.Errorf("%s: record %d: got %v, want what to do", what, index, err)
+			}
 		}
+		l.Close()
+		if err := errors.Join(os.Remove(leaves), os.Remove(filepath.Join(cfg.Dir, "state"))); err != nil {
+			t.Fatal(err)
+		}
+		holds(t, cfg, openLog(t, cfg), 312)
+	}
+}
+
+// A segment that could not be begun is not there at the next start, when the
+// one before has gone on.
+func TestAuditSegmentNotBegun(t *testing.T) {
+	cfg := testConfig(t)
+	l := openLog(t, cfg)
+	s := l.store.(*fileStore)
+	s.rotate, s.syncDir = 1000, func(string) error { return syscall.EMFILE }
+	fill(t, l, 4)
+	if names := must(segmentFiles(cfg.Dir)); len(names) != 1 {
+		t.Errorf("there are %v", names)
+	}
+	s.syncDir = syncDir
+	fill(t, l, 4)
+	if names := must(segmentFiles(cfg.Dir)); len(names) < 3 {
+		t.Errorf("there are %v", names)
+	}
+	l.Close()
+	holds(t, cfg, openLog(t, cfg), 8)
+}
+
+// A directory is a name and not a pattern.
+func TestAuditDirectoryName(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.Dir = filepath.Join(t.TempDir(), "[a]*?")
+	l := openLog(t, cfg)
+	fill(t, l, 2)
+	l.Close()
+	holds(t, cfg, openLog(t, cfg), 2)
+	n := 0
+	for _, err := range Offline(cfg.Dir) {
+		if n++; err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n != 2 {
+		t.Errorf("%d records offline, want 2", n)
 	}
 }
 
@@ -539,9 +697,15 @@ func TestAuditHole(t *testing.T) {
 	if err := os.WriteFile(path, append(whole, make([]byte, 5000)...), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	n := 0
+	for _, err := range Offline(cfg.Dir) {
+		if n++; err != nil {
+			t.Error(err)
+		}
+	}
 	l = openLog(t, cfg)
-	if l.Count() != 2 {
-		t.Fatalf("%d records, want 2", l.Count())
+	if l.Count() != 2 || n != 2 {
+		t.Fatalf("%d records, and %d of a log that is not open; want 2", l.Count(), n)
 	}
 	fill(t, l, 3)
 	holds(t, cfg, l, 5)

@@ -74,12 +74,14 @@ func (s *fileStore) trim(g *segment) error {
 
 // A fileStore is a log in a directory, for one server. The segments are the
 // truth: entries, one a line. The files of leaves and of tiles are made of
-// them again if they are missing or damaged, and so is the state, which only
-// spares reading every segment at the start.
+// them again if they are missing, and so is the state, which only spares
+// reading every segment at the start, and is not used if it does not fit the
+// others.
 type fileStore struct {
 	dir      string
 	epochNow func() (int64, error)
 	openFile func(path string, flag int) (file, error)
+	syncDir  func(path string) error
 	rotate   int64 // segmentSize
 
 	leafFile, tileFile file
@@ -103,7 +105,7 @@ func openFiles(dir string, epochNow func() (int64, error), openFile func(string,
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	s := &fileStore{dir: dir, epochNow: epochNow, openFile: openFile, rotate: segmentSize, chains: make(map[string]link)}
+	s := &fileStore{dir: dir, epochNow: epochNow, openFile: openFile, syncDir: syncDir, rotate: segmentSize, chains: make(map[string]link)}
 	if s.openFile == nil {
 		s.openFile = openPrivate
 	}
@@ -219,15 +221,16 @@ func (s *fileStore) turn() error {
 	return replaceFile(filepath.Join(s.dir, "state"), data)
 }
 
-// begin makes a segment and sees to it that its name survives a crash.
+// begin makes a segment and sees to it that its name survives a crash. One that
+// it cannot use must not be found at the next start, when the one before has
+// gone on.
 func (s *fileStore) begin(first int64) error {
 	f, err := s.openFile(s.path(first), writeThrough)
 	if err != nil {
 		return err
 	}
-	if err := syncDir(s.dir); err != nil {
-		f.Close()
-		return err
+	if err := s.syncDir(s.dir); err != nil {
+		return errors.Join(err, f.Close(), os.Remove(s.path(first)))
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

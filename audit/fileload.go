@@ -3,6 +3,7 @@ package audit
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -62,11 +63,10 @@ func (s *fileStore) path(first int64) string {
 }
 
 func (s *fileStore) openSegments() error {
-	names, err := filepath.Glob(filepath.Join(s.dir, "*"+segmentSuffix))
+	names, err := segmentFiles(s.dir)
 	if err != nil {
 		return err
 	}
-	slices.Sort(names)
 	for _, name := range names {
 		first, err := strconv.ParseInt(strings.TrimSuffix(filepath.Base(name), segmentSuffix), 10, 64)
 		if err != nil {
@@ -85,8 +85,21 @@ func (s *fileStore) openSegments() error {
 	return nil
 }
 
+// segmentFiles returns the segments in a directory, in their order.
+func segmentFiles(dir string) (names []string, err error) {
+	found, err := os.ReadDir(dir) // sorted; a pattern would mean something else where the directory's name has one in it
+	for _, f := range found {
+		if strings.HasSuffix(f.Name(), segmentSuffix) {
+			names = append(names, filepath.Join(dir, f.Name()))
+		}
+	}
+	return names, err
+}
+
 // restore takes over the saved state, and returns the segment to go on with:
-// the first one if the state cannot be used.
+// the first one if the state cannot be used, or if what it spares to read does
+// not fit it. Then everything is read, which says what is wrong with which
+// segment, and makes the other files anew.
 func (s *fileStore) restore() int {
 	data, err := os.ReadFile(filepath.Join(s.dir, "state"))
 	var v saved
@@ -95,7 +108,10 @@ func (s *fileStore) restore() int {
 	}
 	front, err := parseFrontier(v.Size, v.Front)
 	at := slices.IndexFunc(s.segs, func(g segment) bool { return g.first == v.Size })
-	if err != nil || at < 0 || !s.has(v.Size) {
+	if err != nil || at <= 0 || !s.has(v.Size) || !s.joined(at) {
+		return 0
+	}
+	if root, err := tlog.TreeHash(v.Size, reader{context.Background(), s}); err != nil || root != front.root() {
 		return 0
 	}
 	for chain, k := range v.Chains {
@@ -118,6 +134,35 @@ func (s *fileStore) has(size int64) bool {
 		return n == 0 || err == nil
 	}
 	return ends(s.leafFile, size*leafRow) && ends(s.tileFile, size/tileWidth*tlog.HashSize)
+}
+
+// joined reports whether the log begins with the first segment, and each one
+// before the n-th ends with the record before that with which the next begins,
+// as far as its last line says.
+func (s *fileStore) joined(n int) bool {
+	for i, g := range s.segs[:n] {
+		if !s.endsWith(g, s.segs[i+1].first-1) {
+			return false
+		}
+	}
+	return s.segs[0].first == 0
+}
+
+// endsWith reports whether what is at the end of a segment, where the file of
+// leaves says, is that record.
+func (s *fileStore) endsWith(g segment, index int64) bool {
+	row, err := s.rows(index, 1)
+	if err != nil {
+		return false
+	}
+	at := rowOffset(row, 0)
+	b, err := io.ReadAll(io.NewSectionReader(g.file, at, g.size-at))
+	end := len(b) - 1
+	if err != nil || end < 0 || b[end] != '\n' {
+		return false
+	}
+	v := lineOf(index, b[:end])
+	return v.leaf == tlog.Hash(row[:tlog.HashSize])
 }
 
 // replay reads a segment, and writes its leaves and tiles. The last one may end

@@ -9,8 +9,6 @@ import (
 	"io"
 	"iter"
 	"os"
-	"path/filepath"
-	"slices"
 
 	"github.com/mandate-sam/mandate"
 )
@@ -24,10 +22,9 @@ func Offline(path string) iter.Seq2[mandate.Record, error] {
 		names := []string{path}
 		st, err := os.Stat(path)
 		if err == nil && st.IsDir() {
-			if names, err = filepath.Glob(filepath.Join(path, "*"+segmentSuffix)); err == nil && len(names) == 0 {
+			if names, err = segmentFiles(path); err == nil && len(names) == 0 {
 				err = fmt.Errorf("%s has no segment of an audit log", path)
 			}
-			slices.Sort(names)
 		}
 		if err != nil {
 			yield(mandate.Record{}, err)
@@ -55,8 +52,8 @@ func offlineFile(name string, yield func(mandate.Record, error) bool) bool {
 	in := bufio.NewReaderSize(f, maxLine)
 	for n := 1; ; n++ {
 		b, err := in.ReadSlice('\n')
-		if errors.Is(err, io.EOF) {
-			return true // what has no end was never acknowledged
+		if errors.Is(err, io.EOF) || bytes.IndexByte(b, 0) >= 0 {
+			return true // what has no end, or a hole, was never acknowledged
 		}
 		if err != nil {
 			return fail(fmt.Errorf("audit log %s, line %d: %w", name, n, err))

@@ -1,7 +1,6 @@
 package audit
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -158,8 +157,8 @@ func (l *Log) compare(ctx context.Context, size int64) error {
 		}
 	}
 	for i, signed := range [][]byte{kept, memory} {
-		if len(bytes.TrimSpace(signed)) == 0 {
-			continue
+		if signed == nil {
+			continue // there is no such file, or row
 		}
 		c, err := ParseCheckpoint(signed, l.cfg.Public)
 		if err != nil {

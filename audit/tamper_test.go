@@ -281,6 +281,7 @@ func TestTamperCheckpoint(t *testing.T) {
 			"of another key":     {must(stranger.Checkpoint(t.Context())), "the last checkpoint"},
 			"with another size":  {bytes.Replace(newest, []byte("\n15\n"), []byte("\n14\n"), 1), "the last checkpoint"},
 			"cut off":            {newest[:len(newest)/2], "the last checkpoint"},
+			"empty":              {[]byte{}, "the last checkpoint"},
 			"older, and no harm": {older, ""},
 		} {
 			exchange(t, cfg, newest, tt.note)
