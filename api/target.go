@@ -14,8 +14,8 @@ const (
 	maxQuery = 8 << 10
 )
 
-// A target is what is called at an audience's host, in canonical form: policy,
-// the record and the API see the same bytes.
+// A target is what is called at an audience's host, in canonical form: the
+// record and the API see the same bytes, and policy sees them in lower case.
 type target struct {
 	path  string // begins with "/"; percent-encoded
 	query string // without "?"; percent-encoded

@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"strings"
+
 	"github.com/cedar-policy/cedar-go/types"
 	"github.com/cedar-policy/cedar-go/x/exp/ast"
 
@@ -146,6 +148,53 @@ func (c *checker) literal(uid types.EntityUID) error {
 		}
 	case typeAudience:
 		return c.audience(uid)
+	}
+	return nil
+}
+
+// paths reports text that a rule holds against a call's path, and that no path
+// can be.
+func (r *rule) paths() error {
+	if r.wants&hasPath == 0 {
+		return nil
+	}
+	var wrong string
+	note := func(text string) {
+		if wrong == "" && text != strings.ToLower(text) {
+			wrong = text
+		}
+	}
+	inspect(r.ast, func(n ast.IsNode) bool {
+		switch n := n.(type) {
+		case ast.NodeTypeLike:
+			if mentioned(n.Arg)["path"] {
+				note(string(n.Value.MarshalCedar()))
+			}
+		case ast.NodeValue:
+			for _, s := range textsOf(n.Value) {
+				if strings.HasPrefix(s, "/") {
+					note(s)
+				}
+			}
+		}
+		return true
+	})
+	if wrong != "" {
+		return mandate.Invalid("path", "%.120s is never one: rules see paths in lower case, because Microsoft's APIs take them in any", wrong)
+	}
+	return nil
+}
+
+func textsOf(v types.Value) []string {
+	switch v := v.(type) {
+	case types.String:
+		return []string{string(v)}
+	case types.Set:
+		var out []string
+		for e := range v.All() {
+			out = append(out, textsOf(e)...)
+		}
+		return out
 	}
 	return nil
 }

@@ -207,6 +207,9 @@ func (c *checker) rule(r *rule) error {
 	if err := c.scope(r); err != nil {
 		return err
 	}
+	if err := r.paths(); err != nil {
+		return err
+	}
 	if r.permit {
 		return r.mentions()
 	}

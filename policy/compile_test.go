@@ -21,6 +21,29 @@ permit (principal == Caller::"b", action, resource in Partner::"c")
 when { context.audience == Audience::"graph" && context.purpose == Purpose::"p" };
 `
 
+// A rule about a path that no path can be never holds, and one that forbids
+// would be relied on.
+func TestPolicyRefusesPathsInCapitals(t *testing.T) {
+	for condition, bad := range map[string]bool{
+		`context.path like "/v1.0/me/authenticationmethods*"`:                 false,
+		`context.path == "/v1.0/me"`:                                          false,
+		`context.path like "/v1.0/me/authenticationMethods*"`:                 true,
+		`context.path like "*/authenticationMethods"`:                         true,
+		`context.path == "/v1.0/Me"`:                                          true,
+		`"/v1.0/Me" != context.path`:                                          true,
+		`["/v1.0/me", "/v1.0/Me"].contains(context.path)`:                     true,
+		`context.method == "GET" && context.path like "/v1.0/me*"`:            false,
+		`context.ticket like "INC*" && context.path == "/v1.0/me"`:            false,
+		`(if context.ticket == "" then context.path else "/x") like "/v1/Me"`: true,
+	} {
+		text := `@id("no") forbid (principal, action == Action::"call", resource) when { ` + condition + ` };`
+		_, err := Compile(Source{{"p.cedar", text}}, clouds())
+		if bad != (err != nil) || bad && !strings.Contains(err.Error(), "rules see paths in lower case") {
+			t.Errorf("%s: %v", condition, err)
+		}
+	}
+}
+
 func TestPolicyRefuses(t *testing.T) {
 	const someCustomer = `resource == Customer::"` + adatum + `"`
 	for _, tt := range []struct{ old, new, want string }{
@@ -58,6 +81,7 @@ func TestPolicyRefuses(t *testing.T) {
 		{`context.audience == Audience::"graph" && `, ``, "must say for which audience"},
 		{` && context.purpose == Purpose::"p"`, ``, "must say for which purpose"},
 		{`when { context.audience == Audience::"graph" && context.purpose == Purpose::"p" }`, ``, "must say for which audience"},
+		{`Purpose::"p" }`, `Purpose::"p" && context.ticket == "/INC" && context.ticket like "INC*" }`, ""},
 		{`Audience::"graph"`, `Audience::"grph"`, "not an audience of any configured cloud"},
 		{`Audience::"graph"`, `Audience::"https://graph.microsoft.com"`, `is written Audience::"graph"`},
 		{`Audience::"graph"`, `"graph"`, "p.cedar:2: "},

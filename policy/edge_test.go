@@ -19,10 +19,10 @@ func TestPolicyEdges(t *testing.T) {
 		{"a purpose that is no name", `== Purpose::"p"`, `!= Purpose::"x"`, func(h *Hypothetical) { h.Purpose = "p\u200b" }, false},
 		{"another purpose than one", `== Purpose::"p"`, `!= Purpose::"x"`, func(*Hypothetical) {}, true},
 		{"a call below the partner as its own customer", `"graph"`, `"partnercenter"`, func(h *Hypothetical) {
-			h.Customer, h.Audience, h.Method, h.Path = "", "partnercenter", "GET", customers+OwnTenant+"/x"
+			h.Customer, h.Audience, h.Method, h.Path = "", "partnercenter", "GET", "/v1/customers/"+OwnTenant+"/x"
 		}, false},
 		{"a call below a customer", `"graph"`, `"partnercenter"`, func(h *Hypothetical) {
-			h.Customer, h.Audience, h.Method, h.Path = "", "partnercenter", "GET", customers+adatum+"/x"
+			h.Customer, h.Audience, h.Method, h.Path = "", "partnercenter", "GET", "/v1/customers/"+adatum+"/x"
 		}, true},
 	} {
 		s, err := Compile(Source{{"p.cedar", strings.Replace(good, tt.old, tt.new, 1)}}, clouds())

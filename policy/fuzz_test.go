@@ -2,7 +2,9 @@ package policy
 
 import (
 	"net/netip"
+	"net/url"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -88,17 +90,27 @@ func FuzzPolicyDecide(f *testing.F) {
 	})
 }
 
+var (
+	belowCustomer = regexp.MustCompile(`^[^/]*/[^/]*/customers/([^/]*)`)
+	notHex        = regexp.MustCompile(`[^0-9a-fA-F]`)
+	guid          = regexp.MustCompile(`^(.{8})(.{4})(.{4})(.{4})(.{12})$`)
+)
+
 // inOtherWords is the policy of the decision table, written in Go.
 func inOtherWords(r *mandate.Request, api string, now time.Time) bool {
 	const frozen = "44444444-4444-4444-4444-444444444444"
 	now = now.UTC()
+	path := strings.ToLower(r.Path)
 	customer := ""
 	if !r.OwnTenant() {
 		customer = r.Tenant.String()
-	} else if rest, ok := strings.CutPrefix(r.Path, "/v1/customers/"); ok && r.Use == mandate.UseCall && api == "partnercenter" {
-		id, _, _ := strings.Cut(rest, "/")
-		if t, err := mandate.ParseTenantID(id); err == nil && t != r.Tenant {
-			customer = t.String()
+	} else if m := belowCustomer.FindStringSubmatch(path); m != nil && r.Use == mandate.UseCall && api == "partnercenter" {
+		id, err := url.PathUnescape(m[1])
+		switch digits := notHex.ReplaceAllString(id, ""); {
+		case err != nil || len(digits) > 32:
+			return false
+		case len(digits) == 32 && digits != strings.ReplaceAll(r.Tenant.String(), "-", ""):
+			customer = guid.ReplaceAllString(digits, "$1-$2-$3-$4-$5")
 		}
 	}
 	token, p := r.Use == mandate.UseToken, r.Partner.Name
@@ -128,7 +140,7 @@ func inOtherWords(r *mandate.Request, api string, now time.Time) bool {
 			return within("User.Read", "Directory.Read.All") && now.Before(at(2030, 7, 1, 0))
 		}
 		return r.Caller == "desk" && !token && p == "contoso" && customer == adatum && api == "partnercenter" && r.Purpose == "support" &&
-			r.Method == "GET" && strings.HasPrefix(r.Path, "/v1/customers/"+adatum+"/") && now.Before(at(2030, 12, 31, 12))
+			r.Method == "GET" && strings.HasPrefix(path, "/v1/customers/"+adatum+"/") && now.Before(at(2030, 12, 31, 12))
 	case "auditor":
 		return token && p == "contoso" && customer != "" && api == "graph" && r.Purpose == "audit" && strings.TrimSpace(r.Ticket) != "" &&
 			ip.IsValid() && office.Contains(ip.WithZone("")) && day != time.Saturday && day != time.Sunday && now.Before(end)

@@ -1,8 +1,10 @@
 package policy
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
+	"net/url"
 	"strings"
 	"time"
 
@@ -81,7 +83,11 @@ func (s *Set) world(req *mandate.Request, now time.Time, wanted attribute) (*wor
 	w.Action = types.NewEntityUID(typeAction, types.String(req.Use))
 	partner := types.NewEntityUID(typePartner, types.String(req.Partner.Name))
 	w.Resource = partner
-	if t, ok := customerOf(req, audience); ok {
+	t, ok, err := customerOf(req, audience)
+	if err != nil {
+		return nil, err
+	}
+	if ok {
 		w.Resource = types.NewEntityUID(typeCustomer, types.String(t.String()))
 		w.customer = types.Entity{UID: w.Resource, Parents: types.NewEntityUIDSet(partner)}
 	}
@@ -109,7 +115,7 @@ func contextOf(req *mandate.Request, cloud types.String, audience types.EntityUI
 	}
 	if req.Use == mandate.UseCall {
 		add("method", hasMethod, func() types.Value { return types.String(req.Method) })
-		add("path", hasPath, func() types.Value { return types.String(req.Path) })
+		add("path", hasPath, func() types.Value { return types.String(pathOf(req)) })
 	}
 	return m
 }
@@ -129,24 +135,48 @@ func stringSet(list []string) types.Set {
 	return types.NewSet(values...)
 }
 
-// customers is where Partner Center has customers, one by one.
-const customers = "/v1/customers/"
-
 // customerOf returns the customer that a request reaches, if it is one only: by
 // a token of the customer's tenant, or by a call that this server makes to
 // Partner Center below one customer, where the caller never has the token.
-func customerOf(req *mandate.Request, audience types.EntityUID) (mandate.TenantID, bool) {
+func customerOf(req *mandate.Request, audience types.EntityUID) (t mandate.TenantID, ok bool, err error) {
 	if !req.OwnTenant() {
-		return req.Tenant, true
+		return req.Tenant, true, nil
 	}
 	if req.Use != mandate.UseCall || audience.ID != mandate.PartnerCenter {
-		return mandate.TenantID{}, false
+		return t, false, nil
 	}
-	rest, ok := strings.CutPrefix(req.Path, customers)
-	id, _, _ := strings.Cut(rest, "/")
-	t, err := mandate.ParseTenantID(id)
-	if !ok || err != nil || t == req.Tenant {
-		return mandate.TenantID{}, false
+	segments := strings.SplitN(pathOf(req), "/", 5) // /v1/customers/ID/…
+	if len(segments) < 4 || segments[2] != "customers" {
+		return t, false, nil
 	}
-	return t, true
+	t, err = customerIn(segments[3])
+	return t, err == nil && !t.IsZero() && t != req.Tenant, err
 }
+
+// customerIn reads the customer's ID in a segment of a path; zero if it is none.
+// Others may read one in braces, without hyphens or with a space behind it, so
+// whatever could be an ID is one, or is not to be decided about.
+func customerIn(segment string) (mandate.TenantID, error) {
+	plain, err := url.PathUnescape(segment)
+	if err != nil {
+		return mandate.TenantID{}, errors.New("the path is malformed")
+	}
+	digits := strings.Map(func(r rune) rune {
+		if r >= '0' && r <= '9' || r >= 'a' && r <= 'f' || r >= 'A' && r <= 'F' {
+			return r
+		}
+		return -1
+	}, plain)
+	switch {
+	case len(digits) < 32:
+		return mandate.TenantID{}, nil
+	case len(digits) > 32:
+		return mandate.TenantID{}, fmt.Errorf("%.60q in the path is not the ID of a customer", segment)
+	}
+	return mandate.ParseTenantID(strings.Join([]string{digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]}, "-"))
+}
+
+// pathOf is a call's path as rules see it: in lower case, because Microsoft's
+// APIs take one path in any, and what a rule forbids must not be had by writing
+// it in capitals.
+func pathOf(req *mandate.Request) string { return strings.ToLower(req.Path) }
