@@ -50,8 +50,6 @@ oldest first. What has ended is in the audit log.`,
 	}
 }
 
-func minute(t time.Time) string { return t.Local().Format("2006-01-02 15:04") }
-
 func approvalState(a *mandate.Approval) cell {
 	return cell{string(a.State), map[mandate.ApprovalState]paint{mandate.ApprovalWanted: yellow, mandate.ApprovalGiven: green, mandate.ApprovalRefused: red}[a.State]}
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -95,7 +94,7 @@ func (c *cli) printRecord(line json.RawMessage) error {
 		return fmt.Errorf("read record: %w", err)
 	}
 	kind := cell{fmt.Sprintf("%-9s", r.Kind), kindPaint(r.Kind)}
-	_, err := fmt.Fprintf(c.out, "%6d  %s  %s  %s\n", r.Index, r.Time.Local().Format(time.DateTime), kind.painted(colored(c.out)), clean(sentence(&r.Record)))
+	_, err := fmt.Fprintf(c.out, "%6d  %s  %s  %s\n", r.Index, moment(r.Time), kind.painted(colored(c.out)), clean(sentence(&r.Record)))
 	return err
 }
 

@@ -324,7 +324,7 @@ func (c *cli) printState(s api.AuditState) error {
 }
 
 func witnessState(w *audit.WitnessStatus) cell {
-	switch since := w.Since.Local().Format(time.DateTime); {
+	switch since := moment(w.Since); {
 	case w.Changed:
 		return cell{"has seen another log, noticed at " + since + ": " + w.Error, red}
 	case w.Error != "":

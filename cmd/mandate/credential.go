@@ -64,7 +64,7 @@ func (c *cli) printCredential(st *api.CredentialStatus) error {
 		if done == "" {
 			done = "nothing"
 		}
-		c.note("  rotation %s, begun %s; done: %s", r.ID, r.Begun.Local().Format(time.DateTime), done)
+		c.note("  rotation %s, begun %s; done: %s", r.ID, moment(r.Begun), done)
 	}
 	if st.Unasked != "" {
 		c.note("  what Entra has is not known: %s", st.Unasked)

@@ -86,7 +86,7 @@ func (c *cli) locks(do func(*api.Client) (api.LockStatus, error)) error {
 	case st.Unknown != "":
 		c.note("How many tokens that were handed out before are still alive is not known: %s", st.Unknown)
 	case st.Alive != nil && *st.Alive > 0:
-		c.note("%d token(s) that were handed out before stay good, the last until %s.", *st.Alive, st.Until.Local().Format(time.DateTime))
+		c.note("%d token(s) that were handed out before stay good, the last until %s.", *st.Alive, moment(st.Until))
 	case st.Alive != nil:
 		c.note("No token that was handed out before is alive.")
 	}
@@ -122,7 +122,7 @@ Into a directory that has the key file in it, nothing is written.`,
 			if c.json {
 				return c.printJSON(map[string]any{"file": path, "backup": h})
 			}
-			c.note("Everything as of epoch %d, %s. Check now and then that it restores.", h.Epoch, h.Created.Local().Format(time.DateTime))
+			c.note("Everything as of epoch %d, %s. Check now and then that it restores.", h.Epoch, moment(h.Created))
 			_, err = fmt.Fprintln(c.out, path)
 			return err
 		},
@@ -233,7 +233,7 @@ func (c *cli) printRestoration(r app.Restoration) error {
 		return c.printJSON(r)
 	}
 	c.note("Restored %d partner(s) and %d caller(s) as of %s, under epoch %d. %d audit record(s) were read.",
-		r.Partners, r.Callers, r.Backup.Created.Local().Format(time.DateTime), r.Epoch, r.Records)
+		r.Partners, r.Callers, moment(r.Backup.Created), r.Epoch, r.Records)
 	var rows [][]cell
 	for _, g := range r.Grants {
 		state := cell{"suspended", yellow}

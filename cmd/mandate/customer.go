@@ -79,7 +79,7 @@ func (c *cli) noteList(l *api.CustomerList) {
 	if l.AsOf.IsZero() {
 		c.note("There is no list of %s's customers yet: every customer is denied.", l.Partner)
 	} else {
-		c.note("%s customer(s) as of %s, %s ago.", strconv.Itoa(l.Count), l.AsOf.Local().Format("2006-01-02 15:04 MST"), time.Duration(l.Age)*time.Second)
+		c.note("%s customer(s) as of %s, %s ago.", strconv.Itoa(l.Count), minute(l.AsOf), time.Duration(l.Age)*time.Second)
 	}
 	if l.Fault != "" {
 		c.note("Refreshing the list has failed %d time(s): %s", l.Failures, l.Fault)

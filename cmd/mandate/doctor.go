@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -104,10 +103,10 @@ func witnessRemarks(s *api.AuditState) (out []app.Remark) {
 		switch {
 		case w.Changed:
 			r.Grade = app.Bad
-			r.Message = fmt.Sprintf("has seen records that are not in this log, which was set back or rewritten (docs/audit.md), noticed at %s: %s", w.Since.Local().Format(time.DateTime), w.Error)
+			r.Message = fmt.Sprintf("has seen records that are not in this log, which was set back or rewritten (docs/audit.md), noticed at %s: %s", moment(w.Since), w.Error)
 		case w.Error != "":
 			r.Grade = app.Bad
-			r.Message = fmt.Sprintf("takes no checkpoints since %s, and %d record(s) could be changed without it: %s", w.Since.Local().Format(time.DateTime), w.Behind, w.Error)
+			r.Message = fmt.Sprintf("takes no checkpoints since %s, and %d record(s) could be changed without it: %s", moment(w.Since), w.Behind, w.Error)
 		case w.Behind > 0:
 			r.Message = fmt.Sprintf("has %d records; the last %d are on their way", w.Size, w.Behind)
 		}

@@ -167,7 +167,7 @@ func grantFacts(partner string, g *api.Grant, now time.Time) [][]cell {
 		if t.IsZero() {
 			return "-"
 		}
-		return t.Local().Format("2006-01-02 15:04 MST") + " (" + distance(t, now) + ")"
+		return minute(t) + " (" + distance(t, now) + ")"
 	}
 	rows := [][]cell{
 		{{text: "state"}, standing(g, now)}, plain("origin", g.Origin),

@@ -71,7 +71,7 @@ sign-in by a code that is typed elsewhere: somebody could have you type theirs.`
 				in.Session = ""
 				return c.printJSON(in)
 			}
-			c.note("Signed in as %s (%s) until %s: %s", in.UserName, in.Caller, in.Expires.Local().Format(time.DateTime), strings.Join(in.Roles, ", "))
+			c.note("Signed in as %s (%s) until %s: %s", in.UserName, in.Caller, moment(in.Expires), strings.Join(in.Roles, ", "))
 			return nil
 		},
 	}

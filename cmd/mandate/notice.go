@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -72,7 +71,7 @@ func noticeStates(context.Context, *api.Client) ([]string, error) {
 func (c *cli) printNotices(all api.NoticeList) error {
 	rows := make([][]cell, 0, len(all.Notices))
 	for _, n := range all.Notices {
-		rows = append(rows, []cell{{text: n.ID}, {text: n.Created.Local().Format(time.DateTime)}, noticeState(n.State), {text: string(n.Kind)}, {text: n.Subject}})
+		rows = append(rows, []cell{{text: n.ID}, {text: moment(n.Created)}, noticeState(n.State), {text: string(n.Kind)}, {text: n.Subject}})
 	}
 	if err := table(c.out, []string{"ID", "WHEN", "STATE", "WHAT", "SUBJECT"}, rows); err != nil {
 		return err
@@ -121,7 +120,7 @@ func (c *cli) printNotice(n notify.Notice) error {
 	for _, d := range n.Deliveries {
 		next := ""
 		if !d.Next.IsZero() {
-			next = ", again " + d.Next.Local().Format(time.DateTime)
+			next = ", again " + moment(d.Next)
 		}
 		rows = append(rows, []cell{{text: d.Way}, {text: orDash(d.Address)}, noticeState(d.State), {text: fmt.Sprintf("%d%s", d.Attempts, next)}, {text: orDash(d.Fault)}})
 	}

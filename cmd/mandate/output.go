@@ -160,6 +160,11 @@ func (c cell) painted(color bool) string {
 	return string(c.paint) + c.text + "\x1b[0m"
 }
 
+// moment and minute write a time for a person, in the zone of this machine and
+// with its name: what a server says stands beside it, in UTC.
+func moment(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05 MST") }
+func minute(t time.Time) string { return t.Local().Format("2006-01-02 15:04 MST") }
+
 // day writes a date for a person.
 func day(t time.Time) string {
 	if t.IsZero() {

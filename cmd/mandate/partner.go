@@ -96,7 +96,7 @@ func (c *cli) invite(cmd *cobra.Command, in api.InviteRequest) error {
 		return c.printJSON(out)
 	}
 	c.note("Invited %s (tenant %s). Send this link to the person who is to consent; it works once, until %s,",
-		out.Partner.Name, out.Partner.Tenant, out.Expires.Local().Format("2006-01-02 15:04 MST"))
+		out.Partner.Name, out.Partner.Tenant, minute(out.Expires))
 	c.note("and it is not shown again:")
 	_, err = fmt.Fprintln(c.out, out.Link)
 	return err
@@ -202,5 +202,5 @@ func mfaFacts(e *mandate.Evidence) string {
 	if e.AuthTime.IsZero() {
 		return strings.Join(append(facts, "time not proven"), "; ")
 	}
-	return strings.Join(append(facts, "signed in "+e.AuthTime.Local().Format("2006-01-02 15:04 MST")), "; ")
+	return strings.Join(append(facts, "signed in "+minute(e.AuthTime)), "; ")
 }

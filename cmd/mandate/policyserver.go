@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"strconv"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -56,7 +55,7 @@ func (c *cli) printPolicy(st api.PolicyStatus, source bool) error {
 	}
 	rows := [][]cell{
 		plain("number", fmt.Sprint(st.Number)), plain("version", st.Version), plain("rules", fmt.Sprint(st.Rules)),
-		plain("applied", st.Applied.Local().Format(time.DateTime)), plain("by", string(st.By)),
+		plain("applied", moment(st.Applied)), plain("by", string(st.By)),
 	}
 	what := "is in force"
 	if st.Number == 0 {
@@ -72,7 +71,7 @@ func (c *cli) printPolicy(st api.PolicyStatus, source bool) error {
 	}
 	rows = append(rows, []cell{{text: "files at " + st.Configured}, files})
 	for _, e := range st.Earlier {
-		rows = append(rows, plain("earlier", fmt.Sprintf("%d, version %s, from %s, by %s", e.Number, e.Version, e.Applied.Local().Format(time.DateTime), e.By)))
+		rows = append(rows, plain("earlier", fmt.Sprintf("%d, version %s, from %s, by %s", e.Number, e.Version, moment(e.Applied), e.By)))
 	}
 	return table(c.out, []string{"POLICY", ""}, rows)
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -142,9 +141,9 @@ func (c *cli) printRevocations(all []api.Revoked) error {
 		case r.Unknown != "":
 			alive = "not known"
 		case r.Alive > 0:
-			alive = fmt.Sprintf("%d, until %s", r.Alive, r.Until.Local().Format(time.DateTime))
+			alive = fmt.Sprintf("%d, until %s", r.Alive, moment(r.Until))
 		}
-		rows = append(rows, []cell{{text: r.ID}, {text: what}, {text: r.Since.Local().Format(time.DateTime)}, {text: string(r.By)}, {text: r.Reason}, {text: alive}})
+		rows = append(rows, []cell{{text: r.ID}, {text: what}, {text: moment(r.Since)}, {text: string(r.By)}, {text: r.Reason}, {text: alive}})
 	}
 	return table(c.out, []string{"ID", "WHAT", "SINCE", "BY", "REASON", "STILL ALIVE"}, rows)
 }
