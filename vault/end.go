@@ -2,9 +2,9 @@ package vault
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/mandate-sam/mandate"
@@ -67,40 +67,73 @@ func (v *SQL) end(ctx context.Context, s *shareable, next *stored) error {
 	return ours(ctx, err)
 }
 
-// endAtOnce is one statement, and so one exchange with PostgreSQL and one
-// commit. The turn is locked before the grant, as in every change, because
-// what rotates is joined with what was ended. Should the grant have changed in
-// between, all of it is undone and tried again.
-//
-// It stores both tokens or does nothing. Then a transaction finds out why.
+// endAtOnce is one statement with what others end at the same time, and so one
+// exchange with PostgreSQL and one commit for all of them. It stores all that
+// there is to store or does nothing. Then a transaction finds out why.
 func (v *SQL) endAtOnce(ctx context.Context, s *shareable, next *stored) (waited bool, err error) {
-	if next == nil {
-		query, args := s.update()
-		err = v.db.Returning(ctx, []any{&waited}, query+` RETURNING waited`, args...)
-		if errors.Is(err, sql.ErrNoRows) {
-			err = errTurnOver
-		}
-		return waited, err
-	}
 	k := s.keep
-	err = v.db.Returning(ctx, []any{&waited, new(any)}, endBoth, keyArgs(k.Grant.Key, s.id, k.Turn.Owner, k.Turn.Fence, k.Grant.Generation, k.Epoch,
-		s.expires, s.fingerprint, s.token.keyID, s.token.blob(), orNull(next.blob), next.keyID, next.ref, time.Now().UnixMilli(), k.Grant.Version)...)
-	if errors.Is(err, sql.ErrNoRows) {
+	args := keyArgs(k.Grant.Key, s.id, k.Turn.Owner, k.Turn.Fence, k.Grant.Generation, k.Epoch,
+		s.expires, s.fingerprint, s.token.keyID, s.token.blob())
+	ends := v.ends
+	if next != nil {
+		ends = v.endsBoth
+		args = append(args, next.blob, next.keyID, next.ref, time.Now().UnixMilli(), k.Grant.Version)
+	}
+	e, err := ends.Do(ctx, args...)
+	switch {
+	case err != nil || e.ended:
+		return e.waited, err
+	case next != nil:
 		return true, v.store(ctx, k, *next, s)
 	}
-	return waited, err
+	return true, v.db.Tx(ctx, func(tx *database.Tx) error { return s.store(ctx, tx) })
 }
 
-const (
-	sameGrant = ofGrant + ` AND generation = $7 AND version = $17 AND ` + live + ` AND since <= $8`
+// An ending is what came of the end of a turn.
+type ending struct {
+	ended  bool
+	waited bool // somebody waited for it
+}
 
-	endBoth = `WITH ended AS (
-			UPDATE turns SET owner = '', epoch = $8, expires = $9, fingerprint = $10, key_id = $11, sealed = $12
-			WHERE id = $4 AND owner = $5 AND fence = $6 AND EXISTS (SELECT 1 FROM grants WHERE ` + sameGrant + `) AND (SELECT epoch FROM head) = $8
-			RETURNING waited),
-		rotated AS (
-			UPDATE grants SET sealed = $13, key_id = $14, ref = $15, version = version + 1, redeemed = $16
-			FROM ended WHERE ` + sameGrant + `
-			RETURNING 1)
-		SELECT waited, CASE WHEN EXISTS (SELECT 1 FROM rotated) THEN 0 ELSE undo() END FROM ended`
+func scanEnding(row database.Scan) (e ending, err error) {
+	err = row(&e.ended, &e.waited)
+	return e, err
+}
+
+// The statements that end several turns; see [database.Gather]. Whatever they
+// change they lock first, as it is then, and the turn before the grant, as in
+// every change. What somebody else has locked they leave alone, and of several
+// turns that bring refresh tokens of one grant all but the first.
+const (
+	mine = `mine AS (
+		SELECT n FROM calls JOIN turns ON id = $4 AND owner = $5 AND fence = $6
+		WHERE (SELECT epoch FROM head) = $8
+		FOR UPDATE OF turns SKIP LOCKED)`
+
+	ended = `ended AS (
+		UPDATE turns SET owner = '', epoch = $8, expires = $9, fingerprint = $10, key_id = $11, sealed = $12
+		FROM calls JOIN good USING (n) WHERE id = $4
+		RETURNING n, waited)
+	SELECT ended.n IS NOT NULL, coalesce(waited, false) FROM calls LEFT JOIN ended USING (n) ORDER BY n`
+
+	sameGrant = ofGrant + ` AND generation = $7 AND ` + live + ` AND since <= $8`
+
+	endOne = mine + `,
+	good AS (SELECT n FROM calls JOIN mine USING (n) WHERE EXISTS (SELECT 1 FROM grants WHERE ` + sameGrant + `)),
+	` + ended
+
+	endBoth = mine + `,
+	good AS (
+		SELECT n FROM calls JOIN mine USING (n) JOIN grants ON ` + sameGrant + ` AND version = $17
+		WHERE n IN (SELECT min(n) FROM calls GROUP BY $1, $2, $3)
+		FOR UPDATE OF grants SKIP LOCKED),
+	rotated AS (
+		UPDATE grants SET sealed = $13, key_id = $14, ref = $15, version = version + 1, redeemed = $16
+		FROM calls JOIN good USING (n) WHERE ` + ofGrant + ` AND generation = $7),
+	` + ended
+)
+
+var (
+	endTypes     = []string{"text", "text", "text", "bytea", "text", "bigint", "bigint", "bigint", "bigint", "text", "text", "bytea"}
+	endBothTypes = append(slices.Clone(endTypes), "bytea", "text", "text", "bigint", "bigint")
 )

@@ -22,7 +22,7 @@ const (
 	lasts = `(turns.sealed IS NOT NULL AND turns.expires - ` + nowMS + ` > $8 AND turns.epoch >= $9
 		AND turns.fingerprint <> $10 AND turns.fingerprint <> $11)`
 
-	useful = `coalesce(` + lasts + ` AND turns.epoch >= (SELECT since FROM grants WHERE ` + ofGrant + ` AND generation = $4 AND state = 'active'), false)`
+	useful = `coalesce(` + lasts + ` AND turns.epoch >= (SELECT since FROM grants WHERE ` + serving + `), false)`
 
 	// taking takes a turn that nobody has, if there is no token that will do.
 	// Whoever only waits or looks writes nothing and locks nothing. The
@@ -54,14 +54,22 @@ const (
 
 	look = `SELECT 0, '', ` + stands
 
-	// takeAgain is takeAtOnce of a turn whose row is there, as it is whenever
-	// a token is renewed. PostgreSQL has less to do for it than for the other.
-	// It returns no row, and has done nothing, if the turn is another's, there
-	// is a token that may do, or the grant serves no more.
-	takeAgain = `UPDATE turns SET owner = $6, fence = turns.fence + 1, lease = ` + nowMS + ` + $7, waited = false
-		FROM (SELECT ` + columns + ` FROM grants WHERE ` + ofGrant + ` AND generation = $4 AND state = 'active') g
-		WHERE turns.id = $5 AND NOT ` + held + ` AND NOT ` + lasts + `
-		RETURNING turns.fence, set_config('synchronous_commit', 'off', true), ` + nowMS + `, '', 0, 0, 0, 0, '', NULL, NULL::bytea, g.*`
+	// takeAgain is takeAtOnce of turns whose rows are there, as they are
+	// whenever a token is renewed, of several callers; see [database.Gather].
+	// It leaves a turn alone that is another's, or just locked, for which there
+	// is a token that may do, or whose grant serves no more.
+	takeAgain = `free AS (
+			SELECT n FROM calls JOIN turns ON turns.id = $5 AND NOT ` + held + ` AND NOT ` + lasts + `
+			WHERE EXISTS (SELECT 1 FROM grants WHERE ` + serving + `)
+			FOR UPDATE OF turns SKIP LOCKED),
+		taken AS (
+			UPDATE turns SET owner = $6, fence = turns.fence + 1, lease = ` + nowMS + ` + $7, waited = false
+			FROM calls JOIN free USING (n) WHERE turns.id = $5
+			RETURNING n, turns.fence)
+		SELECT fence, set_config('synchronous_commit', 'off', true), ` + nowMS + `, '', 0, 0, 0, 0, '', NULL, NULL::bytea, ` + columns + `
+		FROM calls LEFT JOIN taken USING (n) LEFT JOIN grants ON taken.n IS NOT NULL AND ` + serving + ` ORDER BY n`
+
+	serving = ofGrant + ` AND generation = $4 AND state = 'active'`
 )
 
 // A turn is one row of the table turns, at one time of the database's clock,
@@ -116,20 +124,20 @@ func (v *SQL) Take(ctx context.Context, w mandate.Wanted) (mandate.Turn, *mandat
 // before; an absent row is one with fence 0. What time it is is learned in any
 // case.
 func (v *SQL) turn(ctx context.Context, id []byte, w *mandate.Wanted, owner, unreadable string) (turn, error) {
-	r := turn{asked: time.Now()}
+	asked := time.Now()
 	args := keyArgs(w.Key.Grant, w.Key.Generation, id, owner, mandate.TurnLease.Milliseconds(),
 		w.AtLeast.Milliseconds(), w.Since, w.Not, unreadable)
+	var r turn
 	var err error
 	if v.db.WritesInWith() {
-		at := func(query string) error {
-			return r.scan(func(dest ...any) error { return v.db.Returning(ctx, dest, query, args...) })
-		}
-		if err = at(takeAgain); errors.Is(err, sql.ErrNoRows) {
-			err = at(takeAtOnce)
+		r, err = v.takes.Do(ctx, args...)
+		if err == nil && r.taken == 0 {
+			err = r.scan(func(dest ...any) error { return v.db.Returning(ctx, dest, takeAtOnce, args...) })
 		}
 	} else {
 		err = v.db.Tx(ctx, func(tx *database.Tx) error { return r.take(ctx, tx, args) })
 	}
+	r.asked = asked
 	if err == nil {
 		v.clock.Store(&reading{r.now, time.Now()})
 	}
@@ -148,7 +156,14 @@ func (r *turn) take(ctx context.Context, tx *database.Tx, args []any) error {
 	return err
 }
 
-func (r *turn) scan(scan func(...any) error) error {
+var takeTypes = []string{"text", "text", "text", "bigint", "bytea", "text", "bigint", "bigint", "bigint", "text", "text"}
+
+func scanTurn(row database.Scan) (r turn, err error) {
+	err = r.scan(row)
+	return r, err
+}
+
+func (r *turn) scan(scan database.Scan) error {
 	var taken sql.NullInt64
 	err := r.grant.scan(func(grant ...any) error {
 		return scan(append([]any{&taken, new(any), &r.now, &r.owner, &r.fence, &r.lease, &r.epoch, &r.expires, &r.fingerprint, &r.keyID, &r.sealed},

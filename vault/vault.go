@@ -74,6 +74,10 @@ type SQL struct {
 	blobs  recent[place, []byte]            // what homes gave
 	opened recent[[32]byte, mandate.Secret] // refresh tokens; see remember
 	unwrap flights
+
+	// PostgreSQL: the statements that many redemptions share.
+	takes          *database.Gathering[turn]
+	ends, endsBoth *database.Gathering[ending]
 }
 
 // New returns the vault in a database.
@@ -90,6 +94,9 @@ func New(c Config) (*SQL, error) {
 		}
 	}
 	v := &SQL{db: c.DB, key: c.Key, shared: c.SharedKey, homes: c.Homes, homeOf: c.HomeOf, replica: rand.Text()[:8]}
+	v.takes = database.Gather(c.DB, takeAgain, scanTurn, takeTypes...)
+	v.ends = database.Gather(c.DB, endOne, scanEnding, endTypes...)
+	v.endsBoth = database.Gather(c.DB, endBoth, scanEnding, endBothTypes...)
 	if v.key == nil {
 		v.key = noKey{}
 	}
