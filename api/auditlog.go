@@ -56,7 +56,30 @@ func (s *Server) audit(w http.ResponseWriter, r *http.Request, _ mandate.CallerI
 	})
 	defer stopping.Wait()
 	defer cancel()
-	return s.follow(ctx, newStream(w), records, count)
+	return s.follow(ctx, newStream(w), records, count, s.mayListen(r))
+}
+
+// mayListen returns what reports, again and again, why whoever has made a
+// request may no longer listen: they have signed in, and the session is over
+// or has no role any more. Sessions are security state, so they are looked at
+// in every epoch once.
+func (s *Server) mayListen(r *http.Request) func() error {
+	o, seen := signedIn(r.Context()), int64(-1)
+	return func() error {
+		if o == nil {
+			return nil // at the socket, of which the kernel knows who is there
+		}
+		epoch, err := s.cfg.Epoch.Epoch()
+		if err != nil || epoch == seen && time.Now().Before(o.Expires) {
+			return err
+		}
+		now, err := s.person(r)
+		if err != nil {
+			return err
+		}
+		seen = epoch
+		return now.check(views, time.Now())
+	}
 }
 
 func parseAudit(query string) (last int, follow bool, err error) {
@@ -86,9 +109,13 @@ func parseAudit(query string) (last int, follow bool, err error) {
 }
 
 // follow writes records, and then every one that is added, none twice and
-// none left out. It ends without an error when ctx does.
-func (s *Server) follow(ctx context.Context, out *stream, records []json.RawMessage, next int64) error {
+// none left out, for as long as the reader may listen. It ends without an error
+// when ctx does.
+func (s *Server) follow(ctx context.Context, out *stream, records []json.RawMessage, next int64, mayListen func() error) error {
 	for {
+		if err := mayListen(); err != nil {
+			return fmt.Errorf("a reader of new records: %w", err)
+		}
 		for _, line := range records {
 			index, err := indexOf(line)
 			if err != nil {

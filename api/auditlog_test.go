@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -81,6 +82,77 @@ func TestAuditFollow(t *testing.T) {
 		cancel()
 		if details(got) != want {
 			t.Errorf("the last %d and on: got %q, want %q", last, details(got), want)
+		}
+	}
+}
+
+// endingSignIns is one person whose session ends, or whose role is taken away.
+type endingSignIns struct {
+	*fakeSignIns
+	asked, over, stripped atomic.Int64
+	expires               time.Time
+}
+
+func (f *endingSignIns) Session(ctx context.Context, s mandate.Secret) (Operator, error) {
+	f.asked.Add(1)
+	o, err := f.fakeSignIns.Session(ctx, s)
+	if f.over.Load() > 0 {
+		err = mandate.ErrUnauthenticated
+	}
+	if f.stripped.Load() > 0 {
+		o.Roles = nil
+	}
+	if !f.expires.IsZero() {
+		o.Expires = f.expires
+	}
+	return o, err
+}
+
+// movingEpoch is raised by a test.
+type movingEpoch struct{ now, fails atomic.Int64 }
+
+func (e *movingEpoch) Epoch() (int64, error) {
+	if e.fails.Load() > 0 {
+		return 0, mandate.ErrUnavailable
+	}
+	return e.now.Load(), nil
+}
+
+// Who listens to new records hears none after the session, or its last role,
+// has ended. While nothing changes nobody is asked.
+func TestAuditFollowEndsWithSession(t *testing.T) {
+	for what, end := range map[string]func(*endingSignIns, *movingEpoch){
+		"signed out":           func(f *endingSignIns, e *movingEpoch) { f.over.Store(1); e.now.Add(1) },
+		"no role any more":     func(f *endingSignIns, e *movingEpoch) { f.stripped.Store(1); e.now.Add(1) },
+		"expired":              func(f *endingSignIns, _ *movingEpoch) { f.over.Store(1) },
+		"nobody knows what is": func(_ *endingSignIns, e *movingEpoch) { e.fails.Store(1) },
+	} {
+		f, e := &endingSignIns{fakeSignIns: &fakeSignIns{roles: []string{RoleViewer}, at: time.Now()}}, &movingEpoch{}
+		if what == "expired" {
+			f.expires = time.Now().Add(-time.Second)
+		}
+		w := newWorld(t, func(c *Config) { c.SignIns, c.Epoch = f, e })
+		person := must(NewOpenClient(w.tls.URL, w.tls.Client())).WithSession(mandate.NewSecret("mds_good"))
+		heard, at := "", int64(0)
+		record(t, w, "a")
+		for line, err := range person.FollowAudit(t.Context(), 1) {
+			if err != nil {
+				break
+			}
+			switch heard += details([]json.RawMessage{line}); heard {
+			case "a":
+				at = f.asked.Load()
+				record(t, w, "b")
+			case "ab":
+				if n := f.asked.Load() - at; n != 0 && what != "expired" {
+					t.Errorf("%s: while nothing changed the session was asked for %d times", what, n)
+				}
+				end(f, e)
+				record(t, w, "c")
+			}
+		}
+		if heard != "ab" {
+			t.Errorf("%s: heard %q", what, heard)
 		}
 	}
 }

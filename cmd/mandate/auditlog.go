@@ -69,7 +69,7 @@ func (c *cli) followAudit(ctx context.Context, client *api.Client, last int) err
 			return nil
 		}
 		if errors.Is(err, io.ErrUnexpectedEOF) {
-			return fmt.Errorf("%w: the server has ended", api.ErrUnreachable)
+			return fmt.Errorf("%w: the server has broken off: it has ended, or your session has", api.ErrUnreachable)
 		}
 		if err != nil {
 			return err
