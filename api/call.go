@@ -261,8 +261,12 @@ func (c *call) newRequest(ctx context.Context, access mandate.Secret) (*http.Req
 }
 
 // readAnswer reads the answer in full, so that a part of one can never pass
-// for the whole.
+// for the whole. A status that ends nothing is no answer: after 101 the
+// connection would be the other side's, for as long as it likes.
 func readAnswer(resp *http.Response) (*answer, error) {
+	if resp.StatusCode < 200 || resp.StatusCode > 599 {
+		return nil, fmt.Errorf("its answer has the status %d, which is none", resp.StatusCode)
+	}
 	a := &answer{status: resp.StatusCode, header: http.Header{}}
 	for _, name := range responseHeaders {
 		if v := resp.Header.Values(name); len(v) > 0 {

@@ -307,3 +307,27 @@ func TestCallHead(t *testing.T) {
 		t.Errorf("got %+v, %v", a, err)
 	}
 }
+
+// A status that ends nothing is not passed on, nor waited for: after 101 an API
+// could keep the connection, and whoever waits, for ever.
+func TestCallStatusThatIsNone(t *testing.T) {
+	w := newWorld(t)
+	for _, status := range []string{"101 Switching Protocols", "099 Less", "000 Nothing", "600 More", "999 Most"} {
+		done := make(chan struct{})
+		w.serve = func(rw http.ResponseWriter, _ *http.Request) {
+			c, _, err := http.NewResponseController(rw).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer c.Close()
+			io.WriteString(c, "HTTP/1.1 "+status+"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+			<-done
+		}
+		a, err := w.operator.Call(t.Context(), goodCall)
+		close(done)
+		if !errors.Is(err, mandate.ErrUpstream) || !strings.Contains(err.Error(), "which is none") {
+			t.Errorf("%s: got %+v, %v", status, a, err)
+		}
+	}
+}

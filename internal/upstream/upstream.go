@@ -51,7 +51,8 @@ func Direct(h *http.Client) *http.Client {
 }
 
 // Do sends a request once and returns the whole answer, whatever its status. An
-// answer of more than most bytes is an error. No error repeats the URL, which
+// answer of more than most bytes is an error, and so is 101, after which the other
+// side could go on for ever. No error repeats the URL, which
 // may hold what is not for a log: see [WithoutURL].
 func Do(h *http.Client, req *http.Request, most int) (int, http.Header, []byte, error) {
 	resp, err := h.Do(req)
@@ -59,6 +60,9 @@ func Do(h *http.Client, req *http.Request, most int) (int, http.Header, []byte, 
 		return 0, nil, nil, WithoutURL(err)
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		return 0, nil, nil, errors.New("the answer is 101, to what nobody asked for")
+	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, int64(most)+1))
 	if err != nil {
 		return 0, nil, nil, fmt.Errorf("read answer: %w", err)

@@ -129,6 +129,10 @@ func TestDo(t *testing.T) {
 			t.Errorf("%s: closed %v after %d bytes", tt.name, s.closed, s.read)
 		}
 	}
+	s := &stream{Reader: strings.NewReader("x"), err: io.EOF}
+	if status, _, _, err := Do(&http.Client{Transport: fake{status: 101, body: s}}, request(t, "https://a.test"), 100); err == nil || status != 0 || s.read != 0 || !s.closed {
+		t.Errorf("101: got %d, %v, closed %v after %d bytes", status, err, s.closed, s.read)
+	}
 	_, _, _, err := Do(&http.Client{Transport: fake{err: down}}, request(t, "https://a.test/canary"), 100)
 	if !errors.Is(err, down) || strings.Contains(err.Error(), "canary") {
 		t.Errorf("got %v, want %v without the URL", err, down)
