@@ -42,6 +42,40 @@ func TestAuthorizeErrorPages(t *testing.T) {
 	})
 }
 
+// Tools listen at any port of this machine; everything else of a redirect URI
+// is compared letter by letter, and the code goes back with what was asked.
+func TestLoopbackRedirect(t *testing.T) {
+	e := start(t)
+	const page = "http://127.0.0.1:3000/page"
+	app, _ := e.Application(emulator.ApplicationID)
+	app.RedirectURIs = append(app.RedirectURIs, "http://localhost", "http://127.0.0.1:1/a", "https://localhost/a")
+	app.SPARedirectURIs = []string{page}
+	register(t, e, app)
+	for uri, accepted := range map[string]bool{
+		"http://localhost": true, "http://localhost:51234": true, "http://127.0.0.1:51234/a": true, "http://127.0.0.1/a": true,
+		"http://localhost/": false, "http://localhost:51234/": false, "http://localhost:51234/a": false, "http://127.0.0.1:51234/b": false,
+		"http://[::1]:51234": false, "https://localhost:51234/a": false, "http://LOCALHOST:51234": false, "http://localhost.evil.example:51234": false,
+		"http://localhost:51234@evil.example": false, "http://localhost:x": false, "http://localhost:51234?a": false, "http://evil.example?http://localhost:51234": false,
+	} {
+		p := newWalker(t, e).get(authorizeURL(e, 2, "contoso.example", "redirect_uri", uri))
+		if got := p.id != "error"; got != accepted {
+			t.Errorf("%s: accepted %t, want %t", uri, got, accepted)
+		}
+	}
+	const uri = "http://localhost:51234"
+	p := newWalker(t, e).signIn(authorizeURL(e, 2, "contoso.example", "redirect_uri", uri), person{upn: "admin@contoso.example"})
+	refused(t, token(t, e, 2, "contoso.example", "authorization_code", "code", p.out.Get("code"), "redirect_uri", "http://localhost"), 400, 500112, "invalid_grant", "")
+	if a := token(t, e, 2, "contoso.example", "authorization_code", "code", p.out.Get("code"), "redirect_uri", uri); a.status != 200 {
+		t.Errorf("redeem: got %v", a.raw)
+	}
+	for _, uri := range []string{page, "http://127.0.0.1:4000/page"} { // a single-page application's codes need PKCE
+		p = newWalker(t, e).get(authorizeURL(e, 2, "contoso.example", "redirect_uri", uri))
+		if !strings.HasPrefix(p.out.Get("error_description"), "AADSTS50147") {
+			t.Errorf("%s: got page %q, %v, want 50147", uri, p.id, p.out)
+		}
+	}
+}
+
 // Requests that are wrong in other ways go back to the application.
 func TestAuthorizeErrorsGoBack(t *testing.T) {
 	e := start(t)

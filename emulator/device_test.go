@@ -124,6 +124,30 @@ func TestDeviceCodeByGET(t *testing.T) {
 	refused(t, poll(t, e, 2, "common", d.str("device_code")), 400, 70016, "authorization_pending", "")
 }
 
+// A client that does not say what it posts, posts a form.
+func TestPostWithoutContentType(t *testing.T) {
+	e := start(t)
+	registerTool(t, e)
+	post := func(path, form string) answer {
+		req, err := http.NewRequest("POST", e.Endpoints().Login+"/northwind.example"+path, strings.NewReader(form))
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := e.Client().Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return readAnswer(t, res)
+	}
+	if a := post("/oauth2/v2.0/devicecode", "client_id="+tool+"&scope=User.Read"); a.status != 200 || a.str("device_code") == "" {
+		t.Errorf("device code: got %v", a.raw)
+	}
+	form := "grant_type=client_credentials&client_id=" + emulator.ApplicationID + "&client_secret=" + emulator.ApplicationSecret + "&resource=" + emulator.Graph
+	if a := post("/oauth2/token", form); a.status != 200 || a.str("access_token") == "" {
+		t.Errorf("token: got %v", a.raw)
+	}
+}
+
 // Either name of the grant and of the code does, at either endpoint.
 func TestDeviceGrantNames(t *testing.T) {
 	e := start(t)

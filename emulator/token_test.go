@@ -51,19 +51,36 @@ func TestAnswerShapes(t *testing.T) {
 	}
 }
 
-// Only what was asked for comes along with a v2 answer.
+// An ID token comes along with a v2 answer if it was asked for, and a refresh
+// token if the sign-in did so, or was asked for later: a refresh token brings
+// the next whatever the scope.
 func TestOIDCScopes(t *testing.T) {
 	e := start(t)
 	rt := consented(t, e, 2, "admin@contoso.example").str("refresh_token")
-	for scope, want := range map[string][2]bool{
-		"User.Read":                       {false, false},
-		"User.Read openid":                {true, false},
-		"User.Read offline_access":        {false, true},
-		"openid offline_access User.Read": {true, true},
+	for scope, id := range map[string]bool{
+		"User.Read": false, "User.Read openid": true, "User.Read offline_access": false, "openid offline_access User.Read": true,
 	} {
 		a := token(t, e, 2, "contoso.example", "refresh_token", "refresh_token", rt, "scope", scope)
-		if got := [2]bool{a.str("id_token") != "", a.str("refresh_token") != ""}; got != want {
-			t.Errorf("scope %q: got id_token, refresh_token %v, want %v", scope, got, want)
+		if got := a.str("id_token") != ""; got != id || a.str("refresh_token") == "" {
+			t.Errorf("scope %q: got id_token %t, want %t, and a refresh token: %v", scope, got, id, a.raw)
+		}
+	}
+	for _, row := range []struct {
+		name               string
+		version            int
+		asked, redeemed    string
+		idToken, refreshed bool
+	}{
+		{"neither", 2, "User.Read", "User.Read", false, false},
+		{"sign-in", 2, "openid offline_access User.Read", "User.Read", false, true},
+		{"redemption", 2, "User.Read", "openid offline_access User.Read", true, true},
+		{"sign-in, and no scope", 2, "openid offline_access User.Read", "", true, true},
+		{"sign-in of v1", 1, "", "User.Read", false, true},
+	} {
+		p := newWalker(t, e).signIn(authorizeURL(e, row.version, "contoso.example", "scope", row.asked), person{upn: "admin@contoso.example"})
+		a := token(t, e, 2, "contoso.example", "authorization_code", "code", p.out.Get("code"), "redirect_uri", redirect, "scope", row.redeemed)
+		if id, rt := a.str("id_token") != "", a.str("refresh_token") != ""; a.status != 200 || id != row.idToken || rt != row.refreshed {
+			t.Errorf("offline_access asked for by %s: got id_token %t, refresh_token %t, want %t, %t: %v", row.name, id, rt, row.idToken, row.refreshed, a.raw)
 		}
 	}
 	a := token(t, e, 1, "contoso.example", "refresh_token", "refresh_token", rt, "resource", emulator.Graph)

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -93,28 +94,40 @@ func (s *Server) identify(q *request, r *http.Request) *refusal {
 	if q.client, e = s.findClient(r.Form, q.tenant); e != nil {
 		return e
 	}
-	q.redirectURI, e = redirectURI(q.client, r.Form.Get("redirect_uri"))
-	q.spa = slices.Contains(q.client.SPARedirectURIs, q.redirectURI)
+	q.redirectURI, q.spa, e = redirectURI(q.client, r.Form.Get("redirect_uri"))
 	q.state = r.Form.Get("state")
 	q.mode = "query"
 	return e
 }
 
-// redirectURI checks the redirect URI letter by letter. If the request names
-// none and the registration has only one, it is that.
-func redirectURI(a directory.Application, uri string) (string, *refusal) {
+// redirectURI checks the redirect URI letter by letter, but for a port of this
+// machine, and says whether it is a single-page application's. If the request
+// names none and the registration has only one, it is that.
+func redirectURI(a directory.Application, uri string) (_ string, spa bool, _ *refusal) {
 	known := slices.Concat(a.RedirectURIs, a.SPARedirectURIs)
 	if len(known) == 0 {
-		return "", refuse(900971)
+		return "", false, refuse(900971)
 	}
 	if uri == "" && len(known) == 1 {
-		return known[0], nil
+		uri = known[0]
 	}
+	name := func(s string) string { return s }
 	if !slices.Contains(known, uri) {
-		return "", refuse(50011, uri, a.ID)
+		name = anyPort
 	}
-	return uri, nil
+	same := func(s string) bool { return name(s) == name(uri) }
+	if !slices.ContainsFunc(known, same) {
+		return "", false, refuse(50011, uri, a.ID)
+	}
+	return uri, slices.ContainsFunc(a.SPARedirectURIs, same), nil
 }
+
+var loopback = regexp.MustCompile(`^(http://(?:localhost|127\.0\.0\.1)):[0-9]{1,5}([/?].*)?$`)
+
+// anyPort is a redirect URI without its port if that does not count. It does
+// not on this machine, since a tool listens where there is room (RFC 8252, 7.3;
+// "Redirect URI (reply URL) restrictions and limitations").
+func anyPort(uri string) string { return loopback.ReplaceAllString(uri, "$1$2") }
 
 func (s *Server) tenantName(id string) string {
 	if t, ok := s.cfg.Directory.Tenant(id); ok {

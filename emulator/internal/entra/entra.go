@@ -83,6 +83,9 @@ func (s *Server) Handler() http.Handler {
 			pages.ServeHTTP(w, r)
 			return
 		}
+		if r.Header.Get("Content-Type") == "" { // clients exist that do not say that they post a form
+			r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		}
 		mux.ServeHTTP(w, r)
 	})
 }

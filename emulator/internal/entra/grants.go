@@ -112,13 +112,18 @@ func (q *request) verifies(verifier string) bool {
 }
 
 // wantedByCode is what the redemption asks for: what its own parameters say,
-// else what the authorization request did.
+// else what the authorization request did. That it did ask for offline_access
+// is enough for a refresh token.
 func (s *Server) wantedByCode(a *attempt, c *code) (ask, *refusal) {
 	if a.version == 2 {
 		if a.form.Get("scope") == "" {
 			return c.request.asAsk(s)
 		}
-		return s.parseScope(a.form.Get("scope"))
+		want, e := s.parseScope(a.form.Get("scope"))
+		if c.request.version == 1 || c.request.ask.has("offline_access") {
+			want = want.lasting()
+		}
+		return want, e
 	}
 	name := a.form.Get("resource")
 	if name == "" {
@@ -151,7 +156,8 @@ func v1Ask(t target) ask {
 
 // redeemRefresh is the refresh token grant (RFC 6749, 6). A refresh token is
 // bound to user and client: it is good for any resource, in any tenant in
-// which the user may act. Using it does not end it.
+// which the user may act. Using it does not end it, and brings a new one
+// whatever the scope ("Get access on behalf of a user").
 func (s *Server) redeemRefresh(a *attempt) (any, *refusal) {
 	value := a.form.Get("refresh_token")
 	if value == "" {
@@ -184,9 +190,9 @@ func (s *Server) redeemRefresh(a *attempt) (any, *refusal) {
 	if e != nil {
 		return nil, e
 	}
-	body, e := s.issue(a, issuance{user: u, tenant: tenant, signIn: in, ask: want})
+	body, e := s.issue(a, issuance{user: u, tenant: tenant, signIn: in, ask: want.lasting()})
 	if e == nil {
-		s.cfg.Ledger.Use(rt.Number, a.log.Answered != 0, s.cfg.Dials.Now())
+		s.cfg.Ledger.Use(rt.Number, s.cfg.Dials.Now())
 	}
 	return body, e
 }

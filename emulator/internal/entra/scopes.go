@@ -26,6 +26,14 @@ type ask struct {
 // has reports whether an OpenID Connect scope was asked for.
 func (a ask) has(scope string) bool { return slices.Contains(a.oidc, scope) }
 
+// lasting is the same with offline_access: the answer has a refresh token.
+func (a ask) lasting() ask {
+	if !a.has("offline_access") {
+		a.oidc = append(slices.Clone(a.oidc), "offline_access")
+	}
+	return a
+}
+
 const graphURI = "https://graph.microsoft.com"
 
 // parseScope reads a v2 scope parameter. Names of permissions that have no

@@ -93,14 +93,14 @@ func (l *Ledger) Find(value string) (Refresh, SignIn, bool) {
 	return e.refresh, e.signIn, true
 }
 
-// Use notes that the refresh token was redeemed, and whether for another one.
-func (l *Ledger) Use(number int, replaced bool, now time.Time) {
+// Use notes that the refresh token was redeemed, and exchanged for another.
+func (l *Ledger) Use(number int, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if number >= 1 && number <= len(l.entries) {
 		r := &l.entries[number-1].refresh
 		r.Used = now
-		if replaced && r.Replaced.IsZero() {
+		if r.Replaced.IsZero() {
 			r.Replaced = now
 		}
 	}
