@@ -62,6 +62,10 @@ type headsLine struct {
 	Heads []ChainHead `json:"heads"`
 }
 
+// headsAtOnce is how many last records are in a line, which has an end; see
+// maxLine.
+const headsAtOnce = 4000
+
 func parseHeadsLine(b []byte) ([]ChainHead, error) {
 	var v headsLine
 	if err := strictJSON(b, &v); err != nil || v.Heads == nil {
@@ -100,6 +104,14 @@ func (w *lineWriter) json(v any) {
 	b, err := json.Marshal(v)
 	w.err = errors.Join(w.err, err)
 	w.raw(b)
+}
+
+// heads writes the last records of the chains, in one line at least.
+func (w *lineWriter) heads(heads []ChainHead) {
+	for ; len(heads) > headsAtOnce; heads = heads[headsAtOnce:] {
+		w.json(headsLine{heads[:headsAtOnce]})
+	}
+	w.json(headsLine{slices.Concat([]ChainHead{}, heads)})
 }
 
 func (w *lineWriter) end() error {
@@ -163,7 +175,7 @@ func (l *Log) exportWhole(ctx context.Context, w *lineWriter, signed []byte, c C
 		w.raw(v.text)
 	}
 	heads, _ := chainHeads(links)
-	w.json(headsLine{slices.Concat([]ChainHead{}, heads)})
+	w.heads(heads)
 	return nil
 }
 

@@ -80,6 +80,25 @@ func relinked(entries []string) []string {
 	return out
 }
 
+// traceOf is what is left of a record whose content was dropped.
+func traceOf(entry string) string {
+	v := lineOf(0, []byte(strings.TrimSuffix(entry, "\n")))
+	h, _, err := parseHead(v.text)
+	if err != nil {
+		panic(err)
+	}
+	v.index = h.index
+	return string(v.trace()) + "\n"
+}
+
+// ending makes a forgery that changes what stands behind the records.
+func ending(f func(after []string) []string) func(*testing.T, []byte) []byte {
+	return func(_ *testing.T, honest []byte) []byte {
+		before, entries, after := entriesOf(honest)
+		return []byte(strings.Join(slices.Concat(before, entries, f(after)), ""))
+	}
+}
+
 // resigned is a whole export of other records, by somebody who has the key.
 func resigned(signer note.Signer, f func(entries []string) []string) func(*testing.T, []byte) []byte {
 	return func(t *testing.T, honest []byte) []byte {
@@ -116,7 +135,7 @@ func resigned(signer note.Signer, f func(entries []string) []string) func(*testi
 func headsText(heads []ChainHead) string {
 	var b bytes.Buffer
 	w := newLineWriter(&b)
-	w.json(headsLine{heads})
+	w.heads(heads)
 	return flush(w, &b)
 }
 
@@ -140,6 +159,13 @@ func forgeries(signer, stranger note.Signer, older []byte) []forgery {
 		{"a record is inserted", edit(func(e []string) []string { return slices.Insert(e, 7, e[3]) }), true, true, true, 7},
 		{"a record is inserted, and the rest renumbered", edit(func(e []string) []string { return relinked(slices.Insert(e, 7, e[3])) }), true, true, true, -1},
 		{"two records change places", edit(func(e []string) []string { e[7], e[8] = e[8], e[7]; return e }), true, true, true, 7},
+		{"the content of a record is taken out", edit(func(e []string) []string { e[7] = traceOf(e[7]); return e }), true, true, true, 7},
+		{"the list of last records is changed", ending(func(a []string) []string { return []string{strings.Replace(a[0], `"seq":10,`, `"seq":11,`, 1)} }), true, true, true, -1},
+		{"the list of last records is left out", ending(func([]string) []string { return nil }), true, true, true, -1},
+		{"the list of last records stands before them", func(_ *testing.T, b []byte) []byte {
+			before, entries, after := entriesOf(b)
+			return []byte(strings.Join(slices.Concat(before, after, entries), ""))
+		}, true, true, true, 0},
 		{"the last records are cut off", edit(func(e []string) []string { return e[:25] }), true, true, true, 25},
 		{"a record is cut off in the middle", func(_ *testing.T, b []byte) []byte { return b[:len(b)-len(b)/3] }, true, true, true, -1},
 		{"the checkpoint is signed by somebody else", resigned(stranger, func(e []string) []string { return e }), true, true, true, -1},
@@ -431,6 +457,9 @@ func TestTamperPartner(t *testing.T) {
 			"a record changed":              func(l []string) []string { l[at+4] = strings.Replace(l[at+4], "invoice", "inv0ice", 1); return l },
 			"the last changed":              func(l []string) []string { l[at+18] = strings.Replace(l[at+18], "invoice", "inv0ice", 1); return l },
 			"reordered":                     func(l []string) []string { l[at], l[at+2] = l[at+2], l[at]; return l },
+			"a record's content taken out":  func(l []string) []string { l[at+4] = traceOf(l[at+4]); return l },
+			"a line in between":             func(l []string) []string { return slices.Insert(l, at, "{}\n") },
+			"a space behind a record":       func(l []string) []string { l[at+4] = strings.Replace(l[at+4], "\n", " \n", 1); return l },
 			"a proof left out":              func(l []string) []string { return slices.Delete(l, at+5, at+6) },
 			"another's record": func(l []string) []string {
 				return slices.Insert(l, at, strings.SplitAfter(string(other), "\n")[at:at+2]...)
@@ -438,9 +467,82 @@ func TestTamperPartner(t *testing.T) {
 		} {
 			if got := verify(t, []byte(strings.Join(f(lines()), "")), Verification{Key: cfg.Public}); got.OK {
 				t.Errorf("%s: nobody sees it", name)
+			} else if name == "a space behind a record" && got.First != 7 {
+				t.Errorf("%s: names record %d, want 7", name, got.First)
 			} else {
 				t.Logf("%s: record %d: %s", name, got.First, got.Problem)
 			}
 		}
 	})
+}
+
+// With the stolen key, a partner is shown an end that is not the end: records
+// come behind it.
+func TestTamperPartnerEnd(t *testing.T) {
+	cfg := testConfig(t)
+	l := openLog(t, cfg)
+	fill(t, l, 9)
+	chain := chainOfPartner(1) // records 1, 4 and 7
+	lines := strings.SplitAfter(string(export(t, l, Export{Chain: chain})), "\n")
+	at := slices.IndexFunc(lines, func(s string) bool { return strings.HasPrefix(s, `{"index":1,`) })
+	_, c, links, err := l.checkpoint(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	links[chain] = link{2, lineOf(4, []byte(strings.TrimSuffix(lines[at+2], "\n"))).leaf}
+	heads, leaves := chainHeads(links)
+	c.Chains = treeOf(leaves)
+	signed := must(note.Sign(&note.Note{Text: c.text()}, cfg.Signer))
+	place, of := int64(1), int64(len(heads))
+	var b bytes.Buffer
+	w := newLineWriter(&b)
+	w.raw(checkpointLine(signed))
+	begin := lines[0] + flush(w, &b) + strings.Join(lines[at:at+4], "")
+	b.Reset()
+	w.json(proofLine{Proof: full(must(tlog.ProveRecord(of, place, reader{t.Context(), memory(leaves)}))), Index: &place, Of: &of, Head: &heads[place]})
+	begin += flush(w, &b)
+	if got := verify(t, []byte(begin), Verification{Key: cfg.Public}); !got.OK || got.Records != 2 {
+		t.Fatalf("the forged end: %+v", got)
+	}
+	if got := verify(t, []byte(begin+lines[at+4]+lines[at+5]), Verification{Key: cfg.Public}); got.OK || got.First != 7 {
+		t.Errorf("a record behind it: %+v, want record 7 named", got)
+	}
+}
+
+// An export of many partners verifies, and is read, like one of few.
+func TestAuditManyPartners(t *testing.T) {
+	signer, public, _ := signing(t)
+	const partners = 20_000
+	links, c := make(map[string]link, partners), Checkpoint{Origin: testOrigin}
+	var front frontier
+	var entries bytes.Buffer
+	for n := range partners {
+		chain := chainOfPartner(n)
+		line := appendEntry(nil, int64(n), link{}, []byte(`"salt":"AAAAAAAAAAAAAAAAAAAAAA==","epoch":0,"kind":"denied","chain":"`+chain+`","time":"2026-11-21T14:00:00Z","record":{},"month":"2026-11","sealed":""}`))
+		entries.Write(append(line, '\n'))
+		links[chain] = link{1, tlog.RecordHash(line)}
+		front.add(links[chain].hash)
+	}
+	heads, leaves := chainHeads(links)
+	c.Size, c.Root, c.Chains = front.size, front.root(), treeOf(leaves)
+	var b bytes.Buffer
+	w := newLineWriter(&b)
+	w.json(exportHeader{Form: exportForm, Origin: testOrigin, Whole: true})
+	w.raw(checkpointLine(must(note.Sign(&note.Note{Text: c.text()}, signer))))
+	path := filepath.Join(t.TempDir(), "export")
+	if err := os.WriteFile(path, []byte(flush(w, &b)+entries.String()+headsText(heads)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := verify(t, must(os.ReadFile(path)), Verification{Key: public}); !got.OK || got.Chains != partners {
+		t.Errorf("got %+v", got)
+	}
+	n := 0
+	for _, err := range Offline(path) {
+		if n++; err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n != partners {
+		t.Errorf("%d records offline, want %d", n, partners)
+	}
 }

@@ -203,6 +203,7 @@ type sequence struct {
 	links map[string]*step
 	epoch int64 // the highest so far
 	since int64 // the record that had it first
+	whole int64 // the first record that has its content, or -1
 }
 
 // A step is the last record of a chain, and where it is.
@@ -211,7 +212,7 @@ type step struct {
 	index int64
 }
 
-func newSequence() *sequence { return &sequence{links: make(map[string]*step), since: -1} }
+func newSequence() *sequence { return &sequence{links: make(map[string]*step), since: -1, whole: -1} }
 
 // follow takes the next record in.
 func (s *sequence) follow(h *head, leaf tlog.Hash) error {
@@ -232,6 +233,9 @@ func (s *sequence) follow(h *head, leaf tlog.Hash) error {
 	if h.epoch > s.epoch {
 		s.epoch, s.since = h.epoch, h.index
 	}
+	if s.whole < 0 {
+		s.whole = h.index
+	}
 	if last == nil {
 		s.links[h.chain] = &step{link{h.seq, leaf}, h.index}
 	} else {
@@ -240,8 +244,12 @@ func (s *sequence) follow(h *head, leaf tlog.Hash) error {
 	return nil
 }
 
-// skip takes in what is left of a dropped record.
+// skip takes in what is left of a dropped record. Only the oldest are dropped:
+// with one in the middle somebody hides what is in it.
 func (s *sequence) skip(t *trace) error {
+	if s.whole >= 0 {
+		return wrong(t.index, "record %d has no content, and record %d before it has, while the oldest lose theirs first: it was taken out; if the export was made while records were being dropped, make a new one", t.index, s.whole)
+	}
 	last := s.links[t.chain]
 	if last != nil && t.seq != last.seq+1 || last == nil && t.seq != 1 {
 		return wrong(t.index, "record %d, whose content was dropped, says that it is number %d of the records about %s, which does not fit", t.index, t.seq, chainName(t.chain))
@@ -257,6 +265,14 @@ func (s *sequence) heads() map[string]link {
 		out[chain] = k.link
 	}
 	return out
+}
+
+// behind says where a line is that is not a record's.
+func behind(index int64) string {
+	if index < 0 {
+		return "before the first record"
+	}
+	return fmt.Sprintf("behind record %d", index)
 }
 
 func chainName(chain string) string {

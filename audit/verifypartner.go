@@ -17,7 +17,7 @@ func verifyPartner(in *bufio.Reader, chain string, v *Verification, verdict *Ver
 	if err != nil {
 		return err
 	}
-	p := &partnerLog{v: v, chain: chain, verdict: verdict, receipts: receipts, seq: newSequence(), proofs: make(map[int64][]tlog.Hash)}
+	p := &partnerLog{v: v, chain: chain, verdict: verdict, receipts: receipts, seq: newSequence(), highest: -1, proofs: make(map[int64][]tlog.Hash)}
 	for {
 		b, err := in.ReadSlice('\n')
 		if err == io.EOF && len(b) == 0 {
@@ -45,7 +45,7 @@ type partnerLog struct {
 	last     *Checkpoint // that the proofs are for
 	leaf     *tlog.Hash  // of the record whose proof comes next
 	index    int64
-	highest  int64                 // index so far
+	highest  int64                 // index so far, or -1
 	closed   bool                  // the last record was proven to be it
 	proofs   map[int64][]tlog.Hash // that the log contains itself at a smaller size
 }
@@ -88,12 +88,16 @@ func (p *partnerLog) record(b []byte) error {
 		chain, index = l.gone.chain, l.gone.index
 	}
 	switch {
+	case l.err != nil && index > p.highest:
+		return wrong(index, "record %d: %v", index, l.err)
 	case l.kind == lineOther || l.err != nil:
-		return wrong(-1, "a line is none of an export's: %.60q", b)
+		return wrong(-1, "%s is a line that is none of an export's: %.60q", behind(p.highest), b)
 	case chain != p.chain:
 		return wrong(index, "record %d is about %s", index, chainName(chain))
-	case p.verdict.Records > 0 && index <= p.highest:
+	case index <= p.highest:
 		return wrong(index, "record %d comes after record %d", index, p.highest)
+	case p.closed:
+		return wrong(index, "record %d comes after the proof that record %d is the last one about %s", index, p.highest, chainName(p.chain))
 	}
 	var err error
 	if l.kind == lineTrace {
@@ -150,7 +154,7 @@ func (p *partnerLog) finish() error {
 		return wrong(p.index, "record %d has no proof", p.index)
 	}
 	if !p.closed {
-		return wrong(p.highest+1, "nothing proves that record %d is the last one about %s", p.highest, chainName(p.chain))
+		return wrong(p.highest+1, "nothing proves that there are no more records about %s, %s", chainName(p.chain), behind(p.highest))
 	}
 	all, err := p.v.sightings(p.signed)
 	if err != nil {

@@ -205,6 +205,7 @@ type wholeLog struct {
 	wanted   map[int64]bool
 	signed   [][]byte
 	heads    []ChainHead
+	ended    bool // by the heads
 }
 
 func (w *wholeLog) line(l *checked) error {
@@ -212,7 +213,7 @@ func (w *wholeLog) line(l *checked) error {
 		return w.other(l.text)
 	}
 	index := w.front.size
-	if len(w.heads) > 0 {
+	if w.ended {
 		return wrong(index, "a record comes after the end of the log")
 	}
 	err := l.err
@@ -255,11 +256,11 @@ func (w *wholeLog) other(b []byte) error {
 		}
 		return nil
 	}
-	if heads, err := parseHeadsLine(b); err == nil && w.heads == nil {
-		w.heads = heads
+	if heads, err := parseHeadsLine(b); err == nil {
+		w.heads, w.ended = append(w.heads, heads...), true
 		return nil
 	}
-	return wrong(w.front.size, "after record %d is a line that is none of an export's: %.60q", w.front.size-1, b)
+	return wrong(w.front.size, "%s is a line that is none of an export's: %.60q", behind(w.front.size-1), b)
 }
 
 // finish holds all that was read against what was signed.
@@ -312,7 +313,10 @@ func (w *wholeLog) finish() error {
 // that was signed. It can name a record that no other follows.
 func (w *wholeLog) checkHeads(last sighting) error {
 	heads, leaves := chainHeads(w.seq.heads())
-	if treeOf(leaves) == last.Chains {
+	switch signed := treeOf(leaves) == last.Chains; {
+	case signed && !slices.Equal(heads, w.heads):
+		return wrong(-1, "the list of the partners' last records, with which the export ends, is missing or wrong")
+	case signed:
 		return nil
 	}
 	signed := make([]tlog.Hash, len(w.heads))

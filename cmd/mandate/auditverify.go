@@ -100,7 +100,7 @@ func (c *cli) printVerdict(v audit.Verdict) error {
 		about = "all that are about " + v.Chain
 	}
 	if v.Dropped > 0 {
-		about += fmt.Sprintf(", of which %d have lost their content", v.Dropped)
+		about += fmt.Sprintf(", of which the first %d have lost their content", v.Dropped)
 	}
 	_, err := fmt.Fprintf(c.out, "%s: %d record(s), %s\nsigned: %d record(s), root %s, at %s\n",
 		cell{"holds", green}.painted(colored(c.out)), v.Records, clean(about), v.Size, v.Root, v.Time)

@@ -153,6 +153,8 @@ func hint(err error) string {
 		return "what is asked: mandate approval show " + denied.Decision.Approval
 	case errors.As(err, &denied) && denied.Decision.Policy != "":
 		return "the server's policy decides; the last denials: mandate audit search --kind denied; one of them, rule by rule: mandate policy explain INDEX"
+	case errors.Is(err, errDoesNotHold):
+		return "keep this export and what it was held against, and ask for a new one; if that does not hold either, whoever runs the server must keep the log as it is, and compare it with what witnesses and callers have kept"
 	case errors.Is(err, api.ErrUnreachable):
 		return "is the server running? Start it with: mandate serve --config FILE"
 	}
