@@ -74,6 +74,7 @@ type KeyUse struct {
 	ID     string `json:"id"`
 	Grants int    `json:"grants"`
 	Tokens int    `json:"tokens"` // shared access tokens
+	Own    int    `json:"own"`    // keys of the server's own: that of the security state, that of the audit log
 	Here   bool   `json:"here"`   // whether this replica has it
 }
 

@@ -167,7 +167,8 @@ func (k *keyring) outerKey(ctx context.Context) (cipher.AEAD, error) {
 	if k.outer, err = cipher.NewGCMWithRandomNonce(block); err != nil {
 		return nil, err
 	}
-	return k.outer, k.rewrap(ctx, id, plain)
+	_ = k.rewrap(ctx, id, plain) // it can wait for the next start, or for [Log.RewrapKey]
+	return k.outer, nil
 }
 
 // rewrap wraps the outer key with the current key, if it was wrapped with an
@@ -176,10 +177,41 @@ func (k *keyring) rewrap(ctx context.Context, id string, plain []byte) error {
 	defer clear(plain)
 	current, wrapped, err := k.wrap.Wrap(ctx, plain)
 	if err != nil || current == id {
-		return nil // it can wait for the next start
+		return err
 	}
 	_, err = k.db.Exec(ctx, `UPDATE audit_keys SET key_id = $1, sealed = $2 WHERE chain = '' AND month = '' AND key_id = $3`, current, wrapped, id)
 	return err
+}
+
+// KeyID returns which key wraps the one that the keys of personal data are
+// sealed with; "" if there is none yet. While it cannot be had nothing is
+// recorded, so it must not be taken away.
+func (l *Log) KeyID(ctx context.Context) (string, error) {
+	id, _, err := l.keys.row(ctx, keyName{})
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", nil
+	}
+	return id, err
+}
+
+// RewrapKey wraps the key that [Log.KeyID] is about with the current key.
+func (l *Log) RewrapKey(ctx context.Context) error {
+	k := l.keys
+	id, wrapped, err := k.row(ctx, keyName{})
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	plain, err := k.wrap.Unwrap(ctx, id, wrapped)
+	if err == nil {
+		err = k.rewrap(ctx, id, plain)
+	}
+	if err != nil {
+		return fmt.Errorf("rewrap the key of personal data in the audit log: %w", err)
+	}
+	return nil
 }
 
 // erase destroys a key for good, as far as the database can.

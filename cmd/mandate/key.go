@@ -58,9 +58,10 @@ func (c *cli) keyStatusCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
 		Short: "Show how much is sealed with which key",
-		Long: `Status shows every key with which something is sealed: how many grants, and how
-many access tokens that replicas share. A key with which nothing is sealed any
-more is needed for backups only.`,
+		Long: `Status shows every key with which something is sealed: how many grants, how many
+access tokens that replicas share, and how many of the server's own keys: that
+with which the security state is verified, and that of personal data in the audit
+log. A key with which nothing is sealed any more is needed for backups only.`,
 		Example: "  mandate key status",
 		Args:    words(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -94,10 +95,10 @@ func (c *cli) printKeys(st api.KeyStatus) error {
 		case k.Grants == 0 && k.Tokens > 0:
 			state = cell{text: "of shared tokens"}
 		}
-		rows = append(rows, []cell{{text: k.ID}, state, {text: fmt.Sprint(k.Grants)}, {text: fmt.Sprint(k.Tokens)}})
+		rows = append(rows, []cell{{text: k.ID}, state, {text: fmt.Sprint(k.Grants)}, {text: fmt.Sprint(k.Tokens)}, {text: fmt.Sprint(k.Own)}})
 	}
 	c.note("The keys are in %s", st.Where)
-	return table(c.out, []string{"KEY", "STATE", "GRANTS", "SHARED TOKENS"}, rows)
+	return table(c.out, []string{"KEY", "STATE", "GRANTS", "SHARED TOKENS", "OWN KEYS"}, rows)
 }
 
 // compromised says what no rotation mends.
@@ -287,7 +288,8 @@ func (c *cli) keyRetireCommand() *cobra.Command {
 		Short: "Take a key out of the key file for good",
 		Long: `Retire takes a key with which nothing is sealed any more out of the key file. What
 is still sealed with it elsewhere, in backups, never opens again: keep a copy of
-the file for as long as you keep those. A key that still seals something is refused.`,
+the file for as long as you keep those. A key that still seals something is refused.
+Where replicas have copies of the file, say it on each.`,
 		Example: "  mandate key retire k4tq2m7xw3zga",
 		Args:    words("KEY"),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/mandate-sam/mandate"
 	"github.com/mandate-sam/mandate/api"
+	"github.com/mandate-sam/mandate/audit"
 	"github.com/mandate-sam/mandate/internal/database"
 	"github.com/mandate-sam/mandate/store"
 	"github.com/mandate-sam/mandate/vault"
@@ -23,6 +24,7 @@ type custodian struct {
 	db     *database.DB
 	vault  *vault.SQL
 	broker *mandate.Broker
+	audit  *audit.Log
 	rings
 }
 
@@ -58,13 +60,49 @@ func (c *custodian) Keys(ctx context.Context) (api.KeyStatus, error) {
 		}
 	}
 	for _, u := range uses {
-		current = slices.DeleteFunc(current, func(id string) bool { return id == u.KeyID })
-		st.Keys = append(st.Keys, api.KeyUse{ID: u.KeyID, Grants: u.Grants, Tokens: u.Tokens, Here: c.has(u.KeyID)})
+		st.Keys = append(st.Keys, api.KeyUse{ID: u.KeyID, Grants: u.Grants, Tokens: u.Tokens})
 	}
-	for _, id := range current { // with which nothing is sealed yet
-		st.Keys = append(st.Keys, api.KeyUse{ID: id, Here: true})
+	use := func(id string) *api.KeyUse {
+		n := slices.IndexFunc(st.Keys, func(k api.KeyUse) bool { return k.ID == id })
+		if n < 0 {
+			n = len(st.Keys)
+			st.Keys = append(st.Keys, api.KeyUse{ID: id})
+		}
+		return &st.Keys[n]
+	}
+	own, err := c.ownKeys(ctx)
+	if err != nil {
+		return st, err
+	}
+	for _, k := range own {
+		use(k.id).Own++
+	}
+	for _, id := range current { // with which nothing may be sealed yet
+		use(id)
+	}
+	for n := range st.Keys {
+		st.Keys[n].Here = slices.Contains(current, st.Keys[n].ID) || c.has(st.Keys[n].ID)
 	}
 	return st, nil
+}
+
+// An ownKey is a key of the server's own, and the ID of the one that wraps it.
+type ownKey struct{ id, what string }
+
+// ownKeys returns what is wrapped beside grants and tokens. A server that
+// cannot unwrap one of them does not start, or records nothing.
+func (c *custodian) ownKeys(ctx context.Context) (own []ownKey, err error) {
+	state, err := c.db.KeyID(ctx)
+	if err != nil {
+		return nil, err
+	}
+	log, err := c.audit.KeyID(ctx)
+	for _, k := range []ownKey{{state, "the key with which the security state is verified"}, {log, "the key of the personal data in the audit log"}} {
+		if k.id != "" {
+			own = append(own, k)
+		}
+	}
+	return own, err
 }
 
 // has reports whether a key of that ID is here, or may be.
@@ -157,12 +195,14 @@ func (c *custodian) RetireKey(ctx context.Context, keyID string) error {
 			return mandate.Invalid("key_id", "%d grant(s) and %d shared token(s) are sealed with it: mandate key rewrap brings them under the current key", u.Grants, u.Tokens)
 		}
 	}
-	state, err := c.db.KeyID(ctx)
+	own, err := c.ownKeys(ctx)
 	if err != nil {
 		return err
 	}
-	if keyID == state {
-		return mandate.Invalid("key_id", "it wraps the key with which the security state is verified: mandate key rewrap brings that under the current key")
+	for _, k := range own {
+		if keyID == k.id {
+			return mandate.Invalid("key_id", "it wraps %s: mandate key rewrap brings that under the current key", k.what)
+		}
 	}
 	if err := file.Remove(keyID); err != nil {
 		return mandate.Invalid("key_id", "%v", err)
@@ -188,7 +228,7 @@ func (c *custodian) keyFileWith(keyID string) (file *vault.KeyFile, err error) {
 
 // Rewrap implements [api.Keys].
 func (c *custodian) Rewrap(ctx context.Context, compromised bool, progress func(done, total int)) error {
-	return errors.Join(c.vault.Rewrap(ctx, compromised, progress), c.db.RewrapKey(ctx, c.grants))
+	return errors.Join(c.vault.Rewrap(ctx, compromised, progress), c.db.RewrapKey(ctx, c.grants), c.audit.RewrapKey(ctx))
 }
 
 // Backup implements [api.Backups]. The copy is made before any of it is sent,

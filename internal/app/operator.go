@@ -48,7 +48,7 @@ func (p *parts) api(a *App, c *Config, o Options, proxies web.Proxies) (*api.Ser
 	if err != nil {
 		return nil, err
 	}
-	keeper := &custodian{p.store, c, a.db, p.vault, a.broker, a.rings}
+	keeper := &custodian{p.store, c, a.db, p.vault, a.broker, a.audit, a.rings}
 	return api.New(api.Config{
 		Notices: a.notices, Contacts: p.store, Notifier: a.notices,
 		Customers: customers{p.store.Customers(), a.broker}, PartnerUsers: p.store, Custodian: keeper, Revoker: revoker{p.store, a.audit}, Credentials: a.rotator, Policies: p.policies, SignIns: people, Approvals: p.store, SecondPerson: c.Operators.SecondPerson, Rules: p.policies, Operators: c.Operators.uids(), Proofs: proofs, Users: p.upstream, CertificateProxies: certificates,

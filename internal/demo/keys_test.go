@@ -124,6 +124,10 @@ func TestReplicasLearnTheKey(t *testing.T) {
 	if _, err := f.replicas[0].client.RotateKey(t.Context(), api.RotateRequest{}); !errors.As(err, &invalid) || contains(err.Error(), "mandate key reload", "--shared-file") != nil {
 		t.Errorf("one copy of several: %v", err)
 	}
+	before, err := f.replicas[0].client.Keys(t.Context())
+	if err != nil || len(before.Keys) != 1 || before.Keys[0].Own != 2 {
+		t.Fatalf("keys %+v, %v; want one, which wraps two of the server's own", before, err)
+	}
 	r, err := f.replicas[0].client.RotateKey(t.Context(), api.RotateRequest{Shared: true})
 	if err != nil {
 		t.Fatal(err)
@@ -149,6 +153,7 @@ func TestReplicasLearnTheKey(t *testing.T) {
 		}
 		return err
 	})
+	f.retires(t, before.Current, r.KeyID)
 	// A lockdown of one is one of all.
 	if _, err := f.replicas[0].client.Lock(t.Context(), api.LockRequest{Reason: "drill"}); err != nil {
 		t.Fatal(err)
@@ -157,6 +162,34 @@ func TestReplicasLearnTheKey(t *testing.T) {
 		_, err := f.replicas[1].ask(t.Context(), "graph", "")
 		return errors.Is(err, mandate.ErrLocked)
 	})
+}
+
+// retires takes the earlier key away: not while the server's own keys are
+// wrapped with it, and then nobody misses it, also who starts afterwards.
+func (f *fleet) retires(t *testing.T, earlier, current string) {
+	t.Helper()
+	client := f.replicas[0].client
+	if st, err := client.Keys(t.Context()); err != nil || len(st.Keys) != 1 || st.Keys[0].ID != current || st.Keys[0].Own != 2 {
+		t.Errorf("once everything is rewrapped: %+v, %v", st, err)
+	}
+	for where, what := range map[string]string{"state_key SET": "security state", "audit_keys SET": "audit log"} {
+		f.exec(t, "UPDATE "+where+" key_id = '"+earlier+"' WHERE key_id = '"+current+"'")
+		if err := client.RetireKey(t.Context(), earlier); contains(fmt.Sprint(err), what, "mandate key rewrap") != nil {
+			t.Errorf("retired while it wraps a key of the %s: %v", what, err)
+		}
+		if st, err := client.Keys(t.Context()); err != nil || len(st.Keys) != 2 || st.Keys[1].ID != earlier || st.Keys[1].Own != 1 {
+			t.Errorf("what the earlier key wraps: %+v, %v", st, err)
+		}
+		f.exec(t, "UPDATE "+where+" key_id = '"+current+"' WHERE key_id = '"+earlier+"'")
+	}
+	if err := client.RetireKey(t.Context(), earlier); err != nil {
+		t.Errorf("retiring what nothing is sealed with: %v", err)
+	}
+	f.replicas[0].kill()
+	f.replicas[0].launch(t)
+	if _, err := f.replicas[0].ask(t.Context(), "graph", ""); err != nil {
+		t.Errorf("started without the earlier key: %v", err)
+	}
 }
 
 // What replicas share has a key of its own, where it is configured: that is
