@@ -83,7 +83,7 @@ func (c *cli) followAudit(ctx context.Context, client *api.Client, last int) err
 
 func (c *cli) printRecord(line json.RawMessage) error {
 	if c.json {
-		_, err := fmt.Fprintf(c.out, "%s\n", line)
+		_, err := fmt.Fprintf(c.out, "%s\n", harmless(line))
 		return err
 	}
 	var r struct {

@@ -145,7 +145,7 @@ func (c *cli) callAll(cmd *cobra.Command, client *api.Client, in api.CallRequest
 			return err
 		}
 		n++
-		if _, err := fmt.Fprintf(c.out, "%s\n", item); err != nil {
+		if _, err := fmt.Fprintf(c.out, "%s\n", harmless(item)); err != nil {
 			return err
 		}
 	}
@@ -156,16 +156,23 @@ func (c *cli) callAll(cmd *cobra.Command, client *api.Client, in api.CallRequest
 // printBody prints a body as it came; to a terminal indented, and harmless.
 func (c *cli) printBody(body []byte) error {
 	if terminal(c.out) && len(body) > 0 {
-		var pretty bytes.Buffer
-		if json.Indent(&pretty, body, "", "  ") != nil {
-			for line := range strings.Lines(string(body)) {
-				pretty.WriteString(clean(strings.TrimRight(line, "\r\n")) + "\n")
-			}
-		}
-		body = append(bytes.TrimRight(pretty.Bytes(), "\n"), '\n')
+		body = legible(body)
 	}
 	_, err := c.out.Write(body)
 	return err
+}
+
+// legible is a body as a person reads it at a terminal.
+func legible(body []byte) []byte {
+	var b bytes.Buffer
+	if json.Indent(&b, bytes.TrimSpace(body), "", "  ") == nil {
+		return append(harmless(b.Bytes()), '\n')
+	}
+	b.Reset()
+	for line := range strings.Lines(string(body)) {
+		b.WriteString(clean(strings.TrimRight(line, "\r\n")) + "\n")
+	}
+	return append(bytes.TrimRight(b.Bytes(), "\n"), '\n')
 }
 
 // answerJSON is an answer as one object. A body that is not JSON is text.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"strconv"
 	"strings"
 	"sync"
@@ -254,6 +256,8 @@ func (w *smallWorld) RoundTrip(r *http.Request) (*http.Response, error) {
 		body = `{"items":[{"id":1},{"id":2}],"links":{"next":{"uri":"/customers/more"}}}`
 	case "/v1/customers/more":
 		body = `{"items":[{"id":3}]}`
+	case "/v1/evil":
+		body = `{"items":[{"name":"` + "\u009b2J" + `"}]}`
 	case "/v1/broken":
 		body = `{"items":[{"id":1}],"links":{"next":{"uri":"https://evil.test/"}}}`
 	case "/v1/missing":
@@ -353,6 +357,44 @@ func TestClean(t *testing.T) {
 	} {
 		if got := clean(in); got != want {
 			t.Errorf("%q: got %s, want %s", in, got, want)
+		}
+	}
+}
+
+// JSON forbids only a part of what acts on a terminal. The rest is escaped, and
+// means the same.
+func TestHarmless(t *testing.T) {
+	const evil = "\u009b2J\u007f\u202e\u2028\U000e0001"
+	for in, want := range map[string]string{
+		`{"a":"say \"hi\" é` + "\U0001f600" + `"}` + "\n": `{"a":"say \"hi\" é` + "\U0001f600" + `"}` + "\n",
+		`{"a":"` + evil + `"}`:                            `{"a":"\u009b2J\u007f\u202e\u2028\udb40\udc01"}`,
+		"\"a\xffb\ufffd\"":                                `"a\ufffdb` + "\ufffd" + `"`,
+	} {
+		got := harmless([]byte(in))
+		if string(got) != want {
+			t.Errorf("%q: got %s, want %s", in, got, want)
+		}
+		var before, after any
+		if json.Unmarshal([]byte(in), &before) != nil || json.Unmarshal(got, &after) != nil || !reflect.DeepEqual(before, after) {
+			t.Errorf("%q means something else now: %s", in, got)
+		}
+	}
+	var out bytes.Buffer
+	c := &cli{stdio: stdio{out: &out}, json: true}
+	for what, err := range map[string]error{
+		"an object": c.printJSON(map[string]string{"a": evil}), "a record": c.printRecord(json.RawMessage(`{"detail":"` + evil + `"}`)),
+		"an answer": c.printJSON(answerJSON(&api.CallAnswer{Body: []byte(`{"a":"` + evil + `"}`)})),
+	} {
+		if err != nil || strings.ContainsAny(out.String(), "\u009b\u007f\u202e") {
+			t.Errorf("%s: %q, %v", what, out.String(), err)
+		}
+	}
+	for in, want := range map[string]string{
+		`{"a":"` + evil + `"}` + "\r\n": "{\n  \"a\": \"\\u009b2J\\u007f\\u202e\\u2028\\udb40\\udc01\"\n}\n",
+		"not JSON \x1b[2J\r\nmore\n":    "not JSON \\x1b[2J\nmore\n",
+	} {
+		if got := string(legible([]byte(in))); got != want {
+			t.Errorf("%q: got %q, want %q", in, got, want)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"time"
 	"unicode"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
@@ -31,12 +33,37 @@ func colored(w io.Writer) bool {
 
 // printJSON writes v as one line, or indented for a person.
 func (c *cli) printJSON(v any) error {
-	e := json.NewEncoder(c.out)
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
 	if terminal(c.out) {
 		e.SetIndent("", "  ")
 	}
-	return e.Encode(v)
+	if err := e.Encode(v); err != nil {
+		return err
+	}
+	_, err := c.out.Write(harmless(b.Bytes()))
+	return err
+}
+
+// harmless makes JSON from elsewhere harmless to a terminal: what does not print
+// is escaped, which is the same to whoever reads it as JSON. Of what acts on a
+// terminal JSON itself forbids only a part.
+func harmless(text []byte) []byte {
+	out := make([]byte, 0, len(text))
+	for len(text) > 0 {
+		r, n := utf8.DecodeRune(text)
+		switch {
+		case r == '\n' || unicode.IsPrint(r) && (r != utf8.RuneError || n > 1):
+			out = append(out, text[:n]...)
+		default:
+			for _, u := range utf16.Encode([]rune{r}) {
+				out = fmt.Appendf(out, `\u%04x`, u)
+			}
+		}
+		text = text[n:]
+	}
+	return out
 }
 
 // showAll returns what a command does that asks for a list and shows it: under a
