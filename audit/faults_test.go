@@ -37,9 +37,16 @@ type badDisk struct {
 	dials *dials
 }
 
-type dials struct{ full, noSync, noCut atomic.Bool }
+type dials struct {
+	full, noSync, noCut atomic.Bool
+	limit               atomic.Int64 // how long a file may get, if it is not 0
+}
 
 func (d *badDisk) WriteAt(p []byte, off int64) (int, error) {
+	if room := d.dials.limit.Load() - off; room < int64(len(p)) && room > -off {
+		n, _ := d.file.WriteAt(p[:max(0, room)], off)
+		return n, syscall.ENOSPC
+	}
 	if d.dials.full.Load() {
 		n, _ := d.file.WriteAt(p[:len(p)/2], off)
 		return n, syscall.ENOSPC
@@ -99,6 +106,36 @@ func TestAuditDiskFull(t *testing.T) {
 	holds(t, cfg, l, 4)
 	l.Close()
 	holds(t, cfg, openLog(t, cfg), 4)
+}
+
+// A disk that has no place for a megabyte of zeros has it for records, to the
+// last, and nothing else is left on it.
+func TestAuditDiskNearlyFull(t *testing.T) {
+	cfg := testConfig(t)
+	d := withBadDisk(&cfg)
+	l := openLog(t, cfg)
+	d.limit.Store(10_000)
+	written := int64(0)
+	for ; ; written++ {
+		_, err := l.Record(t.Context(), testRecord(0, "good"))
+		if errors.Is(err, mandate.ErrUnavailable) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, data := lastSegment(t, cfg); bytes.IndexByte(data, 0) >= 0 {
+			t.Fatal("there are zeros on the disk")
+		}
+	}
+	if _, data := lastSegment(t, cfg); written < 5 || len(data) != 10_000 {
+		t.Errorf("%d records on %d bytes", written, len(data))
+	}
+	d.limit.Store(0)
+	record(t, l, testRecord(0, "good"))
+	holds(t, cfg, l, written+1)
+	l.Close()
+	holds(t, cfg, openLog(t, cfg), written+1)
 }
 
 // holds verifies an export of the log, which has as many records.

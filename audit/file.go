@@ -48,11 +48,14 @@ type segment struct {
 // has a new length and new places on the disk too, which are written apart,
 // together with whatever else waits there. That takes twice as long, and much
 // longer beside somebody who writes other files.
+//
+// A disk that is too full for that may still have place for the batch, and for
+// what others write: zeros that are of no use are not left there.
 func (s *fileStore) makeRoom(g *segment, n int64) error {
 	for s.room < g.size+n {
 		from := max(s.room, g.size)
 		if _, err := g.file.WriteAt(zeros[:], from); err != nil {
-			return err
+			return s.trim(g)
 		}
 		s.room = from + int64(len(zeros))
 	}
