@@ -234,6 +234,9 @@ func (c *cli) printRestoration(r app.Restoration) error {
 	}
 	c.note("Restored %d partner(s) and %d caller(s) as of %s, under epoch %d. %d audit record(s) were read.",
 		r.Partners, r.Callers, moment(r.Backup.Created), r.Epoch, r.Records)
+	if r.Records == 0 {
+		c.note("No audit log was read, so nobody knows what was withdrawn, removed or changed after that. If there is one, or an export of it, empty the database and begin again with --audit.")
+	}
 	var rows [][]cell
 	for _, g := range r.Grants {
 		state := cell{"suspended", yellow}

@@ -102,7 +102,10 @@ func (c *Config) signedEpoch() (int64, error) {
 		return 0, err
 	}
 	last, err := audit.ParseCheckpoint(signed, key)
-	return last.Epoch, err
+	if err != nil {
+		return 0, fmt.Errorf("%s, by which this host knows the audit log of before: %w; it belongs to another log or key: bring that back, or, if a new log begins on purpose, put this file away with the old log (docs/audit.md)", c.checkpointFile(), err)
+	}
+	return last.Epoch, nil
 }
 
 // replaceFile gives a file another content, all of it or nothing.
