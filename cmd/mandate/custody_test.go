@@ -10,7 +10,7 @@ import (
 
 // Who restores without the log of what came after the backup is told so.
 func TestRestoredWithoutLog(t *testing.T) {
-	for records, want := range map[int]bool{0: true, 7: false} {
+	for records, want := range map[int64]bool{0: true, 7: false} {
 		var out bytes.Buffer
 		c := &cli{stdio: stdio{out: &out, err: &out}}
 		if err := c.printRestoration(app.Restoration{Records: records}); err != nil {
