@@ -122,10 +122,6 @@ func (s *Server) beginSignIn(w http.ResponseWriter, r *http.Request, _ mandate.C
 	if _, err := web.Read[struct{}](w, r); err != nil {
 		return err
 	}
-	// Every one costs a row, and anybody can ask.
-	if err := s.addresses.Allow("sign-in " + web.AddressKey(web.Address(r.Context()))); err != nil {
-		return err
-	}
 	start, err := in.Begin(r.Context())
 	if err != nil {
 		return err

@@ -71,11 +71,6 @@ func signInScenes() []scene {
 		{op: "POST /v1/signin", status: "200", body: `{}`, damage: good},
 		{op: "POST /v1/signin", status: "400", body: `{"x":1}`, damage: good},
 		{op: "POST /v1/signin", status: "404", body: `{}`},
-		{op: "POST /v1/signin", status: "429", body: `{}`, damage: func(w *world) {
-			good(w)
-			for w.server.addresses.Allow("sign-in invalid IP") == nil {
-			}
-		}},
 		{op: "POST /v1/signin", status: "503", body: `{}`, damage: down},
 		{op: "POST /v1/signin/finish", status: "201", body: `{"id_token":"good"}`, damage: good},
 		{op: "POST /v1/signin/finish", status: "400", body: `{"x":1}`, damage: good},

@@ -1,7 +1,11 @@
 package store
 
 import (
+	"bytes"
+	"encoding/base64"
+	"encoding/binary"
 	"errors"
+	"path/filepath"
 	"reflect"
 	"testing"
 	"time"
@@ -172,12 +176,88 @@ func testCallerAssertion(t *testing.T, cfg database.Config) {
 	}
 }
 
+// Of two replicas that are shown the same nonce, one takes it. Anybody may begin
+// sign-ins without end: nothing is kept of them.
+func TestOperatorNonceOnceAcrossReplicas(t *testing.T) { each(t, testOperatorNonce) }
+
+func testOperatorNonce(t *testing.T, cfg database.Config) {
+	a, db := running(t, cfg)
+	b := a
+	if cfg.URL != "" {
+		b, _ = running(t, cfg)
+	}
+	ctx, end := t.Context(), time.Now().Add(time.Minute)
+	nonce, err := a.BeginSignIn(ctx, end)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2000 {
+		if _, err := b.BeginSignIn(ctx, end); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var kept int
+	if err := db.QueryRow(ctx, `SELECT count(*) FROM operator_signins`).Scan(&kept); err != nil || kept != 0 {
+		t.Errorf("of sign-ins that were begun %d rows are kept, %v", kept, err)
+	}
+	results := make(chan error, 2)
+	for _, s := range []*Store{a, b} {
+		go func() { results <- s.FinishSignIn(ctx, nonce) }()
+	}
+	one, other := <-results, <-results
+	if (one == nil) == (other == nil) || !errors.Is(errors.Join(one, other), mandate.ErrUnauthenticated) {
+		t.Errorf("got %v and %v, want one of them refused", one, other)
+	}
+	if err := a.SweepCallers(ctx, end.Add(30*time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.FinishSignIn(ctx, nonce); !errors.Is(err, mandate.ErrUnauthenticated) {
+		t.Errorf("after a sweep: got error %v", err)
+	}
+}
+
+// A nonce that was not made here begins no session, nor does one with more time.
+func TestOperatorNonceIsOurs(t *testing.T) {
+	s, _ := openTest(t)
+	nonce, err := s.BeginSignIn(t.Context(), time.Now().Add(-time.Minute))
+	if err != nil {
+		t.Fatal(err)
+	}
+	good, err := base64.RawURLEncoding.DecodeString(nonce)
+	if err != nil {
+		t.Fatal(err)
+	}
+	longer := bytes.Clone(good)
+	binary.BigEndian.PutUint64(longer[16:], uint64(time.Now().Add(time.Hour).UnixMilli()))
+	unsealed := append(bytes.Clone(longer[:24]), make([]byte, 32)...)
+	for what, b := range map[string][]byte{"that ended": good, "with more time": longer, "without a seal": unsealed, "cut": longer[:24], "empty": nil, "too long": append(bytes.Clone(good), 0)} {
+		if err := s.FinishSignIn(t.Context(), base64.RawURLEncoding.EncodeToString(b)); !errors.Is(err, mandate.ErrUnauthenticated) {
+			t.Errorf("one %s: got error %v", what, err)
+		}
+	}
+	db, err := database.Open(t.Context(), database.Config{File: filepath.Join(t.TempDir(), "mandate.db"), Schemas: []database.Schema{Schema()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	unguarded, err := Open(t.Context(), db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if nonce, err := unguarded.BeginSignIn(t.Context(), time.Now().Add(time.Minute)); !errors.Is(err, mandate.ErrUnavailable) || nonce != "" {
+		t.Errorf("without the key: got %q, %v", nonce, err)
+	}
+	if err := unguarded.FinishSignIn(t.Context(), base64.RawURLEncoding.EncodeToString(longer)); !errors.Is(err, mandate.ErrUnauthenticated) {
+		t.Errorf("without the key: got error %v", err)
+	}
+}
+
 func TestOperatorSessions(t *testing.T) { inBubbles(t, testOperatorSessions) }
 
 func testOperatorSessions(t *testing.T, s *Store, _ *database.DB) {
 	ctx := t.Context()
 	nonce, err := s.BeginSignIn(ctx, time.Now().Add(10*time.Minute))
-	if err != nil || len(nonce) != 43 {
+	if err != nil || len(nonce) != 75 {
 		t.Fatal(nonce, err)
 	}
 	if err := s.FinishSignIn(ctx, nonce); err != nil {

@@ -143,15 +143,15 @@ func (s *Store) UseAssertion(ctx context.Context, id mandate.CallerID, jti strin
 	return nil
 }
 
-// SweepCallers forgets assertions, sign-ins and sessions of operators that have
-// ended. Assertions are kept a while longer, for clocks that differ.
+// SweepCallers forgets assertions, nonces and sessions of operators that have
+// ended. The first two are kept a while longer, for clocks that differ.
 func (s *Store) SweepCallers(ctx context.Context, now time.Time) error {
 	for _, old := range []struct {
 		query string
 		at    time.Time
 	}{
 		{`DELETE FROM caller_assertions WHERE expires < $1`, now.Add(-time.Hour)},
-		{`DELETE FROM operator_signins WHERE expires < $1`, now},
+		{`DELETE FROM operator_signins WHERE expires < $1`, now.Add(-time.Hour)},
 	} {
 		if _, err := s.db.Exec(ctx, old.query, old.at.UnixMilli()); err != nil {
 			return wrap("sweep callers", unavailable(ctx, err))

@@ -28,6 +28,6 @@ var unguarded = map[string]string{
 	"customers":         "too many to be read in every epoch: the list of each partner has a MAC in customer_lists, which is verified when it is read",
 	"customer_lists":    "the same; that no older list is put back is in customer_floors. When it is refreshed, and why that failed, is nobody's secret and decides nothing",
 	"caller_assertions": "a row can only refuse; whoever deletes one lets an assertion count twice in its five minutes, for somebody who has it from elsewhere, and that caller's rights are guarded",
-	"operator_signins":  "a nonce that is in no ID token is of no use; whoever puts a used one back must have the ID token that it was in, and the operator's roles are in the configuration",
+	"operator_signins":  "a row can only refuse; whoever deletes one must have the ID token that it was in, within ten minutes, and the operator's roles are in the configuration",
 	"partner_sessions":  "whoever can insert one sees what is in the same database, and can withdraw a grant, as whoever can destroy its row can; their roles, which are guarded, are asked for again each time",
 }

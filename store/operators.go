@@ -2,10 +2,12 @@ package store
 
 import (
 	"context"
+	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 	"database/sql"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -30,31 +32,45 @@ type Session struct {
 // sessionPrefix begins what an operator's client shows.
 const sessionPrefix = "mds_"
 
-// maxSignIns bounds sign-ins that were begun and not finished: anybody can
-// begin one.
-const maxSignIns = 1000
+// nonceSize is how many bytes of a nonce come before its seal: random ones, and
+// when it ends.
+const nonceSize = 16 + 8
 
-// BeginSignIn returns a nonce which one ID token must carry until a time. The
-// error wraps [mandate.ErrRateLimited] if too many have begun.
-func (s *Store) BeginSignIn(ctx context.Context, expires time.Time) (string, error) {
-	nonce := randomText()
-	hash := sha256.Sum256([]byte(nonce))
-	n, err := s.db.Exec(ctx, `INSERT INTO operator_signins (hash, expires)
-		SELECT $1, $2 WHERE (SELECT count(*) FROM operator_signins WHERE expires > $3) < $4`,
-		hash[:], expires.UnixMilli(), time.Now().UnixMilli(), maxSignIns)
-	if err == nil && n == 0 {
-		err = fmt.Errorf("%w: too many sign-ins were begun", mandate.ErrRateLimited)
+// BeginSignIn returns a nonce which one ID token must carry until a time.
+// Nothing is stored: anybody can begin a sign-in, as often as they like, and must
+// not keep an operator from it. The error wraps [mandate.ErrUnavailable] while
+// the key that seals it is not known.
+func (s *Store) BeginSignIn(_ context.Context, expires time.Time) (string, error) {
+	nonce := make([]byte, nonceSize-8, nonceSize+sha256.Size)
+	rand.Read(nonce)
+	nonce = binary.BigEndian.AppendUint64(nonce, uint64(expires.UnixMilli()))
+	seal := s.sealNonce(nonce)
+	if seal == nil {
+		return "", fmt.Errorf("begin sign-in: %w: the key of security state is not known yet", mandate.ErrUnavailable)
 	}
-	return nonce, wrap("begin sign-in", unavailable(ctx, err))
+	return base64.RawURLEncoding.EncodeToString(append(nonce, seal...)), nil
 }
 
-// FinishSignIn consumes a nonce, once, and only before it has ended; otherwise
-// the error wraps [mandate.ErrUnauthenticated].
+func (s *Store) sealNonce(nonce []byte) []byte {
+	return s.db.Seal("nonce of an operator's sign-in", string(nonce))
+}
+
+// FinishSignIn uses up a nonce of ours, once in whichever replica, and only
+// before it has ended; otherwise the error wraps [mandate.ErrUnauthenticated].
 func (s *Store) FinishSignIn(ctx context.Context, nonce string) error {
-	hash := sha256.Sum256([]byte(nonce))
-	n, err := s.db.Exec(ctx, `DELETE FROM operator_signins WHERE hash = $1 AND expires > $2`, hash[:], time.Now().UnixMilli())
+	refused := fmt.Errorf("finish sign-in: %w: this sign-in was not begun here, was used, or took too long", mandate.ErrUnauthenticated)
+	b, err := base64.RawURLEncoding.DecodeString(nonce)
+	if err != nil || len(b) != nonceSize+sha256.Size {
+		return refused
+	}
+	expires := time.UnixMilli(int64(binary.BigEndian.Uint64(b[nonceSize-8:])))
+	if !hmac.Equal(s.sealNonce(b[:nonceSize]), b[nonceSize:]) || !time.Now().Before(expires) {
+		return refused
+	}
+	hash := sha256.Sum256(b[:nonceSize])
+	n, err := s.db.Exec(ctx, `INSERT INTO operator_signins (hash, expires) VALUES ($1, $2) ON CONFLICT (hash) DO NOTHING`, hash[:], expires.UnixMilli())
 	if err == nil && n == 0 {
-		err = fmt.Errorf("%w: this sign-in was not begun here, was used, or took too long", mandate.ErrUnauthenticated)
+		return refused
 	}
 	return wrap("finish sign-in", unavailable(ctx, err))
 }

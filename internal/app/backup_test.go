@@ -17,7 +17,7 @@ var leftOut = map[string]string{
 	"state_key":         "proves this database alone; a restore makes another",
 	"turns":             "access tokens",
 	"sign_ins":          "sign-ins under way",
-	"operator_signins":  "sign-ins under way",
+	"operator_signins":  "sign-ins of the last minutes",
 	"operator_sessions": "sessions",
 	"partner_sessions":  "sessions",
 	"customers":         "Microsoft tells of them again, and what has ended since must not come back",
