@@ -28,6 +28,18 @@ import (
 // loginTimeout is how long a sign-in may take.
 const loginTimeout = 10 * time.Minute
 
+// askToOpen says which page to sign in at, also to a program: nothing goes on
+// before somebody does.
+func (c *cli) askToOpen(address string) {
+	if c.json {
+		_ = json.NewEncoder(c.err).Encode(map[string]string{"open": address})
+		return
+	}
+	for _, line := range []string{"Open this page in a browser on this machine, and sign in:", "", "  " + address, ""} {
+		c.note("%s", line)
+	}
+}
+
 func (c *cli) loginCommand() *cobra.Command {
 	var port uint16
 	cmd := &cobra.Command{
@@ -58,9 +70,7 @@ sign-in by a code that is typed elsewhere: somebody could have you type theirs.`
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), loginTimeout)
 			defer cancel()
-			in, err := signIn(ctx, client, http.DefaultClient, port, func(address string) {
-				c.note("Open this page in a browser on this machine, and sign in:\n\n  %s\n", address)
-			})
+			in, err := signIn(ctx, client, http.DefaultClient, port, c.askToOpen)
 			if err != nil {
 				return err
 			}
