@@ -72,8 +72,8 @@ func TestRefreshAndServices(t *testing.T) {
 				t.Errorf("me: %v", c.raw)
 			}
 			c = call(t, e, ep.Graph+"/v1.0/me/memberOf", g.str("access_token"))
-			if len(c.raw["value"].([]any)) != 1 {
-				t.Errorf("memberOf: %v", c.raw)
+			if len(c.raw["value"].([]any)) != 2 {
+				t.Errorf("memberOf: %v, want a group and a role", c.raw)
 			}
 			m := ask(emulator.AdatumTenant, "https://management.azure.com/")
 			c = call(t, e, ep.ARM+"/subscriptions?api-version=2022-12-01", m.str("access_token"))

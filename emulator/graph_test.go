@@ -63,6 +63,32 @@ func partnerAppURL(e *emulator.Emulator) string {
 	return e.Endpoints().Graph + "/v1.0/applications/" + directory.ObjectID(partnerApp)
 }
 
+// Of groups and directory roles, a path can name one type. Other clients read
+// the type of each.
+func TestMemberOf(t *testing.T) {
+	e := start(t)
+	tok := graphToken(t, e, "contoso.example", consented(t, e, 2, "admin@contoso.example").str("refresh_token"))
+	for path, want := range map[string]string{
+		"me/memberOf":                                               "AdminAgents, Global Administrator",
+		"me/memberOf/microsoft.graph.group":                         "AdminAgents",
+		"me/transitiveMemberOf/microsoft.graph.directoryRole":       "Global Administrator",
+		"users/helpdesk@contoso.example/memberOf":                   "HelpdeskAgents",
+		"users/helpdesk@contoso.example/transitiveMemberOf":         "HelpdeskAgents",
+		"users/tech@contoso.example/memberOf/microsoft.graph.group": "",
+		"users/tech@contoso.example/memberOf":                       "Cloud Application Administrator",
+	} {
+		a := call(t, e, e.Endpoints().Graph+"/v1.0/"+path, tok)
+		var got []string
+		list, _ := a.raw["value"].([]any)
+		for _, m := range list {
+			got = append(got, m.(map[string]any)["displayName"].(string))
+		}
+		if a.status != 200 || strings.Join(got, ", ") != want {
+			t.Errorf("%s: got %d, %q, want %q", path, a.status, got, want)
+		}
+	}
+}
+
 func TestGraphPassword(t *testing.T) {
 	e := start(t)
 	tok, _ := writer(t, e)

@@ -63,7 +63,11 @@ func (p place) names() []string {
 	return []string{p.name}
 }
 
-func (p place) url(port int) string { return "https://" + net.JoinHostPort(p.name, strconv.Itoa(port)) }
+// url is what clients call the port. They leave the usual one out, and compare
+// issuers and hosts without it.
+func (p place) url(port int) string {
+	return "https://" + strings.TrimSuffix(net.JoinHostPort(p.name, strconv.Itoa(port)), ":443")
+}
 
 // A listener is one service's address: a port of the loopback interface, or of
 // another that was asked for.

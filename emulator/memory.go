@@ -52,7 +52,7 @@ func (m *memory) name(port int) *listener {
 		port = m.next
 		m.next++
 	}
-	return &listener{url: "https://" + m.place + ":" + strconv.Itoa(port)}
+	return &listener{url: place{name: m.place}.url(port)}
 }
 
 func (m *memory) add(host string, h http.Handler) {

@@ -23,6 +23,22 @@ func TestStart(t *testing.T) {
 	resp.Body.Close()
 }
 
+// On the usual port there is no port in URLs and issuers: clients leave it out,
+// too, and some know no other.
+func TestUsualPort(t *testing.T) {
+	e := emulator.Start(t, emulator.Config{InMemory: true, Ports: emulator.Ports{Login: 443}})
+	if got := e.Endpoints().Login; got != "https://localhost" {
+		t.Fatalf("login is at %s, want https://localhost", got)
+	}
+	resp, err := e.Client().Get("https://localhost/contoso.example/v2.0/.well-known/openid-configuration")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a := readAnswer(t, resp); a.str("issuer") != "https://localhost/"+emulator.ContosoTenant+"/v2.0" {
+		t.Errorf("got issuer %q", a.str("issuer"))
+	}
+}
+
 // failing is a test that notes that it failed.
 type failing struct {
 	*testing.T

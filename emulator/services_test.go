@@ -190,6 +190,7 @@ func TestGraphAndARM(t *testing.T) {
 	}{
 		{"me", ep.Graph + "/v1.0/me", home, 200, ""},
 		{"memberOf", ep.Graph + "/v1.0/me/memberOf", home, 200, ""},
+		{"memberOf of an unknown type", ep.Graph + "/v1.0/me/memberOf/microsoft.graph.shoe", home, 400, "BadRequest"},
 		{"organization", ep.Graph + "/v1.0/organization", away, 200, ""},
 		{"domains", ep.Graph + "/v1.0/domains", away, 200, ""},
 		{"users", ep.Graph + "/v1.0/users", away, 200, ""},

@@ -76,12 +76,12 @@ func clients(p emulator.Endpoints, caFile string) map[string]settings {
 			[]string{`authorityHost: "` + p.Login + `"`, "disableInstanceDiscovery: true", "Key Vault: disableChallengeResourceVerification: true"},
 		},
 		"Python": {
-			map[string]string{"REQUESTS_CA_BUNDLE": ca},
-			[]string{`msal: authority="` + p.Login + `/TENANT", instance_discovery=False`, `azure-identity: authority="` + strings.TrimPrefix(p.Login, "https://") + `", disable_instance_discovery=True`, "Key Vault: verify_challenge_resource=False"},
+			map[string]string{"REQUESTS_CA_BUNDLE": ca, "SSL_CERT_FILE": ca, "AZURE_AUTHORITY_HOST": p.Login},
+			[]string{`msal: authority="` + p.Login + `/TENANT", instance_discovery=False`, `azure-identity: authority="` + p.Login + `", disable_instance_discovery=True`, "Key Vault: verify_challenge_resource=False"},
 		},
 		"Java": {
 			map[string]string{},
-			[]string{"-Djavax.net.ssl.trustStore=STORE with the CA", `authority("` + p.Login + `/common/"), instanceDiscovery(false)`, "Key Vault: disableChallengeResourceVerification()", `Partner Center: PartnerService.setApiRootUrl("` + p.PartnerCenter + `")`},
+			[]string{"-Djavax.net.ssl.trustStore=STORE with the CA", `msal4j: authority("` + p.Login + `/common/"), instanceDiscovery(false); --login-port 443, for it leaves the port out when it refreshes`, `azure-identity: authorityHost("` + p.Login + `"), disableInstanceDiscovery()`, "Key Vault: disableChallengeResourceVerification()", `Partner Center: PartnerService.setApiRootUrl("` + p.PartnerCenter + `")`},
 		},
 	}
 }

@@ -109,9 +109,13 @@ func TestVaults(t *testing.T) {
 			t.Errorf("vaults: %+v", d.Vaults)
 		}
 		for _, name := range []string{"Go", "Node", "Python", "Java"} {
-			if c := d.Clients[name]; len(c.Options) == 0 || !strings.Contains(strings.Join(c.Options, " "), strings.TrimPrefix(d.Endpoints.Login, "https://")) {
+			if c := d.Clients[name]; len(c.Options) == 0 || !strings.Contains(strings.Join(c.Options, " "), d.Endpoints.Login) {
 				t.Errorf("settings of %s: %+v", name, c)
 			}
+		}
+		// azure-identity takes a host without a scheme for one of another scheme.
+		if want := `azure-identity: authority="` + d.Endpoints.Login + `"`; !strings.Contains(strings.Join(d.Clients["Python"].Options, " "), want) {
+			t.Errorf("settings of Python lack %s", want)
 		}
 	}, "--json", "--vault", "vault-a", "--vault", "Vault-B@fabrikam.example")
 	if err != nil {

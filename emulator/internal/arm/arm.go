@@ -98,6 +98,8 @@ var routes = []route{
 	{"GET", "subscriptions/*/operationresults/*", (*Server).operationResult},
 	{"GET", deploymentPath, (*Server).deployments},
 	{"GET", deploymentPath + "/*", (*Server).deployment},
+	{"HEAD", deploymentPath + "/*", (*Server).deploymentExists},
+	{"POST", deploymentPath + "/*/validate", (*Server).validate},
 	{"PUT", deploymentPath + "/*", (*Server).putDeployment},
 	{"DELETE", deploymentPath + "/*", (*Server).deleteDeployment},
 	{"GET", deploymentPath + "/*/operationstatuses/*", (*Server).operation},

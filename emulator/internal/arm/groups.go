@@ -148,6 +148,20 @@ func (s *Server) putDeployment(c call) (reply, error) {
 	} else if g.Deletion != "" {
 		return reply{}, errDeleting
 	}
+	x, err := s.readDeployment(c)
+	if err != nil {
+		return reply{}, err
+	}
+	status := http.StatusOK
+	if s.cfg.Directory.SetDeployment(c.home.Subscription, c.names[1], x) {
+		status = http.StatusCreated
+	}
+	poll := "https://" + c.Host + deploymentID(c, x) + "/operationStatuses/" + x.ID + "?api-version=2021-04-01"
+	return reply{status: status, body: deploymentObject(c, x), headers: map[string]string{"Azure-AsyncOperation": poll}}, nil
+}
+
+// readDeployment is the deployment that the request describes.
+func (s *Server) readDeployment(c call) (directory.Deployment, error) {
 	var in struct {
 		Properties *struct {
 			Mode         string          `json:"mode"`
@@ -157,22 +171,34 @@ func (s *Server) putDeployment(c call) (reply, error) {
 		} `json:"properties"`
 	}
 	if bearer.ReadJSON(c.Request, &in) != nil {
-		return reply{}, errContent
+		return directory.Deployment{}, errContent
 	}
 	p := in.Properties
 	if p == nil || len(p.Template)+len(p.TemplateLink) == 0 || p.Mode != "Incremental" && p.Mode != "Complete" {
-		return reply{}, errTemplate
+		return directory.Deployment{}, errTemplate
 	}
 	if !allowedName.MatchString(c.names[2]) || len(c.names[2]) > 64 {
-		return reply{}, errName
+		return directory.Deployment{}, errName
 	}
-	x := directory.Deployment{ID: s.cfg.Chance.GUID(), Name: c.names[2], Mode: p.Mode, Parameters: p.Parameters, Timestamp: s.cfg.Dials.Now().UTC().Format(time.RFC3339Nano)}
-	status := http.StatusOK
-	if s.cfg.Directory.SetDeployment(c.home.Subscription, c.names[1], x) {
-		status = http.StatusCreated
+	return directory.Deployment{ID: s.cfg.Chance.GUID(), Name: c.names[2], Mode: p.Mode, Parameters: p.Parameters, Timestamp: s.cfg.Dials.Now().UTC().Format(time.RFC3339Nano)}, nil
+}
+
+// validate says whether the deployment could be made.
+func (s *Server) validate(c call) (reply, error) {
+	if _, err := s.named(c); err != nil {
+		return reply{}, err
 	}
-	poll := "https://" + c.Host + deploymentID(c, x) + "/operationStatuses/" + x.ID + "?api-version=2021-04-01"
-	return reply{status: status, body: deploymentObject(c, x), headers: map[string]string{"Azure-AsyncOperation": poll}}, nil
+	x, err := s.readDeployment(c)
+	if err != nil {
+		return reply{}, err
+	}
+	x.Seen = true
+	return ok(deploymentObject(c, x))
+}
+
+func (s *Server) deploymentExists(c call) (reply, error) {
+	_, err := s.asked(c)
+	return reply{status: http.StatusNoContent}, err
 }
 
 // operation says how a deployment goes.

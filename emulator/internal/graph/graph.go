@@ -119,6 +119,9 @@ var routes = []route{
 
 	{"GET /v1.0/me", readMe, false, (*Server).me},
 	{"GET /v1.0/me/memberOf", readMe, false, (*Server).memberOf},
+	{"GET /v1.0/me/memberOf/{type}", readMe, false, (*Server).memberOf},
+	{"GET /v1.0/me/transitiveMemberOf", readMe, false, (*Server).memberOf},
+	{"GET /v1.0/me/transitiveMemberOf/{type}", readMe, false, (*Server).memberOf},
 	{"POST /v1.0/me/revokeSignInSessions", revoke, false, (*Server).revokeMe},
 	{"GET /v1.0/organization", readOrg, false, (*Server).organization},
 	{"GET /v1.0/organization/{id}", readOrg, false, (*Server).oneOrganization},
@@ -126,6 +129,9 @@ var routes = []route{
 	{"GET /v1.0/users", readAll, false, (*Server).users},
 	{"GET /v1.0/users/{id}", readAll, false, (*Server).user},
 	{"GET /v1.0/users/{id}/memberOf", readAll, false, (*Server).memberOf},
+	{"GET /v1.0/users/{id}/memberOf/{type}", readAll, false, (*Server).memberOf},
+	{"GET /v1.0/users/{id}/transitiveMemberOf", readAll, false, (*Server).memberOf},
+	{"GET /v1.0/users/{id}/transitiveMemberOf/{type}", readAll, false, (*Server).memberOf},
 	{"POST /v1.0/users/{id}/revokeSignInSessions", revoke, true, (*Server).revokeUser},
 
 	{"GET /v1.0/applications", readApps, false, (*Server).applications},

@@ -1,6 +1,8 @@
 package graph
 
 import (
+	"cmp"
+	"slices"
 	"strings"
 
 	"github.com/mandate-sam/mandate/emulator/directory"
@@ -52,20 +54,51 @@ func (s *Server) user(c call) (reply, error) {
 	return one(c, "users", userObject(u))
 }
 
-// memberOf lists the agent groups, which are security groups.
+// roleNames are what directory roles are called.
+var roleNames = map[string]string{
+	directory.RoleGlobalAdmin: "Global Administrator", directory.RoleCloudAppAdmin: "Cloud Application Administrator",
+	directory.RoleAppAdmin: "Application Administrator", directory.RolePrivileged: "Privileged Role Administrator",
+	directory.RoleGlobalReader: "Global Reader",
+}
+
+// memberOf lists the agent groups, which are security groups, and directory
+// roles; those of one type, if the path names it. No group is in another, so
+// that what is transitive is the same.
 func (s *Server) memberOf(c call) (reply, error) {
 	u, err := s.named(c)
 	if err != nil {
 		return reply{}, err
 	}
+	kind := strings.ToLower(c.PathValue("type"))
+	if kind != "" && kind != "microsoft.graph.group" && kind != "microsoft.graph.directoryrole" {
+		return reply{}, errSegment
+	}
 	items := []map[string]any{}
+	for _, m := range slices.Concat(groupsOf(u), rolesOf(u)) {
+		if t := m["@odata.type"].(string); kind == "" || strings.EqualFold(t, "#"+kind) {
+			items = append(items, m)
+		}
+	}
+	return ok(page(c, "directoryObjects", items, asIs))
+}
+
+func groupsOf(u directory.User) (items []map[string]any) {
 	for _, g := range u.Groups {
 		items = append(items, map[string]any{
 			"@odata.type": "#microsoft.graph.group", "id": directory.GroupID(u.Tenant, g), "displayName": g,
 			"securityEnabled": true, "mailEnabled": false, "groupTypes": []string{}, "mailNickname": g,
 		})
 	}
-	return ok(page(c, "directoryObjects", items, asIs))
+	return items
+}
+
+func rolesOf(u directory.User) (items []map[string]any) {
+	for _, r := range u.Roles {
+		items = append(items, map[string]any{
+			"@odata.type": "#microsoft.graph.directoryRole", "id": directory.GroupID(u.Tenant, r), "displayName": cmp.Or(roleNames[r], r), "roleTemplateId": r,
+		})
+	}
+	return items
 }
 
 func (s *Server) users(c call) (reply, error) {

@@ -130,8 +130,8 @@ func TestImportedCertificateSigns(t *testing.T) {
 	}
 }
 
-// The same in PEM, and with a key on a curve; a second version replaces the
-// first as the latest one.
+// The same in PEM, and with a key on a curve; a second version, in base64 as
+// some clients send it, replaces the first as the latest one.
 func TestImportPEM(t *testing.T) {
 	x := newTester(t)
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -140,7 +140,8 @@ func TestImportPEM(t *testing.T) {
 	}
 	text := asPEM(t, key, selfSigned(t, key))
 	first := x.want(200, "POST", "/certificates/c/import", jsonOf(map[string]any{"value": text, "policy": map[string]any{"secret_props": map[string]any{"contentType": "application/x-pem-file"}}}))
-	second := x.want(200, "POST", "/certificates/C/import", jsonOf(map[string]any{"value": asPEM(t, key, selfSigned(t, key))}))
+	encoded := base64.StdEncoding.EncodeToString([]byte(asPEM(t, key, selfSigned(t, key))))
+	second := x.want(200, "POST", "/certificates/C/import", jsonOf(map[string]any{"value": encoded, "policy": map[string]any{"secret_props": map[string]any{"contentType": "application/x-pem-file"}}}))
 	if x.want(200, "GET", "/certificates/c/", "").body["id"] != second.body["id"] {
 		t.Error("the latest version is not the last one")
 	}

@@ -36,6 +36,9 @@ var errCertificate = badParameter("The specified certificate content is not vali
 // parseCertificate reads a certificate with its key.
 func parseCertificate(value, password string) (l leaf, contentType string, err error) {
 	var private any
+	if text, err := base64.StdEncoding.DecodeString(value); err == nil && bytes.Contains(text, []byte("-----BEGIN")) {
+		value = string(text) // some clients encode PEM as they do PFX
+	}
 	if strings.Contains(value, "-----BEGIN") {
 		contentType = typePEM
 		private, err = l.readPEM([]byte(value))
