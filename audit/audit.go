@@ -139,6 +139,9 @@ func open1(ctx context.Context, cfg Config) (*Log, error) {
 		l.size = end.front.size
 		err = l.compare(ctx, end.front.size)
 	}
+	if err == nil && cfg.Dir != "" {
+		err = l.index.check(ctx)
+	}
 	if err == nil {
 		err = l.eraseAgain(ctx)
 	}

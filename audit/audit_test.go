@@ -5,11 +5,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/mod/sumdb/note"
 
 	"github.com/mandate-sam/mandate"
 )
@@ -238,4 +243,24 @@ func TestAuditAlive(t *testing.T) {
 			t.Errorf("a day later: %d, %v", n, err)
 		}
 	})
+}
+
+// An export of a log without records holds, and one that cannot be made now is
+// asked for again later.
+func TestAuditExportOfNothing(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.Memory = filepath.Join(t.TempDir(), "no", "memory")
+	l := openLog(t, cfg)
+	if err := l.Export(t.Context(), io.Discard, Export{Whole: true}); !errors.Is(err, mandate.ErrUnavailable) {
+		t.Errorf("an export whose checkpoint cannot be kept: %v, want %v", err, mandate.ErrUnavailable)
+	}
+	if err := os.Mkdir(filepath.Dir(cfg.Memory), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	holds(t, cfg, l, 0)
+	record(t, l, testRecord(0, "x"))
+	exchange(t, cfg, nil, must(note.Sign(&note.Note{Text: (&Checkpoint{Origin: testOrigin, Size: 9}).text()}, cfg.Signer)))
+	if err := l.Export(t.Context(), io.Discard, Export{Whole: true}); !errors.Is(err, ErrChanged) || errors.Is(err, mandate.ErrUnavailable) {
+		t.Errorf("an export of a log that was cut: %v, want %v", err, ErrChanged)
+	}
 }

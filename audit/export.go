@@ -111,7 +111,7 @@ func (w *lineWriter) heads(heads []ChainHead) {
 	for ; len(heads) > headsAtOnce; heads = heads[headsAtOnce:] {
 		w.json(headsLine{heads[:headsAtOnce]})
 	}
-	w.json(headsLine{slices.Concat([]ChainHead{}, heads)})
+	w.json(headsLine{append([]ChainHead{}, heads...)}) // a list also where there is none
 }
 
 func (w *lineWriter) end() error {
@@ -136,6 +136,9 @@ type Export struct {
 // hashes of what is not asked for.
 func (l *Log) Export(ctx context.Context, to io.Writer, x Export) error {
 	signed, c, links, err := l.checkpoint(ctx)
+	if err != nil && !errors.Is(err, ErrChanged) {
+		err = fmt.Errorf("%w: %w", mandate.ErrUnavailable, err)
+	}
 	if err != nil {
 		return fmt.Errorf("export: %w", err)
 	}

@@ -3,6 +3,7 @@ package audit
 import (
 	"context"
 	"crypto/sha256"
+	"database/sql"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -54,6 +55,44 @@ const (
 	// part in so many.
 	indexShare = 10
 )
+
+// check empties an index of files if it is not of this log: of another one that
+// was here before, or of this one before an older copy took its place. It is
+// made anew then.
+func (x *index) check(ctx context.Context) error {
+	var next int64
+	if err := x.db.QueryRow(ctx, `SELECT next FROM audit_indexed`).Scan(&next); err != nil || next == 0 {
+		return err
+	}
+	if same, err := x.has(ctx, next-1); err != nil || same {
+		return err
+	}
+	x.log.cfg.Log.Warn("audit log: the index that searches look into is of another log, and is made anew")
+	return x.db.Tx(ctx, func(tx *database.Tx) error {
+		_, err := tx.Exec(ctx, `DELETE FROM audit_index`)
+		if err == nil {
+			_, err = tx.Exec(ctx, `UPDATE audit_indexed SET next = 0 WHERE id = 1`)
+		}
+		return err
+	})
+}
+
+// has reports whether what the index has of a record is of that record, by what
+// is in the clear: keys of personal data may be out of reach.
+func (x *index) has(ctx context.Context, i int64) (bool, error) {
+	lines, err := x.log.store.read(ctx, i, 1)
+	if err != nil || len(lines) == 0 {
+		return false, err
+	}
+	var at int64
+	var chain, request, fingerprint string
+	err = x.db.QueryRow(ctx, `SELECT at, chain, request, fingerprint FROM audit_index WHERE idx = $1`, i).Scan(&at, &chain, &request, &fingerprint)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, nil
+	}
+	r, failed := offlineRecord(lines[0].text)
+	return failed == nil && chain == chainOf(&r) && at == r.Time.UnixMilli() && request == r.Request && fingerprint == r.Fingerprint, err
+}
 
 // pauseAfter is how long the index is left alone after a step that took so long
 // and left so many records to do.

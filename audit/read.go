@@ -3,9 +3,11 @@ package audit
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"iter"
 	"slices"
+	"sort"
 	"time"
 
 	"github.com/mandate-sam/mandate"
@@ -159,11 +161,25 @@ func (l *Log) Drop(ctx context.Context, before time.Time) (int64, error) {
 	if err != nil {
 		return n, fmt.Errorf("drop: %w", err)
 	}
-	if _, err := l.index.db.Exec(ctx, `UPDATE audit_index SET kind = '', application = '', caller = '', tenant = '', audience = '', purpose = '', request = '',
-		fingerprint = '', uti = '', correlation = '', handed = 0, granted = 0, ticket = NULL, person = NULL WHERE at < $1`, before.UnixMilli()); err != nil {
+	if err := l.dropIndexed(ctx); err != nil {
 		return n, fmt.Errorf("drop: %w", err)
 	}
 	return n, nil
+}
+
+// dropIndexed takes what was dropped, which is the oldest, out of the index:
+// files lose the content of fewer records than are old enough.
+func (l *Log) dropIndexed(ctx context.Context) (err error) {
+	end := sort.Search(int(l.Count()), func(i int) bool {
+		lines, failed := l.store.read(ctx, int64(i), 1)
+		err = errors.Join(err, failed)
+		return err != nil || len(lines) == 0 || !lines[0].dropped
+	})
+	if err == nil {
+		_, err = l.index.db.Exec(ctx, `UPDATE audit_index SET kind = '', application = '', caller = '', tenant = '', audience = '', purpose = '', request = '',
+			fingerprint = '', uti = '', correlation = '', handed = 0, granted = 0, ticket = NULL, person = NULL WHERE idx < $1 AND kind <> ''`, int64(end))
+	}
+	return err
 }
 
 // Backwards returns the records, the newest first, without those that are

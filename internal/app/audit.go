@@ -155,7 +155,7 @@ func (a *App) openAudit(ctx context.Context, c *Config, emulated bool, key vault
 	if c.Database.URL == "" {
 		cfg.Dir = filepath.Join(data, "audit")
 		if a.auditIndex, err = openAuditIndex(ctx, filepath.Join(data, "audit-index.db")); err != nil {
-			return err
+			return fmt.Errorf("%w; if that file is damaged, take it away: it is made anew", err)
 		}
 		cfg.Index = a.auditIndex
 	}
