@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -77,11 +76,11 @@ type door struct {
 }
 
 // Run serves until ctx is done, then lets requests under way finish. The
-// process leaves no core file from then on: it would hold every key that the
-// process has.
+// process leaves no core file from then on, and its memory is nobody else's: it
+// holds every key that the process has.
 func Run(ctx context.Context, c Config, o Options) error {
-	if err := syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{}); err != nil {
-		return fmt.Errorf("switch core files off: %w", err)
+	if err := hideMemory(); err != nil {
+		return err
 	}
 	a, err := New(ctx, c, o)
 	if err != nil {

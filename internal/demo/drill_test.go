@@ -170,7 +170,9 @@ func (d *Demo) held(t *testing.T) (emulator.TokenRequest, <-chan error) {
 	return d.Emulator.TokenRequests()[asked], got
 }
 
-// A core file would hold every key that the process has.
+// A core file would hold every key that the process has. Where the system hands
+// cores to a program, no limit counts: see [exposed], without which nothing is
+// ready.
 func TestNoCoreFile(t *testing.T) {
 	d, _ := begin(t, Config{Idle: true})
 	p := d.launch(t)

@@ -58,7 +58,13 @@ func serve(path string) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	return app.Run(ctx, c, app.Options{Ready: func(*app.App) { fmt.Println("ready") }})
+	return app.Run(ctx, c, app.Options{Ready: func(*app.App) {
+		if exposed() {
+			fmt.Println("others may read the memory")
+			return
+		}
+		fmt.Println("ready")
+	}})
 }
 
 // A logbook takes the logs of a test.
