@@ -50,8 +50,9 @@ type backoffs struct {
 // question of the caller's own: what Entra says to it concerns nobody else,
 // unless it is about the application or the tenant's being busy. Whoever names
 // scopes asks something of their own, too, but may ask it again and again: what
-// Entra says to it is remembered, and closes nothing to those who ask for others.
-// Otherwise one caller with a scope that does not exist would stop them all.
+// Entra says to it is remembered, and unless it is certain to be the same to any
+// scope, it closes nothing to those who ask for others. Otherwise one caller
+// with a scope that does not exist would stop them all.
 func (f *flight) keys() []faultKey {
 	r := &f.redemption
 	keys := []faultKey{
@@ -95,7 +96,7 @@ func (f *flight) keyOf(fault *Fault) faultKey {
 	if k.domain == DomainGrant && !fault.MFA() && !fault.ConditionalAccess() {
 		k.audience = ""
 	}
-	if k.domain != DomainApplication && k.domain != DomainTransient {
+	if k.domain != DomainApplication && k.domain != DomainTransient && !fault.AnyScope() {
 		k.asked = f.named()
 	}
 	return k

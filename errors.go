@@ -213,6 +213,16 @@ func (f *Fault) ConditionalAccess() bool {
 	return f.has(53000, 53001, 53002, 53003, 53004, 53011, 530032, 530033, 530034, 530035, 70043, 900309)
 }
 
+// AnyScope reports whether the fault would be the same whatever scopes were
+// asked for: what is wrong is the refresh token, its user, how they signed in,
+// or the tenant. What is not certain to be is not.
+func (f *Fault) AnyScope() bool {
+	return f.MFA() || f.ConditionalAccess() ||
+		f.has(50173, 50132, 50133, 50089, 70000, 700082, 70008, 54005, // the token
+			50053, 50055, 50057, 50034, 51004, 50020, 50177, // the user
+			700016, 7000112, 90099, 90002, 5000224, 90072) // the tenant, and the application in it
+}
+
 func (f *Fault) has(codes ...int) bool {
 	return slices.ContainsFunc(f.Codes, func(c int) bool { return slices.Contains(codes, c) })
 }
