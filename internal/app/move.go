@@ -7,10 +7,12 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strings"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/mandate-sam/mandate/internal/database"
+	"github.com/mandate-sam/mandate/internal/rotation"
 	"github.com/mandate-sam/mandate/notify"
 	"github.com/mandate-sam/mandate/store"
 	"github.com/mandate-sam/mandate/vault"
@@ -66,7 +68,8 @@ func (c *Config) sameDatabase(o *Config) bool {
 // Move brings everything that one configuration keeps to where another keeps
 // it: to another database, other homes, other keys. What is there already is
 // left alone, so it may be stopped at any time and begun again. No server may
-// serve from either database, unless both configurations name the same one.
+// serve from either database, unless both configurations name the same one;
+// where one was heard of lately, nothing is moved.
 func Move(ctx context.Context, from, to Config, progress func(done, total int)) error {
 	source, _, err := from.openVaults(ctx, nil)
 	if err != nil {
@@ -92,6 +95,12 @@ func Move(ctx context.Context, from, to Config, progress func(done, total int)) 
 		running.Go(func() error { return run(ctx) })
 	}
 	if same == nil {
+		if err := from.unserved(ctx, source.db); err != nil {
+			return fmt.Errorf("from: %w", err)
+		}
+		if err := to.unserved(ctx, target.db); err != nil {
+			return fmt.Errorf("to: %w", err)
+		}
 		if err := moveStore(ctx, source.db, target.db); err != nil {
 			return err
 		}
@@ -103,6 +112,20 @@ func Move(ctx context.Context, from, to Config, progress func(done, total int)) 
 		return err
 	}
 	return remember(target.epochs, target.db)
+}
+
+// unserved refuses a database that replicas may be serving from: what they do
+// meanwhile, such as a withdrawal, would not be brought along. SQLite has a lock
+// for that.
+func (c *Config) unserved(ctx context.Context, db *database.DB) error {
+	if c.Database.URL == "" {
+		return nil
+	}
+	replicas, err := (&rotation.SQL{DB: db}).Heard(ctx)
+	if err == nil && len(replicas) > 0 {
+		err = fmt.Errorf("%d replica(s) may still serve from that database, heard of in the last two minutes: %s; stop them first: what they do meanwhile, such as a withdrawal, would not be brought along", len(replicas), strings.Join(replicas, ", "))
+	}
+	return err
 }
 
 // moveStore brings what the store has over, a lockdown too, and the epoch: what is decided in the target is later than what was decided before.

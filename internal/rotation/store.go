@@ -90,8 +90,19 @@ func (d *SQL) Leave(ctx context.Context, alone bool) error {
 
 // Without implements [Fleet], for the replicas that were heard of lately.
 func (d *SQL) Without(ctx context.Context, application, credential string) ([]string, error) {
-	rows, err := d.DB.Query(ctx, `SELECT replica FROM credential_uses WHERE application = $1 AND credential <> $2 AND seen > $3 ORDER BY replica`,
+	return d.replicas(ctx, `SELECT replica FROM credential_uses WHERE application = $1 AND credential <> $2 AND seen > $3 ORDER BY replica`,
 		application, credential, time.Now().Add(-useLife).UnixMilli())
+}
+
+// Heard returns the replicas that were heard of lately and have not said that
+// they end: they may still run.
+func (d *SQL) Heard(ctx context.Context) ([]string, error) {
+	return d.replicas(ctx, `SELECT DISTINCT replica FROM credential_uses WHERE seen > $1 ORDER BY replica`, time.Now().Add(-useLife).UnixMilli())
+}
+
+// replicas returns what a query finds of replicas.
+func (d *SQL) replicas(ctx context.Context, query string, args ...any) ([]string, error) {
+	rows, err := d.DB.Query(ctx, query, args...)
 	if err != nil {
 		return nil, wrap(err)
 	}

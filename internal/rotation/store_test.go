@@ -1,6 +1,7 @@
 package rotation
 
 import (
+	"errors"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -49,12 +50,20 @@ func TestSQL(t *testing.T) {
 					t.Errorf("without the new one: %v, %v, want %v", got, err, want)
 				}
 			}
+			heard := func(want ...string) {
+				t.Helper()
+				if got, err := a.Heard(ctx); err != nil || !slices.Equal(got, want) {
+					t.Errorf("heard of: %v, %v, want %v", got, err, want)
+				}
+			}
+			heard()
 			for _, r := range []*SQL{a, b} {
-				if err := r.Uses(ctx, "app", "old"); err != nil {
+				if err := errors.Join(r.Uses(ctx, "app", "old"), r.Uses(ctx, "other", "x")); err != nil {
 					t.Fatal(err)
 				}
 			}
 			without("a", "b")
+			heard("a", "b")
 			if err := a.Uses(ctx, "app", "new"); err != nil {
 				t.Fatal(err)
 			}
@@ -63,6 +72,7 @@ func TestSQL(t *testing.T) {
 				t.Fatal(err)
 			}
 			without() // it has said nothing for too long
+			heard("a")
 			if err := b.Uses(ctx, "app", "old"); err != nil {
 				t.Fatal(err)
 			}
@@ -70,6 +80,7 @@ func TestSQL(t *testing.T) {
 				t.Fatal(err)
 			}
 			without()
+			heard("a")
 			if err := a.Leave(ctx, true); err != nil {
 				t.Fatal(err)
 			}
