@@ -67,6 +67,11 @@
 //	                       consent to what their access asks for, and of users ([Emulator.AssignRoles])
 //	single_tenant          not at common (50194), nor in other tenants (700016)
 //
+// A redirect URI is compared letter by letter, but for the port of
+// http://localhost and http://127.0.0.1. A refresh token comes along if the
+// sign-in, or the redemption of its code, asked for offline_access, and always
+// in exchange for another one.
+//
 // The errors are listed in docs/emulator-errors.md.
 //
 // # Pages

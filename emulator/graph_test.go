@@ -75,6 +75,7 @@ func TestMemberOf(t *testing.T) {
 		"users/helpdesk@contoso.example/memberOf":                   "HelpdeskAgents",
 		"users/helpdesk@contoso.example/transitiveMemberOf":         "HelpdeskAgents",
 		"users/tech@contoso.example/memberOf/microsoft.graph.group": "",
+		"users/tech@contoso.example/memberOf/graph.directoryRole":   "Cloud Application Administrator",
 		"users/tech@contoso.example/memberOf":                       "Cloud Application Administrator",
 	} {
 		a := call(t, e, e.Endpoints().Graph+"/v1.0/"+path, tok)

@@ -77,7 +77,8 @@ func clients(p emulator.Endpoints, caFile string) map[string]settings {
 		},
 		"Python": {
 			map[string]string{"REQUESTS_CA_BUNDLE": ca, "SSL_CERT_FILE": ca, "AZURE_AUTHORITY_HOST": p.Login},
-			[]string{`msal: authority="` + p.Login + `/TENANT", instance_discovery=False`, `azure-identity: authority="` + p.Login + `", disable_instance_discovery=True`, "Key Vault: verify_challenge_resource=False"},
+			[]string{`msal: authority="` + p.Login + `/TENANT", instance_discovery=False`, `azure-identity: authority="` + p.Login + `", disable_instance_discovery=True`, "Key Vault: verify_challenge_resource=False",
+				`azure-mgmt: base_url="` + p.ARM + `", credential_scopes=["https://management.azure.com/.default"]`, `msgraph: adapter.base_url = "` + p.Graph + `/v1.0", allowed_hosts=["localhost"]`, "adal: validate_authority=False"},
 		},
 		"Java": {
 			map[string]string{},

@@ -69,13 +69,13 @@ func (s *Server) memberOf(c call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	kind := strings.ToLower(c.PathValue("type"))
-	if kind != "" && kind != "microsoft.graph.group" && kind != "microsoft.graph.directoryrole" {
+	kind := strings.TrimPrefix(strings.ToLower(c.PathValue("type")), "microsoft.") // the schema's alias is "graph"
+	if kind != "" && kind != "graph.group" && kind != "graph.directoryrole" {
 		return reply{}, errSegment
 	}
 	items := []map[string]any{}
 	for _, m := range slices.Concat(groupsOf(u), rolesOf(u)) {
-		if t := m["@odata.type"].(string); kind == "" || strings.EqualFold(t, "#"+kind) {
+		if t := m["@odata.type"].(string); kind == "" || strings.EqualFold(t, "#microsoft."+kind) {
 			items = append(items, m)
 		}
 	}
