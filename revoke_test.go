@@ -81,8 +81,12 @@ func TestReachCovers(t *testing.T) {
 // A call to Partner Center about a customer is made in the partner's tenant, and
 // is covered by what covers that customer, however the path writes the ID.
 func TestReachCoversCallsAboutACustomer(t *testing.T) {
-	reach := Reach{Customer: litware}
-	id := litware.String()
+	const id = "4a4b4c4d-4444-4444-8444-44444444abcd"
+	customer, err := ParseTenantID(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reach := Reach{Customer: customer}
 	for path, want := range map[string]bool{
 		"/v1/customers/" + id:                                true,
 		"/v1/customers/" + id + "/users":                     true,
