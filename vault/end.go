@@ -71,22 +71,24 @@ func (v *SQL) end(ctx context.Context, s *shareable, next *stored) error {
 // exchange with PostgreSQL and one commit for all of them. It stores all that
 // there is to store or does nothing. Then a transaction finds out why.
 func (v *SQL) endAtOnce(ctx context.Context, s *shareable, next *stored) (waited bool, err error) {
-	k := s.keep
-	args := keyArgs(k.Grant.Key, s.id, k.Turn.Owner, k.Turn.Fence, k.Grant.Generation, k.Epoch,
-		s.expires, s.fingerprint, s.token.keyID, s.token.blob())
-	ends := v.ends
-	if next != nil {
-		ends = v.endsBoth
-		args = append(args, next.blob, next.keyID, next.ref, time.Now().UnixMilli(), k.Grant.Version)
-	}
-	e, err := ends.Do(ctx, args...)
+	e, err := v.endTogether(ctx, s, next)
 	switch {
 	case err != nil || e.ended:
 		return e.waited, err
 	case next != nil:
-		return true, v.store(ctx, k, *next, s)
+		return true, v.store(ctx, s.keep, *next, s)
 	}
 	return true, v.db.Tx(ctx, func(tx *database.Tx) error { return s.store(ctx, tx) })
+}
+
+func (v *SQL) endTogether(ctx context.Context, s *shareable, next *stored) (ending, error) {
+	k := s.keep
+	args := keyArgs(k.Grant.Key, s.id, k.Turn.Owner, k.Turn.Fence, k.Grant.Generation, k.Epoch,
+		s.expires, s.fingerprint, s.token.keyID, s.token.blob())
+	if next == nil {
+		return v.ends.Do(ctx, args...)
+	}
+	return v.endsBoth.Do(ctx, append(args, next.blob, next.keyID, next.ref, time.Now().UnixMilli(), k.Grant.Version)...)
 }
 
 // An ending is what came of the end of a turn.

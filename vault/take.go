@@ -125,8 +125,7 @@ func (v *SQL) Take(ctx context.Context, w mandate.Wanted) (mandate.Turn, *mandat
 // case.
 func (v *SQL) turn(ctx context.Context, id []byte, w *mandate.Wanted, owner, unreadable string) (turn, error) {
 	asked := time.Now()
-	args := keyArgs(w.Key.Grant, w.Key.Generation, id, owner, mandate.TurnLease.Milliseconds(),
-		w.AtLeast.Milliseconds(), w.Since, w.Not, unreadable)
+	args := takeArgs(id, w, owner, unreadable)
 	var r turn
 	var err error
 	if v.db.WritesInWith() {
@@ -142,6 +141,10 @@ func (v *SQL) turn(ctx context.Context, id []byte, w *mandate.Wanted, owner, unr
 		v.clock.Store(&reading{r.now, time.Now()})
 	}
 	return r, err
+}
+
+func takeArgs(id []byte, w *mandate.Wanted, owner, unreadable string) []any {
+	return keyArgs(w.Key.Grant, w.Key.Generation, id, owner, mandate.TurnLease.Milliseconds(), w.AtLeast.Milliseconds(), w.Since, w.Not, unreadable)
 }
 
 // take is takeAtOnce in two statements.

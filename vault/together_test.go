@@ -170,36 +170,70 @@ func TestRedemptionsOfOneGrantEndTogether(t *testing.T) {
 	})
 }
 
-// TestEndsDoNotWait: on PostgreSQL, whoever has locked a turn or a grant holds
-// up nothing of others.
-func TestEndsDoNotWait(t *testing.T) {
+// TestStatementsOfManyDoNotWait: what somebody has locked they leave as it is,
+// and the general way waits for it; what is not locked they write meanwhile.
+func TestStatementsOfManyDoNotWait(t *testing.T) {
 	vaults := replicas(t, database.Config{URL: pgtest.Shared(t).Database(t), Schemas: []database.Schema{Schema()}})
 	v, other := vaults[0], vaults[1]
-	all := parties(t, v, 5)
-	all[1].next = ""
-	held := make(chan error, 3)
-	err := other.db.Tx(t.Context(), func(tx *database.Tx) error {
-		for i, table := range []string{"turns", "turns", "grants"} {
-			if _, err := tx.Exec(t.Context(), `SELECT 1 FROM `+table+` WHERE partner = $1 FOR UPDATE`, all[i].key.Partner.String()); err != nil {
-				return err
+	for i, tt := range []struct {
+		table, next       string
+		takeable, endable bool
+	}{
+		{"turns", "next", false, false},
+		{"turns", "", false, false},
+		{"grants", "next", true, false},
+		{"grants", "", true, true},
+	} {
+		t.Run(fmt.Sprintf("%s %q", tt.table, tt.next), func(t *testing.T) {
+			k := contoso
+			k.Partner = tenant(fmt.Sprintf("bbbbbbbb-0000-4000-8000-2%011d", i))
+			c, g := holdingOf(t, v, k)
+			p := &party{check: c, v: v, g: g, next: tt.next}
+			p.want(t, "https://ended")
+			free := *p
+			free.want(t, "https://taken")
+			if err := v.Release(t.Context(), free.turn); err != nil {
+				t.Fatal(err)
 			}
-			go func() { held <- all[i].keep(t.Context()) }()
-		}
-		for _, p := range all[3:] {
-			if err := p.keep(t.Context()); err != nil {
-				t.Errorf("beside what is locked: %v", err)
+			epoch := epochOf(t, v.db)
+			s, err := v.shareable(t.Context(), &mandate.Keep{Grant: g, Epoch: epoch, Turn: p.turn, Token: p.accessToken(g, p.w, "access")})
+			if err != nil {
+				t.Fatal(err)
 			}
-		}
-		if len(held) > 0 {
-			t.Errorf("what is locked was written: %v", <-held)
-		}
-		return nil
-	})
-	for range cap(held) {
-		err = errors.Join(err, <-held)
-	}
-	if err != nil {
-		t.Errorf("after it was let go: %v", err)
+			var next *stored
+			if tt.next != "" {
+				l := labelOf(g)
+				l.version++
+				sealed, err := v.seal(t.Context(), "", l, mandate.NewSecret(tt.next))
+				if err != nil {
+					t.Fatal(err)
+				}
+				next = &sealed
+			}
+			err = other.db.Tx(t.Context(), func(tx *database.Tx) error {
+				if _, err := tx.Exec(t.Context(), `SELECT 1 FROM `+tt.table+` WHERE partner = $1 FOR UPDATE`, k.Partner.String()); err != nil {
+					return err
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), 700*time.Millisecond) // no lock is held longer
+				defer cancel()
+				if r, err := v.takes.Do(ctx, takeArgs(idOf(free.w.Key), &free.w, "me", "")...); err != nil || (r.taken != 0) != tt.takeable {
+					t.Errorf("taken: %d, %v", r.taken, err)
+				}
+				if e, err := v.endTogether(ctx, &s, next); err != nil || e.ended != tt.endable {
+					t.Errorf("ended: %+v, %v", e, err)
+				}
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if tt.endable {
+				return
+			}
+			if e, err := v.endTogether(t.Context(), &s, next); err != nil || !e.ended {
+				t.Errorf("when it is let go: %+v, %v", e, err)
+			}
+		})
 	}
 }
 
