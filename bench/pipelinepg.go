@@ -84,7 +84,7 @@ func measurePostgres(ctx context.Context, e *env, address string) ([]row, error)
 	if n := ours.refused.Load(); n > 0 {
 		r.Note = fmt.Sprintf("%d requests were refused and made again, since the database was not heard of for a moment", n)
 	}
-	return []row{r.judge(&target{"ratio", ">=", 0.8}, "a redemption takes its turn in a second statement, stores both tokens with one commit, and verifies and seals")}, nil
+	return []row{r.judge(&target{"ratio", ">=", 0.8}, "a redemption is a part of two statements, stores two tokens where this stores one, and verifies and seals")}, nil
 }
 
 // updates are raw requests, each with one durable UPDATE of as much as a
