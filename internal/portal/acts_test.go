@@ -285,11 +285,11 @@ func TestWithdraw(t *testing.T) {
 			Copies: mandate.Line{Result: mandate.ResultNotPermitted, Until: time.Date(2027, 2, 1, 12, 0, 0, 0, time.UTC)},
 			Record: mandate.Receipt{Index: 77, Hash: "cafe"},
 		}, nil, false, 200, []string{"Withdrawn</p>", "It is destroyed", "as recorded", "Microsoft was told nothing", "until 1 February 2027, 12:00 UTC",
-			"2 passes (access tokens) are still good until 1 January 2027", "Enterprise applications", "Not asked for", "cafe"}, false},
+			"2 passes (access tokens) are still good until 1 January 2027", "gets no new pass for", "Enterprise applications", "Not asked for", "cafe"}, false},
 		{"revoked", mandate.Withdrawal{
 			Local: mandate.Line{Result: mandate.ResultDone}, Upstream: mandate.Line{Result: mandate.ResultDone}, Revoked: true,
 			Tokens: mandate.Line{Result: mandate.ResultDone}, Copies: mandate.Line{Result: mandate.ResultDone},
-		}, nil, true, 200, []string{"Withdrawn and revoked</p>", "Your consent is withdrawn and revoked</h1>", "refuses the key: it is revoked", "None is still good", "worthless, because Microsoft refuses it"}, true},
+		}, nil, true, 200, []string{"Withdrawn and revoked</p>", "Your consent is withdrawn and revoked</h1>", "refuses the key: it is revoked", "None is still good", "can do nothing more on behalf of", "worthless, because Microsoft refuses it"}, true},
 		{"failed upstream", mandate.Withdrawal{
 			Local: mandate.Line{Result: mandate.ResultDone}, Upstream: mandate.Line{Result: mandate.ResultFailed},
 			Tokens: mandate.Line{Result: mandate.ResultFailed}, Copies: mandate.Line{Result: mandate.ResultNotPermitted},
@@ -317,6 +317,9 @@ func TestWithdraw(t *testing.T) {
 			if !strings.Contains(res.text, want) {
 				t.Errorf("%s: the page lacks %q\n%s", tt.name, want, res.text)
 			}
+		}
+		if strings.Contains(res.text, "can do nothing more") && !strings.Contains(res.text, "None is still good") {
+			t.Errorf("%s: promises too much while passes are good\n%s", tt.name, res.text)
 		}
 		if got := strings.Contains(res.text, "revoked"); got != tt.revoked {
 			t.Errorf("%s: says revoked %v, want %v\n%s", tt.name, got, tt.revoked, res.text)

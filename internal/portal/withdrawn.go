@@ -30,11 +30,14 @@ var results = map[mandate.Result][2]string{
 	mandate.ResultNotAsked:     {"Not asked for", "notyet"},
 }
 
+// Over reports whether nothing that was handed out before is still good.
+func (p *withdrawnPage) Over() bool { return p.Report.Tokens.Result == mandate.ResultDone }
+
 // Lines says what became of each part.
 func (p *withdrawnPage) Lines() []reportLine {
 	w := &p.Report
 	return []reportLine{
-		line("The key that we kept", w.Local, "It is destroyed, everywhere within our reach. "+p.App.Name+" can do nothing more on your behalf."),
+		line("The key that we kept", w.Local, "It is destroyed, everywhere within our reach. "+p.App.Name+" gets no new pass on your behalf."),
 		line("At Microsoft", w.Upstream, p.upstream()),
 		line("Passes that were handed out before", w.Tokens, p.passes()),
 		line("Copies out of our reach", w.Copies, p.copies()),
