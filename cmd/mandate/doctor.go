@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/mandate-sam/mandate"
 	"github.com/mandate-sam/mandate/api"
 	"github.com/mandate-sam/mandate/internal/app"
 )
@@ -60,6 +61,9 @@ func (c *cli) askServer(ctx context.Context) ([]app.Remark, error) {
 	}
 	if errors.Is(err, api.ErrUnreachable) {
 		return []app.Remark{{Grade: app.Advice, Subject: "server", Message: "none answers, so that only files were looked at: " + err.Error()}}, nil
+	}
+	if errors.Is(err, mandate.ErrUnavailable) {
+		return []app.Remark{{Grade: app.Bad, Subject: "server", Message: "does nothing at the moment: " + err.Error()}}, nil
 	}
 	if err != nil {
 		return nil, err

@@ -2,6 +2,10 @@ package main
 
 import (
 	"context"
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -9,6 +13,7 @@ import (
 	"github.com/mandate-sam/mandate"
 	"github.com/mandate-sam/mandate/api"
 	"github.com/mandate-sam/mandate/audit"
+	"github.com/mandate-sam/mandate/internal/app"
 )
 
 // Of the small world's application Entra lets a browser have ID tokens.
@@ -68,5 +73,23 @@ func TestWitnessRemarks(t *testing.T) {
 		if text := got[0].Grade + " " + got[0].Message; len(got) != 1 || !strings.HasPrefix(text, tt.remark) || !strings.HasSuffix(text, tt.w.Error) {
 			t.Errorf("%s: remark %q", name, text)
 		}
+	}
+}
+
+// A server that can do nothing is bad, and the rest is said all the same.
+func TestDoctorOfAnUnavailableServer(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		io.WriteString(w, `{"error":{"code":"unavailable","message":"temporarily unavailable: nothing was heard from the database","retry_after":2}}`)
+	}))
+	got, err := (&cli{socket: socket}).askServer(t.Context())
+	if err != nil || len(got) != 1 || got[0].Grade != app.Bad || !strings.Contains(got[0].Message, "nothing was heard from the database") {
+		t.Errorf("got %+v, %v", got, err)
 	}
 }
