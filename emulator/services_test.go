@@ -156,9 +156,13 @@ func TestPaging(t *testing.T) {
 			t.Errorf("%s: got %d, want 400", q, a.status)
 		}
 	}
-	a := call(t, e, base+"customers?filter="+url.QueryEscape(`{"Field":"CompanyName","Value":"lit","Operator":"starts_with"}`), tok)
-	if a.raw["totalCount"] != 1.0 {
-		t.Errorf("filter: got %v", a.raw)
+	for _, filter := range []string{`{"Field":"CompanyName","Value":"lit","Operator":"starts_with"}`, `{"value":"lit","field":"CompanyName","fieldType":"String","operator":"StartsWith"}`} {
+		if a := call(t, e, base+"customers?filter="+url.QueryEscape(filter), tok); a.raw["totalCount"] != 1.0 {
+			t.Errorf("filter %s: got %v", filter, a.raw)
+		}
+	}
+	if a := call(t, e, base+"customers?filter="+url.QueryEscape(`{"Field":"CompanyName","Value":"lit","Operator":"Equals"}`), tok); a.status != 400 {
+		t.Errorf("filter of another kind: got %d, want 400", a.status)
 	}
 	foreign := call(t, e, base+"customers?size=1", partnerToken(t, e, "admin@fabrikam.example")).str("continuationToken")
 	if a := call(t, e, base+"customers?size=1&seekOperation=Next", tok, "MS-ContinuationToken", foreign); a.status != 400 {

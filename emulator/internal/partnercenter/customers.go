@@ -110,12 +110,13 @@ func start(c call, q url.Values) (int, error) {
 }
 
 // filter keeps the customers whose name or domain starts as the filter says.
+// The documents write starts_with, and Microsoft's libraries StartsWith.
 func filter(all []directory.Tenant, raw string) ([]directory.Tenant, error) {
 	if raw == "" {
 		return all, nil
 	}
 	var f struct{ Field, Value, Operator string }
-	if json.Unmarshal([]byte(raw), &f) != nil || !strings.EqualFold(f.Operator, "starts_with") {
+	if json.Unmarshal([]byte(raw), &f) != nil || !strings.EqualFold(strings.ReplaceAll(f.Operator, "_", ""), "startswith") {
 		return nil, errBadRequest
 	}
 	field := func(t directory.Tenant) string { return t.Name }
