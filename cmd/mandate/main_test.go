@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -28,6 +29,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	syscall.Umask(0o022) // a configuration that a group can write is refused
 	testscript.Main(m, map[string]func(){"mandate": main, "mandate-demo": fakeDemo})
 }
 

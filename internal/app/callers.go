@@ -170,8 +170,8 @@ func (p *parts) authenticator(c *Config) (*callers.Authenticator, error) {
 	domains := make(map[string]*bundle)
 	for _, d := range c.Callers.TrustDomains {
 		b := &bundle{file: c.file(d.Bundle)}
-		if b.pool() == nil {
-			return nil, fmt.Errorf("callers: trust domain %s: %s has no certificate in PEM form", d.Name, b.file)
+		if err := addAuthorities(x509.NewCertPool(), b.file); err != nil {
+			return nil, fmt.Errorf("callers: trust domain %s: %w", d.Name, err)
 		}
 		domains[d.Name] = b
 	}
@@ -225,9 +225,8 @@ func (b *bundle) pool() *x509.CertPool {
 	if err != nil || b.roots != nil && st.ModTime().Equal(b.stamp) {
 		return b.roots
 	}
-	data, err := os.ReadFile(b.file)
 	roots := x509.NewCertPool()
-	if err == nil && roots.AppendCertsFromPEM(data) {
+	if err := addAuthorities(roots, b.file); err == nil {
 		b.roots, b.stamp = roots, st.ModTime()
 	}
 	return b.roots

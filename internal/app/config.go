@@ -210,6 +210,9 @@ type Log struct {
 // the file and the line, or the field.
 func LoadConfig(path string) (Config, error) {
 	var c Config
+	if err := checkMode(path); err != nil {
+		return c, err
+	}
 	if err := yamlfile.Read(path, &c); err != nil {
 		return c, err
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
 	"strings"
 
 	"github.com/mandate-sam/mandate"
@@ -141,15 +140,8 @@ func (c *Config) noticeRoots(p Path) (*x509.CertPool, error) {
 	if p == "" {
 		return nil, nil
 	}
-	pem, err := os.ReadFile(c.file(p))
-	if err != nil {
-		return nil, err
-	}
 	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("%s has no certificate in PEM form", c.file(p))
-	}
-	return roots, nil
+	return roots, addAuthorities(roots, c.file(p))
 }
 
 // credential reads what a way proves with. It is read each time, so that a new

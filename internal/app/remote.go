@@ -171,13 +171,9 @@ func (c *Config) baoHTTP(s *BaoServer) (*http.Client, error) {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
 	if s.Roots != "" {
-		pem, err := os.ReadFile(c.file(s.Roots))
-		if err != nil {
-			return nil, fmt.Errorf("roots: %w", err)
-		}
 		t.TLSClientConfig.RootCAs = x509.NewCertPool()
-		if !t.TLSClientConfig.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("roots: %s has no certificate in PEM form", c.file(s.Roots))
+		if err := addAuthorities(t.TLSClientConfig.RootCAs, c.file(s.Roots)); err != nil {
+			return nil, fmt.Errorf("roots: %w", err)
 		}
 	}
 	return &http.Client{Transport: t, Timeout: 30 * time.Second}, nil

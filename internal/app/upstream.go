@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"os"
 	"slices"
 	"time"
 
@@ -103,12 +102,8 @@ func (c *Config) httpClient(cloud mandate.Cloud) (*http.Client, error) {
 		roots, file = x509.NewCertPool(), c.file(c.Clouds[i].Roots)
 	}
 	if file != "" {
-		pem, err := os.ReadFile(file)
-		if err != nil {
+		if err := addAuthorities(roots, file); err != nil {
 			return nil, fmt.Errorf("roots: %w", err)
-		}
-		if !roots.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("roots: %s has no certificate in PEM form", file)
 		}
 	}
 	return &http.Client{

@@ -11,7 +11,7 @@ import (
 )
 
 // Read returns what is in a regular file of at most most bytes, and its mode.
-// What the mode must be is for [Private] or [Guarded] to say.
+// What the mode must be is for [Private], [Unwritable] or [Guarded] to say.
 func Read(path string, most int64) ([]byte, fs.FileMode, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -36,6 +36,15 @@ func Read(path string, most int64) ([]byte, fs.FileMode, error) {
 func Private(path string, mode fs.FileMode) error {
 	if mode.Perm()&^0o600 != 0 {
 		return fmt.Errorf("%s has mode %#o; others must not read it: chmod 600 %s", path, mode.Perm(), path)
+	}
+	return nil
+}
+
+// Unwritable refuses a file that others may write. It is for what everybody may
+// read, and decides whose word counts.
+func Unwritable(path string, mode fs.FileMode) error {
+	if mode.Perm()&0o022 != 0 {
+		return fmt.Errorf("%s has mode %#o; it decides whose word counts, so others must not write it: chmod go-w %s", path, mode.Perm(), path)
 	}
 	return nil
 }

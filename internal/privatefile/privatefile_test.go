@@ -33,17 +33,21 @@ func TestRead(t *testing.T) {
 
 func TestModes(t *testing.T) {
 	for _, tt := range []struct {
-		mode             fs.FileMode
-		private, guarded bool
+		mode                         fs.FileMode
+		private, guarded, unwritable bool
 	}{
-		{0o600, true, true}, {0o400, true, true}, {0o640, false, true}, {0o440, false, true},
-		{0o660, false, false}, {0o604, false, false}, {0o602, false, false}, {0o700, false, false},
+		{0o600, true, true, true}, {0o400, true, true, true}, {0o640, false, true, true}, {0o440, false, true, true},
+		{0o660, false, false, false}, {0o604, false, false, true}, {0o602, false, false, false}, {0o700, false, false, true},
+		{0o644, false, false, true}, {0o620, false, false, false},
 	} {
 		if err := Private("f", tt.mode); (err == nil) != tt.private {
 			t.Errorf("Private of %#o: %v", tt.mode, err)
 		}
 		if err := Guarded("f", tt.mode); (err == nil) != tt.guarded {
 			t.Errorf("Guarded of %#o: %v", tt.mode, err)
+		}
+		if err := Unwritable("f", tt.mode); (err == nil) != tt.unwritable {
+			t.Errorf("Unwritable of %#o: %v", tt.mode, err)
 		}
 	}
 }
