@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"encoding/json"
+	"fmt"
 	"math/big"
 	"testing"
 )
@@ -48,6 +49,23 @@ func TestBackup(t *testing.T) {
 	}
 	if a := twin.want(200, "GET", "/secrets/s/versions", ""); len(a.body["value"].([]any)) != 2 {
 		t.Errorf("got %v, want both versions", a.body)
+	}
+}
+
+// A new key may be used for everything, unless it is said for what. To say
+// nothing, some clients write an empty list; whoever changes a key means it.
+func TestKeyOperations(t *testing.T) {
+	x := newTester(t)
+	ops := func(a answer) string { return fmt.Sprint(a.body["key"].(map[string]any)["key_ops"]) }
+	for body, want := range map[string]string{
+		`{"kty":"EC"}`: "[sign verify]", `{"kty":"EC","key_ops":[]}`: "[sign verify]", `{"kty":"EC","key_ops":["SIGN"]}`: "[sign]",
+	} {
+		if got := ops(x.want(200, "POST", "/keys/k/create", body)); got != want {
+			t.Errorf("%s: got %s, want %s", body, got, want)
+		}
+	}
+	if got := ops(x.want(200, "PATCH", "/keys/k/", `{"key_ops":[]}`)); got != "[]" {
+		t.Errorf("changed: got %s, want none", got)
 	}
 }
 

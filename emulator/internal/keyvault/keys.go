@@ -66,6 +66,9 @@ func (v *Vault) newKey(c *call, p properties, ops []string, source func() (*mate
 		return nil, err
 	}
 	ver := &version{Enabled: true, Key: m}
+	if len(ops) == 0 { // also the empty list, by which some clients mean nothing
+		ops = m.allOps()
+	}
 	if ver.Ops, err = m.ops(ops); err != nil {
 		return nil, err
 	}

@@ -214,11 +214,8 @@ func (m *material) allOps() []string {
 }
 
 // ops checks the operations that are asked for, and returns them in Azure's
-// spelling; all that the key can do if nothing is asked.
+// spelling.
 func (m *material) ops(asked []string) ([]string, error) {
-	if asked == nil {
-		return m.allOps(), nil
-	}
 	list := []string{}
 	for _, a := range asked {
 		i := slices.IndexFunc(m.allOps(), func(s string) bool { return strings.EqualFold(s, a) })
