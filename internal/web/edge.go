@@ -156,5 +156,5 @@ func parseAddress(s string) netip.Addr {
 // Peer reports whether r came from one of the proxies itself, whatever it says
 // of others.
 func (p Proxies) Peer(r *http.Request) bool {
-	return len(p) > 0 && p.trusts(parseAddress(r.RemoteAddr))
+	return p.trusts(parseAddress(r.RemoteAddr))
 }

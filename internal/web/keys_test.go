@@ -59,6 +59,30 @@ func slowValue(d *json.Decoder) bool {
 	return true
 }
 
+// What encoding/json takes for a field is that field here too, whatever
+// alphabet its case comes from: U+017F is an s, and U+212A a K.
+func TestCheckKeysFoldsAsDecoderDoes(t *testing.T) {
+	folded := ""
+	for _, letter := range "sk" {
+		for r := 'A'; r < 0x3000; r++ {
+			var v struct {
+				Field int `json:"risk"`
+			}
+			name := strings.Replace("risk", string(letter), string(r), 1)
+			if json.Unmarshal([]byte(`{"`+name+`":1}`), &v) != nil || v.Field == 0 || r == letter {
+				continue
+			}
+			folded += string(r)
+			if checkKeys([]byte(`{"risk":1,"`+name+`":2}`)) == nil {
+				t.Errorf("%q is the same field, and was not seen to be", name)
+			}
+		}
+	}
+	if folded != "S\u017fK\u212a" {
+		t.Errorf("folded are %q", folded)
+	}
+}
+
 func FuzzCheckKeys(f *testing.F) {
 	var many []string
 	for i := range 40 {
