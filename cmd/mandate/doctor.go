@@ -63,12 +63,15 @@ func (c *cli) askServer(ctx context.Context) ([]app.Remark, error) {
 		return []app.Remark{{Grade: app.Advice, Subject: "server", Message: "none answers, so that only files were looked at: " + err.Error()}}, nil
 	}
 	if errors.Is(err, mandate.ErrUnavailable) {
-		return []app.Remark{{Grade: app.Bad, Subject: "server", Message: "does nothing at the moment: " + err.Error()}}, nil
+		return []app.Remark{idle(err.Error())}, nil
 	}
 	if err != nil {
 		return nil, err
 	}
 	out := witnessRemarks(&state)
+	if st, err := client.Status(ctx); err == nil && !st.Ready {
+		out = append(out, idle(st.Reason))
+	}
 	all, err := client.Credentials(ctx, "")
 	if err != nil {
 		return append(out, app.Remark{Grade: app.Advice, Subject: "registrations", Message: "what Entra has of the applications is not known: " + err.Error()}), nil
@@ -77,6 +80,11 @@ func (c *cli) askServer(ctx context.Context) ([]app.Remark, error) {
 		out = append(out, registrationRemarks(&all[i])...)
 	}
 	return out, nil
+}
+
+// idle says of a server that it does nothing.
+func idle(why string) app.Remark {
+	return app.Remark{Grade: app.Bad, Subject: "server", Message: "does nothing at the moment: " + why}
 }
 
 // registrationRemarks says what Entra lets others do with an application.

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -84,12 +85,23 @@ func TestDoctorOfAnUnavailableServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	go http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.WriteHeader(http.StatusServiceUnavailable)
-		io.WriteString(w, `{"error":{"code":"unavailable","message":"temporarily unavailable: nothing was heard from the database","retry_after":2}}`)
+	var answers atomic.Bool // about everything but whether it is ready
+	go http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case answers.Load() && strings.HasSuffix(r.URL.Path, "/status"):
+			io.WriteString(w, `{"ready":false,"reason":"row \"x\" of callers was edited"}`)
+		case answers.Load():
+			io.WriteString(w, `{}`)
+		default:
+			w.WriteHeader(http.StatusServiceUnavailable)
+			io.WriteString(w, `{"error":{"code":"unavailable","message":"temporarily unavailable: nothing was heard from the database","retry_after":2}}`)
+		}
 	}))
-	got, err := (&cli{socket: socket}).askServer(t.Context())
-	if err != nil || len(got) != 1 || got[0].Grade != app.Bad || !strings.Contains(got[0].Message, "nothing was heard from the database") {
-		t.Errorf("got %+v, %v", got, err)
+	for _, want := range []string{"nothing was heard from the database", `row "x" of callers was edited`} {
+		got, err := (&cli{socket: socket}).askServer(t.Context())
+		if err != nil || len(got) != 1 || got[0].Grade != app.Bad || !strings.Contains(got[0].Message, want) {
+			t.Errorf("got %+v, %v, want %s", got, err, want)
+		}
+		answers.Store(true)
 	}
 }

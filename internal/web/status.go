@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/mandate-sam/mandate"
@@ -147,10 +148,12 @@ func whyUnavailable(err error) string {
 		return told.Error()
 	case !errors.As(err, &operator):
 		return mandate.ErrUnavailable.Error() + remedyUnavailable
-	case errors.Is(err, mandate.ErrUnavailable):
-		return err.Error()
 	}
-	return fmt.Sprintf("%v: %v", mandate.ErrUnavailable, err)
+	why := strings.ReplaceAll(err.Error(), "\n", "; ") // of errors that were joined
+	if errors.Is(err, mandate.ErrUnavailable) {
+		return why
+	}
+	return mandate.ErrUnavailable.Error() + ": " + why
 }
 
 // NewProblem returns what a caller may know of err.

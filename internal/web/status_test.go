@@ -182,6 +182,7 @@ func TestForOperator(t *testing.T) {
 		want string
 	}{
 		{fmt.Errorf("read: %w: %w", mandate.ErrUnavailable, inner), "read: temporarily unavailable: dial tcp 10.1.2.3: connection refused"},
+		{fmt.Errorf("%w: %w", mandate.ErrUnavailable, errors.Join(errors.New("a"), errors.New("b"))), "temporarily unavailable: a; b"},
 		{fmt.Errorf("read: %w", context.DeadlineExceeded), "temporarily unavailable: read: context deadline exceeded"},
 	} {
 		res, body := serve(t, web.ForOperator(tt.err))
