@@ -331,8 +331,10 @@ var archiveParameters = map[string]struct {
 		}
 		return err
 	}},
-	"before": {"the number of a record", func(x *archiveQuery, v string) (err error) {
-		x.query.Before, err = strconv.ParseInt(v, 10, 64)
+	"before": {"the number of a record, from 1 on", func(x *archiveQuery, v string) (err error) {
+		if x.query.Before, err = strconv.ParseInt(v, 10, 64); x.query.Before < 1 {
+			err = errNotWanted // there is none before the first, and 0 is no bound
+		}
 		return err
 	}},
 	"format": {"one of " + strings.Join(exportForms, ", "), func(x *archiveQuery, v string) error { return among(exportForms, &x.form, v) }},

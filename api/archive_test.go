@@ -141,7 +141,7 @@ func TestAuditSearch(t *testing.T) {
 	if w.archive.query != want {
 		t.Errorf("asked %+v, want %+v", w.archive.query, want)
 	}
-	for query, field := range map[string]string{"limit=0": "limit", "limit=1001": "limit", "x=1": "x", "format=pdf": "format", "kind=a&kind=b": "kind",
+	for query, field := range map[string]string{"limit=0": "limit", "limit=1001": "limit", "before=0": "before", "before=-1": "before", "x=1": "x", "format=pdf": "format", "kind=a&kind=b": "kind",
 		"since=1,x": "since", "ticket=" + strings.Repeat("x", 300): "ticket", "%": "query"} {
 		status, _, body := send(t, w.operator, "GET", "/v1/audit/search?"+query, "")
 		wantField(t, status, body, field)

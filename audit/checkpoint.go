@@ -157,8 +157,12 @@ func ReadKey(path string) (note.Signer, note.Verifier, error) {
 	return signer, public, nil
 }
 
-// WriteKey makes a new key in a new file.
+// WriteKey makes a new key in a new file. Its name stands in signatures, where a
+// space or a plus sign would end it.
 func WriteKey(path, origin string) error {
+	if origin == "" || !plainWord(origin) || strings.Contains(origin, "+") {
+		return fmt.Errorf("checkpoint key: %q cannot be its name: one word of ASCII without quotes and plus signs, such as log.example.com", origin)
+	}
 	secret, _, err := NewKey(origin)
 	if err != nil {
 		return fmt.Errorf("checkpoint key: %w", err)

@@ -546,3 +546,36 @@ func TestAuditManyPartners(t *testing.T) {
 		t.Errorf("%d records offline, want %d", n, partners)
 	}
 }
+
+// What an export is held against must be what it is taken for, or it would hold
+// for nothing: a receipt of a record that cannot be, and a checkpoint that the
+// log did not sign.
+func TestAuditHeldAgainst(t *testing.T) {
+	cfg := testConfig(t)
+	l := openLog(t, cfg)
+	receipts := fill(t, l, 3)
+	other, _, _ := signing(t)
+	kept := must(note.Sign(&note.Note{Text: (&Checkpoint{Origin: testOrigin}).text()}, other))
+	for _, x := range []Export{{Whole: true}, {Chain: chainOfPartner(0)}} {
+		data := export(t, l, x)
+		for _, r := range []mandate.Receipt{{Index: -1, Hash: receipts[0].Hash}, {Index: 9, Hash: receipts[0].Hash}} {
+			if got := verify(t, data, Verification{Key: cfg.Public, Receipts: []mandate.Receipt{receipts[0], r}}); got.OK || got.First != r.Index {
+				t.Errorf("a receipt of record %d: %+v", r.Index, got)
+			}
+		}
+		for what, signed := range map[string][]byte{"of another key": kept, "empty": {}} {
+			if got, err := Verify(bytes.NewReader(data), Verification{Key: cfg.Public, Checkpoints: [][]byte{signed}}); err == nil || got.OK || got.Problem != "" {
+				t.Errorf("a kept checkpoint %s: %+v, %v", what, got, err)
+			}
+		}
+	}
+}
+
+// A key has a name that can stand in a signature.
+func TestAuditKeyNames(t *testing.T) {
+	for _, name := range []string{"", "a b", "a+b", "a\nb", "a\"b", "straße"} {
+		if err := WriteKey(filepath.Join(t.TempDir(), "key"), name); err == nil {
+			t.Errorf("%q is the name of a key", name)
+		}
+	}
+}

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 
 	"golang.org/x/mod/sumdb/note"
@@ -120,15 +122,18 @@ type sighting struct {
 	from   string
 }
 
-// sightings parses checkpoints. One that the log's key has not signed is
-// wrong; one of the export is in the way of all else.
+// sightings parses checkpoints. One of the export that the log's key has not
+// signed is wrong; one that was kept says nothing of the export then.
 func (v *Verification) sightings(exported [][]byte) (out []sighting, err error) {
 	for i, list := range [][][]byte{exported, v.Checkpoints} {
 		from := [...]string{"the export", "the checkpoints that were kept"}[i]
 		for _, signed := range list {
 			c, err := ParseCheckpoint(signed, v.Key)
-			if err != nil {
+			switch {
+			case err != nil && i == 0:
 				return nil, wrong(-1, "a checkpoint in %s is not signed by the log: %v", from, err)
+			case err != nil:
+				return nil, fmt.Errorf("one of %s is not signed with this key, so that nothing is held against it: is it of this log, and whole? %w", from, err)
 			}
 			out = append(out, sighting{c, signed, from})
 		}
@@ -186,15 +191,10 @@ func (b receiptBook) see(index int64, leaf tlog.Hash) error {
 
 // rest returns the problem of a receipt whose record was not there.
 func (b receiptBook) rest(of string) error {
-	first := int64(-1)
-	for index := range b {
-		if first < 0 || index < first {
-			first = index
-		}
-	}
-	if first < 0 {
+	if len(b) == 0 {
 		return nil
 	}
+	first := slices.Min(slices.Collect(maps.Keys(b)))
 	return wrong(first, "record %d is missing from %s: there is a receipt of it", first, of)
 }
 

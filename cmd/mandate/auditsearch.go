@@ -96,7 +96,7 @@ nothing.`,
 			return usage("--limit must be from 1 to 1000; for more use --before, or mandate audit export")
 		}
 		q.Set("limit", strconv.Itoa(limit))
-		if before > 0 {
+		if cmd.Flags().Changed("before") {
 			q.Set("before", strconv.FormatInt(before, 10))
 		}
 		client, err := c.client()

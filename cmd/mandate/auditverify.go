@@ -157,6 +157,9 @@ func (f *verifyFlags) verification() (v audit.Verification, err error) {
 		if err != nil {
 			return v, err
 		}
+		if len(bytes.TrimSpace(data)) == 0 {
+			return v, fmt.Errorf("%s: it is empty: whatever was kept there is gone", path)
+		}
 		found, err := audit.SplitCheckpoints(data)
 		if err != nil {
 			return v, fmt.Errorf("%s: %w", path, err)
@@ -190,7 +193,7 @@ func textOrFile(flag, s string) (string, error) {
 func parseReceipts(s string) ([]mandate.Receipt, error) {
 	if index, hash, ok := strings.Cut(s, ":"); ok {
 		n, err := strconv.ParseInt(index, 10, 64)
-		if err == nil && len(hash) == 64 {
+		if err == nil && n >= 0 && len(hash) == 64 {
 			return []mandate.Receipt{{Index: n, Hash: hash}}, nil
 		}
 	}
@@ -211,7 +214,7 @@ func parseReceipts(s string) ([]mandate.Receipt, error) {
 		if v.Record != nil {
 			v.Receipt = *v.Record
 		}
-		if err != nil || len(v.Hash) != 64 {
+		if err != nil || v.Index < 0 || len(v.Hash) != 64 {
 			return nil, fmt.Errorf("%s: receipt %d is not one", s, len(out)+1)
 		}
 		out = append(out, v.Receipt)
