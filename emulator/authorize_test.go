@@ -48,14 +48,14 @@ func TestLoopbackRedirect(t *testing.T) {
 	e := start(t)
 	const page = "http://127.0.0.1:3000/page"
 	app, _ := e.Application(emulator.ApplicationID)
-	app.RedirectURIs = append(app.RedirectURIs, "http://localhost", "http://127.0.0.1:1/a", "https://localhost/a")
+	app.RedirectURIs = append(app.RedirectURIs, "http://localhost", "http://127.0.0.1:1/a", "https://localhost/a", "http://panel.example/a", "http://localhost.panel.example/a")
 	app.SPARedirectURIs = []string{page}
 	register(t, e, app)
 	for uri, accepted := range map[string]bool{
 		"http://localhost": true, "http://localhost:51234": true, "http://127.0.0.1:51234/a": true, "http://127.0.0.1/a": true,
 		"http://localhost/": false, "http://localhost:51234/": false, "http://localhost:51234/a": false, "http://127.0.0.1:51234/b": false,
 		"http://[::1]:51234": false, "https://localhost:51234/a": false, "http://LOCALHOST:51234": false, "http://localhost.evil.example:51234": false,
-		"http://localhost:51234@evil.example": false, "http://localhost:x": false, "http://localhost:51234?a": false, "http://evil.example?http://localhost:51234": false,
+		"http://localhost:51234@evil.example": false, "http://localhost:x": false, "http://localhost:51234?a": false, "http://panel.example:51234/a": false, "http://localhost:1.panel.example/a": false, "http://evil.example?http://localhost:51234": false,
 	} {
 		p := newWalker(t, e).get(authorizeURL(e, 2, "contoso.example", "redirect_uri", uri))
 		if got := p.id != "error"; got != accepted {
