@@ -245,7 +245,7 @@ func awaitCode(ctx context.Context, l net.Listener, state string) (string, error
 			return
 		}
 		o := outcome{code: q.Get("code")}
-		text := "You are signed in. You can close this page.\n"
+		text := "Microsoft has sent you back: the terminal says whether you are signed in. You can close this page.\n"
 		if o.code == "" {
 			o.err = fmt.Errorf("%w: the sign-in page answered %.80q: %.300s", mandate.ErrUnauthenticated, q.Get("error"), q.Get("error_description"))
 			text = "The sign-in did not work. The terminal says more.\n"
