@@ -772,3 +772,46 @@ func TestTamperZero(t *testing.T) {
 		t.Error("the segment was changed")
 	}
 }
+
+// A watchedFile tells of what is read.
+type watchedFile struct {
+	file
+	told func()
+}
+
+func (f *watchedFile) ReadAt(p []byte, off int64) (int, error) {
+	f.told()
+	return f.file.ReadAt(p, off)
+}
+
+// While entries are read no segment takes the place of another, and while one
+// does nobody reads: an export that is made meanwhile would not hold.
+func TestAuditReadWhileDropping(t *testing.T) {
+	cfg := testConfig(t)
+	var l *Log
+	told := func() {}
+	cfg.openFile = func(path string, flag int) (file, error) {
+		f, err := openPrivate(path, flag)
+		if err == nil && strings.HasSuffix(path, segmentSuffix) {
+			if l != nil && path == filepath.Join(cfg.Dir, fmt.Sprintf("%020d", 0)+segmentSuffix) && l.store.(*fileStore).swap.TryRLock() {
+				t.Error("entries could be read while a segment is replaced")
+			}
+			f = &watchedFile{f, func() { told() }}
+		}
+		return f, err
+	}
+	l = openLog(t, cfg)
+	l.store.(*fileStore).rotate = 2000
+	fill(t, l, 9)
+	reads := 0
+	told = func() {
+		if reads++; l.store.(*fileStore).swap.TryLock() {
+			l.store.(*fileStore).swap.Unlock()
+			t.Error("a segment could be replaced while entries are read")
+		}
+	}
+	if n, err := l.Drop(t.Context(), time.Now().Add(time.Hour)); err != nil || n == 0 || reads == 0 {
+		t.Errorf("dropped %d with %d reads, %v", n, reads, err)
+	}
+	holds(t, cfg, l, 9)
+}

@@ -93,6 +93,10 @@ type fileStore struct {
 	// It is of whoever writes.
 	room int64
 
+	// swap is held by who reads entries, and alone by who puts another file in
+	// the place of a segment, whose offsets are other ones. It comes before mu.
+	swap sync.RWMutex
+
 	// write is called by one goroutine at a time, and changes the fields
 	// below; mu guards them from those who read meanwhile.
 	mu     sync.Mutex

@@ -61,6 +61,8 @@ const maxRead = 4 << 20
 // read implements [store]. It returns less than n where a segment ends, or
 // where it would be too much at once.
 func (s *fileStore) read(_ context.Context, from, n int64) ([]line, error) {
+	s.swap.RLock()
+	defer s.swap.RUnlock()
 	s.mu.Lock()
 	size, segs := s.end.front.size, slices.Clone(s.segs)
 	s.mu.Unlock()
@@ -222,6 +224,8 @@ func (s *fileStore) empty(ctx context.Context, i int) (n int64, err error) {
 		return 0, nil
 	}
 	// Readers wait: for a moment the offsets fit neither file.
+	s.swap.Lock()
+	defer s.swap.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	// Should this process end in between, everything is read anew.
