@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/mandate-sam/mandate"
+	"github.com/mandate-sam/mandate/internal/privatefile"
 	"github.com/mandate-sam/mandate/policy"
 )
 
@@ -51,6 +52,14 @@ func CheckFiles(c Config) []Finding {
 		_, err := c.load(&c.Identities[i])
 		add("identity "+c.Identities[i].Name, err, "for key vaults; not tried")
 	}
+	for _, l := range []struct {
+		name string
+		*Listener
+	}{{"portal", &c.Portal.Listener}, {"api", &c.API.Listener}, {"metrics", &c.Metrics}} {
+		if l.TLS.Certificate != "" {
+			add(l.name+" tls", c.checkTLS(&l.TLS), "%s", c.file(l.TLS.Certificate))
+		}
+	}
 	note, err = c.checkNoticeFiles()
 	add("notices", err, "%s", note)
 	note, err = c.checkAuditKey()
@@ -85,6 +94,20 @@ func CheckFiles(c Config) []Finding {
 	note, err = presence(c.file(c.Data))
 	add("data", err, "%s%s", c.file(c.Data), note)
 	return out
+}
+
+// checkTLS loads a pair as a listener would. Its key is for the server, and
+// perhaps its group: who has it can pose as the server.
+func (c *Config) checkTLS(t *TLS) error {
+	key := c.file(t.Key)
+	if _, err := (&certificate{cert: c.file(t.Certificate), key: key}).get(nil); err != nil {
+		return err
+	}
+	info, err := os.Stat(key)
+	if err != nil {
+		return err
+	}
+	return privatefile.Guarded(key, info.Mode())
 }
 
 // presence says of a path that it is there, or that a server would make it.

@@ -100,3 +100,38 @@ func TestEveryFileOfAuthorities(t *testing.T) {
 		}
 	}
 }
+
+// A check loads what listeners need, and says whose the keys should be.
+func TestCheckTLS(t *testing.T) {
+	dir := t.TempDir()
+	cert, key := writePair(t, dir, 1)
+	c := Config{Portal: Portal{Listener: Listener{TLS: TLS{cert, key}}}, API: API{Listener: Listener{TLS: TLS{cert, key}}}, Metrics: Listener{TLS: TLS{cert, key}}}
+	said := func() (ok, not int) {
+		for _, f := range CheckFiles(c) {
+			if strings.HasSuffix(f.Subject, " tls") && f.OK {
+				ok++
+			} else if strings.HasSuffix(f.Subject, " tls") {
+				not++
+			}
+		}
+		return ok, not
+	}
+	for mode, good := range map[os.FileMode]bool{0o600: true, 0o640: true, 0o644: false, 0o660: false} {
+		if err := os.Chmod(string(key), mode); err != nil {
+			t.Fatal(err)
+		}
+		if ok, not := said(); good && ok != 3 || !good && not != 3 {
+			t.Errorf("mode %#o: %d are good and %d are not", mode, ok, not)
+		}
+	}
+	if err := os.Remove(string(cert)); err != nil {
+		t.Fatal(err)
+	}
+	if ok, not := said(); ok != 0 || not != 3 {
+		t.Errorf("without the certificate %d are good and %d are not", ok, not)
+	}
+	c.Portal.TLS, c.API.TLS, c.Metrics.TLS = TLS{}, TLS{}, TLS{}
+	if ok, not := said(); ok+not != 0 {
+		t.Error("there is no TLS, and something is said of it")
+	}
+}
