@@ -38,7 +38,11 @@ await run('@microsoft/microsoft-graph-client', {
 
   async memberOf() {
     const { value } = await graph.api('/me/memberOf').get();
-    assert.deepEqual(value.map((group) => group.displayName), ['AdminAgents']);
+    assert.deepEqual(value.map((object) => [object['@odata.type'], object.displayName]), [
+      ['#microsoft.graph.group', 'AdminAgents'], ['#microsoft.graph.directoryRole', 'Global Administrator'],
+    ]);
+    const groups = await graph.api('/me/memberOf/microsoft.graph.group').get();
+    assert.deepEqual(groups.value.map((group) => group.displayName), ['AdminAgents']);
   },
 
   async 'an application, its secret, and a token for it'() {
