@@ -31,7 +31,7 @@ type exportHeader struct {
 }
 
 func parseExportHeader(b []byte) (h exportHeader, err error) {
-	if err := strictJSON(b, &h); err != nil || h.Form != exportForm {
+	if err := strictJSON(b, &h); err != nil || h.Form != exportForm || h.Whole && h.Chain != "" {
 		return h, fmt.Errorf("it is not an export of the form %s", exportForm)
 	}
 	return h, nil

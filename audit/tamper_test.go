@@ -571,6 +571,17 @@ func TestAuditHeldAgainst(t *testing.T) {
 	}
 }
 
+// An export of the whole log does not pass for one partner's.
+func TestTamperExportHeader(t *testing.T) {
+	cfg := testConfig(t)
+	l := openLog(t, cfg)
+	fill(t, l, 3)
+	data := bytes.Replace(export(t, l, Export{Whole: true}), []byte(`"chain":""`), []byte(`"chain":"`+chainOfPartner(0)+`"`), 1)
+	if got, err := Verify(bytes.NewReader(data), Verification{Key: cfg.Public}); err == nil {
+		t.Errorf("got %+v", got)
+	}
+}
+
 // A key has a name that can stand in a signature.
 func TestAuditKeyNames(t *testing.T) {
 	for _, name := range []string{"", "a b", "a+b", "a\nb", "a\"b", "straße"} {
