@@ -252,8 +252,12 @@ func (a *attempt) run(ctx context.Context) (Token, error) {
 		a.renewAhead(ctx, f, t, now)
 		return a.hand(ctx, t, true, now)
 	}
-	if err := a.backoffs.known(&f, now); err != nil {
-		return Token{}, a.fail(ctx, err)
+	if fault := a.backoffs.known(&f, now); fault != nil {
+		t, err := a.awaitInstead(ctx, f, fault)
+		if err != nil {
+			return Token{}, a.fail(ctx, err)
+		}
+		return a.hand(ctx, t, true, time.Now())
 	}
 	if err := a.record(ctx, KindDecided, nil); err != nil {
 		return Token{}, err

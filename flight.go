@@ -78,10 +78,21 @@ func (f *flight) wanted() Wanted {
 // could lose a refresh token that Entra has already replaced, and would fail
 // every other caller because one of them hung up.
 func (b *Broker) await(ctx context.Context, f flight) (*cached, error) {
-	done := b.flight.DoChan(f.name(), func() (any, error) {
+	return b.together(ctx, f.name(), func(ctx context.Context) (*cached, error) { return b.fly(ctx, f) })
+}
+
+// awaitInstead returns what there is instead of what f would redeem, together
+// with everybody else who asks for that; see instead.
+func (b *Broker) awaitInstead(ctx context.Context, f flight, fault error) (*cached, error) {
+	return b.together(ctx, "instead of "+f.name(), func(ctx context.Context) (*cached, error) { return b.instead(ctx, &f, fault) })
+}
+
+// together calls do once for everybody who comes with the same name meanwhile.
+func (b *Broker) together(ctx context.Context, name string, do func(context.Context) (*cached, error)) (*cached, error) {
+	done := b.flight.DoChan(name, func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), b.cfg.Timeout)
 		defer cancel()
-		return b.fly(ctx, f)
+		return do(ctx)
 	})
 	select {
 	case r := <-done:
@@ -103,7 +114,7 @@ func (b *Broker) fly(ctx context.Context, f flight) (*cached, error) {
 		return t, nil
 	}
 	if err := b.backoffs.claim(&f, time.Now(), b.cfg.Timeout); err != nil {
-		return nil, err
+		return b.instead(ctx, &f, err)
 	}
 	t, err := b.inTurn(ctx, f)
 	var fault *Fault
@@ -112,6 +123,25 @@ func (b *Broker) fly(ctx context.Context, f flight) (*cached, error) {
 	if err != nil {
 		return nil, err
 	}
+	b.cache.put(f.cacheKey(), t, time.Now())
+	return t, nil
+}
+
+// instead returns a token that another replica has stored, where this one is
+// not to ask Entra because of a fault. What is wrong here may have come after
+// that token, or not concern it: while it is good, it goes on being served.
+func (b *Broker) instead(ctx context.Context, f *flight, fault error) (*cached, error) {
+	if b.cfg.Turns == nil {
+		return nil, fault
+	}
+	shared, err := b.cfg.Turns.Shared(ctx, f.wanted())
+	if err != nil {
+		return nil, errors.Join(fault, err)
+	}
+	if shared == nil {
+		return nil, fault
+	}
+	t := newCached(*shared, time.Now())
 	b.cache.put(f.cacheKey(), t, time.Now())
 	return t, nil
 }

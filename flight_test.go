@@ -92,6 +92,7 @@ type fakeTurns struct {
 	taken  map[string]bool
 	shared map[string]Token
 	fence  int64
+	looked int
 	err    error
 
 	extended atomic.Int64
@@ -122,6 +123,17 @@ func (d *fakeTurns) Take(ctx context.Context, w Wanted) (Turn, *Token, error) {
 			return Turn{}, nil, ctx.Err()
 		}
 	}
+}
+
+func (d *fakeTurns) Shared(_ context.Context, w Wanted) (*Token, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.looked++
+	t, ok := d.shared[fmt.Sprintf("%+v", w.Key)]
+	if d.err != nil || !ok || time.Until(t.Expires) <= w.AtLeast || t.Fingerprint == w.Not {
+		return nil, d.err
+	}
+	return &t, nil
 }
 
 func (d *fakeTurns) Extend(_ context.Context, t Turn) error {
@@ -169,6 +181,67 @@ func replicas(t *testing.T) (*world, *Broker, *Broker, *fakeTurns) {
 		t.Fatal(err)
 	}
 	return w, one, two, desk
+}
+
+// While Entra does not answer one replica, or will not, it hands out what
+// another has obtained, of which it need not have heard before.
+func TestTurnsShareWhatIsGood(t *testing.T) {
+	for _, fault := range []*Fault{
+		{Domain: DomainTransient, Status: 503}, {Domain: DomainApplication, Codes: []int{7000222}}, {Domain: DomainGrant, Codes: []int{50173}},
+	} {
+		t.Run(string(fault.Domain), func(t *testing.T) {
+			w, one, two, desk := replicas(t)
+			shared, err := one.Token(t.Context(), ask())
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.entra.hook = func(Redemption) error { return fault }
+			other := ask(func(r *Request) { r.Audience = graph })
+			if _, err := two.Token(t.Context(), other); !errors.Is(err, ErrUpstream) {
+				t.Fatal(err)
+			}
+			before := w.entra.calls.Load()
+			got, err := two.Token(t.Context(), ask())
+			if err != nil || got.Access.Reveal() != shared.Access.Reveal() || w.entra.calls.Load() != before {
+				t.Fatalf("got %v, %v after %d calls more", got.Fingerprint, err, w.entra.calls.Load()-before)
+			}
+			if r := w.audit.last(); r.Kind != KindIssued || r.Fingerprint != got.Fingerprint || !r.Cached {
+				t.Errorf("recorded %+v", r)
+			}
+			looked := desk.looked
+			if _, err := two.Token(t.Context(), ask()); err != nil || desk.looked != looked {
+				t.Errorf("the second time: %v, looked again %d times", err, desk.looked-looked)
+			}
+			if _, err := two.Token(t.Context(), other); !errors.Is(err, ErrUpstream) || w.entra.calls.Load() != before {
+				t.Errorf("what nobody has: %v", err)
+			}
+			desk.err = ErrUnavailable
+			if _, err := two.Token(t.Context(), other); !errors.Is(err, ErrUpstream) || !errors.Is(err, ErrUnavailable) {
+				t.Errorf("what cannot be looked up: %v", err)
+			}
+		})
+	}
+}
+
+// Who comes while another tries whether Entra answers again gets what is good,
+// too; but what keeps a grant alive is redeemed or nothing.
+func TestTurnsShareDuringATrial(t *testing.T) {
+	_, one, two, _ := replicas(t)
+	shared, err := one.Token(t.Context(), ask())
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, _ := one.cfg.Vault.Head(t.Context(), ask().Partner.Key)
+	f := flight{redemption: Redemption{Key: ask().Partner.Key, Tenant: contoso, Audience: ask().Audience}, generation: g.Generation, since: g.Since, epoch: shared.Epoch}
+	fault := &Fault{Domain: DomainTransient}
+	two.backoffs.settle(&f, fault, false, time.Now())
+	if got, err := two.fly(t.Context(), f); err != nil || got.Fingerprint != shared.Fingerprint {
+		t.Errorf("got %v, %v", got, err)
+	}
+	f.alive = true
+	if got, err := two.fly(t.Context(), f); !errors.Is(err, ErrUpstream) {
+		t.Errorf("to keep it alive: %v, %v", got, err)
+	}
 }
 
 // Two replicas redeem a token once, also one of a customer's tenant.

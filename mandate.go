@@ -406,6 +406,10 @@ type Turns interface {
 	// otherwise errors wrapping [ErrUnavailable].
 	Take(context.Context, Wanted) (Turn, *Token, error)
 
+	// Shared returns a token that another replica has stored and that will do,
+	// or nil if there is none. It takes no turn and waits for nobody.
+	Shared(context.Context, Wanted) (*Token, error)
+
 	// Extend lets the owner of a turn keep it for another [TurnLease]. The error
 	// wraps [ErrSuperseded] if it is not the owner's any more.
 	Extend(context.Context, Turn) error

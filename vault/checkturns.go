@@ -44,6 +44,9 @@ func (c *check) take(ctx context.Context, w mandate.Wanted) (mandate.Turn, error
 func (c *check) taken(ctx context.Context, w mandate.Wanted) error {
 	ctx, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
 	defer cancel()
+	if token, err := c.turns.Shared(ctx, w); err != nil || token != nil {
+		return fmt.Errorf("Shared while another has the turn: got error %v, want neither one nor a token", err)
+	}
 	if _, token, err := c.turns.Take(ctx, w); !errors.Is(err, context.DeadlineExceeded) || token != nil {
 		return fmt.Errorf("Take while another has the turn: got error %v, want %v", err, context.DeadlineExceeded)
 	}
@@ -180,19 +183,33 @@ func (c *check) share(ctx context.Context, g mandate.Grant, w mandate.Wanted, to
 
 // got finds out whether another gets token.
 func (c *check) got(ctx context.Context, w mandate.Wanted, token *mandate.Token) error {
+	got, err := c.turns.Shared(ctx, w)
+	if err != nil || got == nil {
+		return fmt.Errorf("Shared: got error %v, want a token that was stored and will do", err)
+	}
+	if err := asKept(got, token); err != nil {
+		return err
+	}
 	turn, got, err := c.turns.Take(ctx, w)
 	switch {
 	case err != nil:
 		return fmt.Errorf("Take: %w", err)
 	case got == nil || turn.Owner != "":
 		return errors.New("Take returned a turn where a token was stored that will do")
+	}
+	return asKept(got, token)
+}
+
+// asKept finds out whether a token is the one that was kept.
+func asKept(got, token *mandate.Token) error {
+	switch {
 	case got.Access.Reveal() != token.Access.Reveal(), got.Tenant != token.Tenant, got.Audience != token.Audience,
 		!slices.Equal(got.Scopes, token.Scopes), got.Generation != token.Generation, got.Fingerprint != token.Fingerprint,
 		got.UTI != token.UTI, got.CorrelationID != token.CorrelationID:
-		return errors.New("Take returned the token as other than it was kept")
+		return errors.New("a token came back as other than it was kept")
 	}
 	if late := got.Expires.Sub(token.Expires); late > time.Second || late < -time.Minute {
-		return fmt.Errorf("Take returned a token that expires %v later than it does", late)
+		return fmt.Errorf("a token came back that expires %v later than it does", late)
 	}
 	return nil
 }

@@ -52,15 +52,16 @@ const (
 	takeAtOnce = `WITH taken AS (` + taking + `)
 		SELECT (SELECT fence FROM taken), set_config('synchronous_commit', 'off', true), ` + stands
 
-	look = `SELECT 0, '', ` + stands
+	// look changes nothing. The end is for PostgreSQL, which wants to know the
+	// types of all arguments.
+	look = `SELECT 0, '', ` + stands + ` WHERE $6 <> '' AND $7 > 0`
 
 	// takeAgain is takeAtOnce of turns whose rows are there, as they are
 	// whenever a token is renewed, of several callers; see [database.Gather].
-	// It leaves a turn alone that is another's, or just locked, for which there
-	// is a token that may do, or whose grant serves no more.
+	// It leaves a turn alone that is another's, or just locked, or for which
+	// there is a token that may do.
 	takeAgain = `free AS (
 			SELECT n FROM calls JOIN turns ON turns.id = $5 AND NOT ` + held + ` AND NOT ` + lasts + `
-			WHERE EXISTS (SELECT 1 FROM grants WHERE ` + serving + `)
 			FOR UPDATE OF turns SKIP LOCKED),
 		taken AS (
 			UPDATE turns SET owner = $6, fence = turns.fence + 1, lease = ` + nowMS + ` + $7, waited = false
@@ -90,7 +91,7 @@ type turn struct {
 // Take implements [mandate.Turns].
 func (v *SQL) Take(ctx context.Context, w mandate.Wanted) (mandate.Turn, *mandate.Token, error) {
 	if v.shared == nil {
-		return mandate.Turn{}, nil, errors.New("take turn: this vault shares no tokens; it was made without a key for them")
+		return mandate.Turn{}, nil, wrap("take turn", errNotShared)
 	}
 	w.AtLeast = max(w.AtLeast, 0)
 	id, unreadable := idOf(w.Key), ""
@@ -119,6 +120,22 @@ func (v *SQL) Take(ctx context.Context, w mandate.Wanted) (mandate.Turn, *mandat
 		}
 	}
 }
+
+// Shared implements [mandate.Turns].
+func (v *SQL) Shared(ctx context.Context, w mandate.Wanted) (*mandate.Token, error) {
+	if v.shared == nil {
+		return nil, errNotShared
+	}
+	w.AtLeast = max(w.AtLeast, 0)
+	r := turn{asked: time.Now()}
+	err := r.scan(v.db.QueryRow(ctx, look, takeArgs(idOf(w.Key), &w, v.replica, "")...).Scan)
+	if err != nil {
+		return nil, wrap("look for a token", unavailable(ctx, err))
+	}
+	return v.token(ctx, &r, &w), nil
+}
+
+var errNotShared = errors.New("this vault shares no tokens; it was made without a key for them")
 
 // turn takes the turn if that is free and needed, and reads how things stood
 // before; an absent row is one with fence 0. What time it is is learned in any

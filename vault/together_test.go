@@ -113,6 +113,8 @@ func TestRedemptionsEndTogether(t *testing.T) {
 		for i, p := range all {
 			keeps = append(keeps, func() { got[i] = p.keep(t.Context()) })
 		}
+		time.Sleep(2 * time.Millisecond) // the grants' own times are whole milliseconds
+		before := time.Now().Truncate(time.Millisecond)
 		together(t, other.db, keeps[0], keeps[1:]...)
 		for i, p := range all {
 			if !errors.Is(got[i], want[i]) {
@@ -122,8 +124,12 @@ func TestRedemptionsEndTogether(t *testing.T) {
 			if want[i] == nil && p.next != "" {
 				refresh = p.next
 			}
-			if g, err := other.Open(t.Context(), p.key); err != nil || g.Refresh.Reveal() != refresh {
+			g, err := other.Open(t.Context(), p.key)
+			if err != nil || g.Refresh.Reveal() != refresh {
 				t.Errorf("%d: opened %q, %v; want %q", i, g.Refresh.Reveal(), err, refresh)
+			}
+			if renewed := !g.Redeemed.Before(before); renewed != (refresh != "refresh") {
+				t.Errorf("%d: redeemed at %v", i, g.Redeemed)
 			}
 			if want[i] == mandate.ErrSuperseded {
 				continue

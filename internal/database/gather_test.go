@@ -82,7 +82,9 @@ func (g *Gathering[T]) await(t *testing.T, waiting, flying int) {
 // each gets what is its own.
 func TestGather(t *testing.T) {
 	t.Run("PostgreSQL", func(t *testing.T) { testGather(t, Config{URL: pgtest.Shared(t).Database(t)}) })
-	t.Run("pooler", func(t *testing.T) { testGather(t, Config{URL: pgtest.Shared(t).Pooler(t, pgtest.Shared(t).Database(t))}) })
+	t.Run("pooler", func(t *testing.T) {
+		testGather(t, Config{URL: pgtest.Shared(t).Pooler(t, pgtest.Shared(t).Database(t))})
+	})
 }
 
 func testGather(t *testing.T, cfg Config) {

@@ -118,10 +118,14 @@ func (d *DB) openGuard(ctx context.Context, c GuardConfig) (*guard, error) {
 		if c.Fingerprint != "" {
 			return nil, altered("its MAC and the key of that were removed, which this host has seen there")
 		}
-		if g, err = d.newGuard(ctx, c.Key, false); err == nil {
+		var why error
+		if g, why = d.newGuard(ctx, c.Key, false); why == nil {
 			return g, nil
 		}
 		g, err = d.storedGuard(ctx, c.Key) // of another replica, at the same time
+		if errors.Is(err, sql.ErrNoRows) {
+			err = why
+		}
 	}
 	if err != nil {
 		return nil, err

@@ -32,6 +32,22 @@ func (k xorKey) xor(b []byte) []byte {
 	return out
 }
 
+// A deadKey wraps nothing.
+type deadKey struct{ xorKey }
+
+var errDead = errors.New("the key does not answer")
+
+func (deadKey) Wrap(context.Context, []byte) (string, []byte, error) { return "", nil, errDead }
+
+// TestGuardSaysWhyNot: who cannot make the first key says why.
+func TestGuardSaysWhyNot(t *testing.T) {
+	each(t, func(t *testing.T, cfg Config) {
+		if err := open(t, cfg, people()).Guard(t.Context(), GuardConfig{Key: deadKey{}}); !errors.Is(err, errDead) {
+			t.Errorf("got %v, want %v", err, errDead)
+		}
+	})
+}
+
 // people is a schema of which a part is guarded.
 func people() Schema {
 	s := notes("002_people.sql", `CREATE TABLE people (realm TEXT NOT NULL, id BIGINT NOT NULL, name TEXT NOT NULL, hash BYTES, seen BIGINT, PRIMARY KEY (realm, id));
