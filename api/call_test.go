@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/mandate-sam/mandate"
 )
@@ -330,4 +332,24 @@ func TestCallStatusThatIsNone(t *testing.T) {
 			t.Errorf("%s: got %+v, %v", status, a, err)
 		}
 	}
+}
+
+// hanging is an API that never answers.
+type hanging struct{}
+
+func (hanging) RoundTrip(r *http.Request) (*http.Response, error) {
+	<-r.Context().Done()
+	return nil, r.Context().Err()
+}
+
+// Nobody is waited for without end.
+func TestCallEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &Server{cfg: Config{Broker: &fakeBroker{}, Epoch: &fakeEpoch{}, Transport: hanging{}}}
+		c := &call{method: "GET", alias: "graph", endpoint: mandate.Endpoint{URL: "https://graph.test"}, target: target{path: "/v1.0"}, header: http.Header{}}
+		start := time.Now()
+		if a, err := s.attempt(t.Context(), c, mandate.Request{}); !errors.Is(err, mandate.ErrUpstream) || time.Since(start) != callTimeout {
+			t.Errorf("after %v: got %+v, %v", time.Since(start), a, err)
+		}
+	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -219,5 +220,22 @@ func TestOperatorSignIn(t *testing.T) {
 	}
 	if strings.Contains(w.logged.String()+fmt.Sprintf("%s", w.log.lines), "mds_good") {
 		t.Error("a session is in a log")
+	}
+}
+
+// Of two Authorization headers somebody on the way may have read the other.
+func TestOperatorShowsOneSession(t *testing.T) {
+	w, _, _ := peopled(t, RoleViewer)
+	for shown, want := range map[string]int{"Bearer mds_good": http.StatusOK, "Bearer mds_good|Bearer mds_good": http.StatusUnauthorized, "Bearer mds_good|Basic Yjpj": http.StatusUnauthorized} {
+		r := must(http.NewRequestWithContext(t.Context(), http.MethodGet, w.tls.URL+"/v1/partners", nil))
+		r.Header["Authorization"] = strings.Split(shown, "|")
+		resp, err := w.tls.Client().Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("%s: got %d, want %d", shown, resp.StatusCode, want)
+		}
 	}
 }
