@@ -465,7 +465,7 @@ func TestOutageDatabase(t *testing.T) {
 		for range 20 {
 			resp, body := answer("/v1/tokens")
 			if seconds, err := strconv.Atoi(resp.Header.Get("Retry-After")); resp.StatusCode != http.StatusServiceUnavailable || err != nil || seconds < 1 ||
-				contains(body, `"code":"unavailable"`, "this server's operator") != nil || contains(body, "access_token") == nil {
+				contains(body, `"code":"unavailable"`, "see that PostgreSQL runs") != nil || contains(body, "access_token") == nil {
 				t.Fatal(resp.Status, resp.Header, body)
 			}
 		}

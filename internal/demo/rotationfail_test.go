@@ -21,7 +21,7 @@ import (
 func TestRotateCredentialRefused(t *testing.T) {
 	t.Parallel()
 	pace := briskly
-	pace.Limit = 700 * time.Millisecond
+	pace.Limit = 3 * time.Second
 	d, _ := begin(t, Config{Pace: pace})
 	d.consent(t)
 	d.fleeting()
