@@ -817,6 +817,12 @@ func TestTokenNamedBudget(t *testing.T) {
 	})
 }
 
+func (b *budget) len() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.used)
+}
+
 func TestRunSweeps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -827,15 +833,15 @@ func TestRunSweeps(t *testing.T) {
 		w.Token(t.Context(), ask(func(r *Request) {
 			r.Scopes, r.Claims = []Scope{"User.Read"}, `{"access_token":{"nbf":{"essential":true,"value":"1"}}}`
 		}))
-		if len(w.challenges.used) != 1 || len(w.named.used) != 1 {
-			t.Errorf("budgets of %d and %d callers", len(w.challenges.used), len(w.named.used))
+		if w.challenges.len() != 1 || w.named.len() != 1 {
+			t.Errorf("budgets of %d and %d callers", w.challenges.len(), w.named.len())
 		}
 		time.Sleep(61 * time.Minute)
 		synctest.Wait()
 		if w.cache.len() != 0 {
 			t.Error("an expired token is still in memory")
 		}
-		if len(w.challenges.used) != 0 || len(w.named.used) != 0 {
+		if w.challenges.len() != 0 || w.named.len() != 0 {
 			t.Error("the budgets remember for ever")
 		}
 	})

@@ -196,6 +196,7 @@ func TestGatherRefused(t *testing.T) {
 // is not sent any more, and a statement that nobody wants is ended.
 func TestGatherGivenUp(t *testing.T) {
 	d, g, gate := gathering(t, Config{URL: pgtest.Shared(t).Database(t)})
+	d.limit = time.Hour
 	gate.shut()
 	ctx, giveUp := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
@@ -246,6 +247,33 @@ func TestGatherOneGivesUp(t *testing.T) {
 	giveUp()
 	gate.open()
 	wg.Wait()
+}
+
+// TestGatherGivenUpBefore: what is not wanted any more is not sent with what is.
+func TestGatherGivenUpBefore(t *testing.T) {
+	d, g, _ := gathering(t, Config{URL: pgtest.Shared(t).Database(t)})
+	g.flying, g.latest = 1, time.Now()
+	ctx, giveUp := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if _, err := g.Do(ctx, int64(5), "", []byte(nil)); !errors.Is(err, context.Canceled) {
+			t.Errorf("given up: %v", err)
+		}
+	})
+	g.await(t, 1, 1)
+	giveUp()
+	wg.Wait()
+	wg.Go(func() {
+		if a, err := g.Do(t.Context(), int64(10), "", []byte(nil)); err != nil || a.quotient != 10 {
+			t.Errorf("got %+v, %v", a, err)
+		}
+	})
+	g.await(t, 2, 1)
+	d.start(g.fly)
+	wg.Wait()
+	if n := count(t, d); n != 2 {
+		t.Errorf("%d rows, want that of 10, and the gate", n)
+	}
 }
 
 // TestGatherSlow: a statement that takes long is not waited for, however many
