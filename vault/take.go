@@ -19,7 +19,7 @@ const (
 	held = `(turns.owner <> '' AND turns.lease > ` + nowMS + `)`
 
 	// lasts is the part of useful that the row of the turn tells.
-	lasts = `(turns.sealed IS NOT NULL AND turns.expires - ` + nowMS + ` > $8 AND turns.epoch >= $9
+	lasts = `(turns.expires - ` + nowMS + ` > $8 AND turns.epoch >= $9
 		AND turns.fingerprint <> $10 AND turns.fingerprint <> $11)`
 
 	useful = `coalesce(` + lasts + ` AND turns.epoch >= (SELECT since FROM grants WHERE ` + serving + `), false)`
