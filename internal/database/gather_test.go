@@ -307,6 +307,15 @@ func TestGatherSlow(t *testing.T) {
 	g.await(t, 0, 0)
 }
 
+// TestGatherAgain: what was undone because of somebody else is tried again.
+func TestGatherAgain(t *testing.T) {
+	d := open(t, Config{URL: pgtest.Shared(t).Database(t)}, notes("002_tries.sql", `CREATE SEQUENCE tries`))
+	g := Gather(d, `x AS MATERIALIZED (SELECT CASE WHEN nextval('tries') < 3 THEN undo() END AS done) SELECT 1, $1, done::text, NULL FROM calls, x`, scanAnswered, "bigint")
+	if a, err := g.Do(t.Context(), int64(7)); err != nil || a.quotient != 7 {
+		t.Errorf("got %+v, %v", a, err)
+	}
+}
+
 // TestGatherRows: a query that does not return a row for each call answers
 // none of them.
 func TestGatherRows(t *testing.T) {
