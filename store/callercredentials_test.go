@@ -140,24 +140,38 @@ func testCallerRegistration(t *testing.T, cfg database.Config) {
 	}
 }
 
-// Of two replicas that are shown the same assertion, one takes it.
-func TestCallerAssertionOnceAcrossReplicas(t *testing.T) { each(t, testCallerAssertion) }
-
-func testCallerAssertion(t *testing.T, cfg database.Config) {
-	a, _ := running(t, cfg)
-	b := a
+// replicas returns two stores in one database, and that of the first; on SQLite
+// they are the same.
+func replicas(t *testing.T, cfg database.Config) (a, b *Store, db *database.DB) {
+	a, db = running(t, cfg)
+	b = a
 	if cfg.URL != "" {
 		b, _ = running(t, cfg)
 	}
-	ctx, end := t.Context(), time.Now().Add(time.Minute)
+	return a, b, db
+}
+
+// oneTakes shows two replicas the same at the same time: one takes it, and the
+// other refuses.
+func oneTakes(t *testing.T, a, b *Store, take func(*Store) error) {
+	t.Helper()
 	results := make(chan error, 2)
 	for _, s := range []*Store{a, b} {
-		go func() { results <- s.UseAssertion(ctx, "deploy", "one", end) }()
+		go func() { results <- take(s) }()
 	}
 	one, other := <-results, <-results
 	if (one == nil) == (other == nil) || !errors.Is(errors.Join(one, other), mandate.ErrUnauthenticated) {
 		t.Errorf("got %v and %v, want one of them refused", one, other)
 	}
+}
+
+// Of two replicas that are shown the same assertion, one takes it.
+func TestCallerAssertionOnceAcrossReplicas(t *testing.T) { each(t, testCallerAssertion) }
+
+func testCallerAssertion(t *testing.T, cfg database.Config) {
+	a, b, _ := replicas(t, cfg)
+	ctx, end := t.Context(), time.Now().Add(time.Minute)
+	oneTakes(t, a, b, func(s *Store) error { return s.UseAssertion(ctx, "deploy", "one", end) })
 	if err := errors.Join(b.UseAssertion(ctx, "deploy", "two", end), a.UseAssertion(ctx, "other", "one", end)); err != nil {
 		t.Errorf("another assertion: %v", err)
 	}
@@ -181,11 +195,7 @@ func testCallerAssertion(t *testing.T, cfg database.Config) {
 func TestOperatorNonceOnceAcrossReplicas(t *testing.T) { each(t, testOperatorNonce) }
 
 func testOperatorNonce(t *testing.T, cfg database.Config) {
-	a, db := running(t, cfg)
-	b := a
-	if cfg.URL != "" {
-		b, _ = running(t, cfg)
-	}
+	a, b, db := replicas(t, cfg)
 	ctx, end := t.Context(), time.Now().Add(time.Minute)
 	nonce, err := a.BeginSignIn(ctx, end)
 	if err != nil {
@@ -200,14 +210,7 @@ func testOperatorNonce(t *testing.T, cfg database.Config) {
 	if err := db.QueryRow(ctx, `SELECT count(*) FROM operator_signins`).Scan(&kept); err != nil || kept != 0 {
 		t.Errorf("of sign-ins that were begun %d rows are kept, %v", kept, err)
 	}
-	results := make(chan error, 2)
-	for _, s := range []*Store{a, b} {
-		go func() { results <- s.FinishSignIn(ctx, nonce) }()
-	}
-	one, other := <-results, <-results
-	if (one == nil) == (other == nil) || !errors.Is(errors.Join(one, other), mandate.ErrUnauthenticated) {
-		t.Errorf("got %v and %v, want one of them refused", one, other)
-	}
+	oneTakes(t, a, b, func(s *Store) error { return s.FinishSignIn(ctx, nonce) })
 	if err := a.SweepCallers(ctx, end.Add(30*time.Minute)); err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -79,6 +80,9 @@ type door struct {
 // process leaves no core file from then on, and its memory is nobody else's: it
 // holds every key that the process has.
 func Run(ctx context.Context, c Config, o Options) error {
+	if err := syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{}); err != nil {
+		return fmt.Errorf("switch core files off: %w", err)
+	}
 	if err := hideMemory(); err != nil {
 		return err
 	}
